@@ -1,0 +1,5 @@
+"""``python -m exprtool``."""
+
+from exprtool.cli.main import run
+
+run()

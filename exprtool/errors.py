@@ -1,0 +1,64 @@
+"""Errors that a user can act on.
+
+Every message says what happened, to which file or name, and what to do about it. Only the command line turns them
+into exit codes; the library raises and never prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ExprtoolError(Exception):
+    """Base class: something that went wrong and that the message tells how to mend."""
+
+
+class UsageError(ExprtoolError):
+    """The request itself cannot be carried out; nothing was written (exit code 2)."""
+
+
+class UnknownNameError(UsageError):
+    """A name that no plugin, preset or registry entry carries.
+
+    The message lists every known name, and the nearest one first when the name looks like a slip of the finger.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, tuple(known)
+        near = get_close_matches(name, self.known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        listing = ", ".join(self.known) or "none"
+        super().__init__(f"Unknown {kind} {name!r}.{hint} Known: {listing}.")
+
+
+class ImageError(ExprtoolError):
+    """A picture that could not be read or written."""
+
+
+class VideoError(ExprtoolError):
+    """A clip that could not be read or written."""
+
+
+class NoFaceError(ExprtoolError):
+    """No face was found where one is needed."""
+
+
+class ModelError(ExprtoolError):
+    """A weight file that is missing, damaged, refused by its licence, or unreadable."""
+
+
+class PluginError(ExprtoolError):
+    """A plugin that registers something the core cannot accept."""
+
+
+class DeviceError(ExprtoolError):
+    """The device that was asked for is not there or cannot be used."""
+
+
+class DataError(ExprtoolError):
+    """Training or evaluation data that cannot be used as it is."""
+
+
+class TrainingError(ExprtoolError):
+    """A training run that cannot start, continue or save."""

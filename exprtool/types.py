@@ -1,0 +1,238 @@
+"""The few types that core, backends, detectors and trainers exchange.
+
+Conventions
+-----------
+* An image is RGB, ``uint8``, shape ``(H, W, 3)``. There is no BGR array anywhere behind the I/O modules.
+* A point is ``(x, y)`` in pixels; ``(0, 0)`` is the centre of the top left pixel.
+* A box is ``(x0, y0, x1, y1)``. Float boxes bound a face; integer boxes are half-open pixel ranges, so that
+  ``image[y0:y1, x0:x1]`` is what they enclose.
+* Sizes are ``(h, w)``. Matrices are named by direction: ``crop_from_image`` maps image points to crop points.
+* "Left" and "right" in landmark and blendshape names are the person's own, as in iBUG 68 and ARKit.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+"""RGB picture, shape (H, W, 3), uint8."""
+
+Points = NDArray[np.float64]
+"""Points (x, y) in pixels, shape (n, 2)."""
+
+Box = tuple[float, float, float, float]
+IntBox = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face in one image. All coordinates are those of the whole, upright image.
+
+    ``landmarks5`` holds the person's right eye, left eye, nose tip, right and left mouth corner, as seen from left to
+    right in an upright photo. ``landmarks68`` is the iBUG/Multi-PIE layout, or None where nothing refined the five.
+    ``roll`` is the in-plane rotation of the head in degrees, clockwise in the image.
+    """
+
+    box: Box
+    score: float
+    landmarks5: Points
+    landmarks68: Points | None = None
+    roll: float = 0.0
+    detector: str = ""
+    track: int | None = None
+
+    @property
+    def size(self) -> float:
+        """Longer side of the box in pixels."""
+        x0, y0, x1, y1 = self.box
+        return max(x1 - x0, y1 - y0)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        x0, y0, x1, y1 = self.box
+        return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class FaceRegion:
+    """What a backend sees: a face and an axis-aligned rectangle of the photo's own pixels around it.
+
+    ``box`` is the rectangle in image coordinates; ``pixels`` is a read-only view of it, never resampled. ``others``
+    are the remaining faces of the photo that touch the rectangle, so that a backend can keep off them.
+    ``track_state`` is whatever the backend's `begin_track` returned for this face's track (video), else None.
+    """
+
+    face: Face
+    box: IntBox
+    pixels: Image
+    others: tuple[Face, ...] = ()
+    track_state: Any = None
+
+    def to_region(self, points: Points) -> Points:
+        """Move points (n, 2) from image coordinates to this region's."""
+        return np.asarray(points, dtype=np.float64) - np.array(self.box[:2], dtype=np.float64)
+
+    @property
+    def landmarks68(self) -> Points | None:
+        """The 68 landmarks in the region's own coordinates, shape (68, 2)."""
+        return None if self.face.landmarks68 is None else self.to_region(self.face.landmarks68)
+
+    @property
+    def landmarks5(self) -> Points:
+        """The 5 landmarks in the region's own coordinates, shape (5, 2)."""
+        return self.to_region(self.face.landmarks5)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The wanted expression.
+
+    ``weights`` are amounts of the named expressions (see `exprtool.expressions`), ``controls`` are blendshape weights
+    added on top, named as in ARKit (``browInnerUp``, ``mouthSmileLeft``). ``strength`` in [0, 1.5] scales how far the
+    face goes from what it wears to what is wanted; 0 changes nothing. ``reference`` is a face whose expression is to
+    be copied in place of ``weights``. ``asymmetry`` (>= 0) is the standard deviation of the relative left/right
+    difference, drawn from ``seed``. ``force`` asks a backend to do faces that it would rather leave alone.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    controls: Mapping[str, float] = field(default_factory=dict)
+    strength: float = 1.0
+    reference: FaceRegion | None = None
+    asymmetry: float = 0.0
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class FacePatch:
+    """A backend's answer for one region: new pixels and how much of them to take.
+
+    ``pixels`` is (h, w, 3) uint8 and ``alpha`` (h, w) float32 in [0, 1], both exactly the region's size. Where alpha
+    is 0 the photo keeps its own bits. ``flow`` is the optional backward flow, (h, w, 2) float32 in region pixels: the
+    patch at p shows what the photo had at p + flow; ``painted`` (h, w) float32 in [0, 1] tells where it does not hold
+    because something new was drawn. ``notes`` are short remarks for the report. ``trained`` is False where no trained
+    model made the pixels.
+    """
+
+    pixels: Image
+    alpha: NDArray[np.float32]
+    flow: NDArray[np.float32] | None = None
+    painted: NDArray[np.float32] | None = None
+    notes: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FaceRefusal:
+    """A backend's answer where it leaves a face alone: the reason, in words for the user's report."""
+
+    reason: str
+
+
+class Backend(ABC):
+    """Something that gives faces an expression.
+
+    A simple backend implements `generate` alone and receives the regions themselves. One whose work splits into a
+    part that does not depend on the edit overrides `prepare`, and receives in `generate` what it returned there:
+    preparing once then serves many expressions.
+    """
+
+    def begin_track(self, samples: Sequence[FaceRegion]) -> Any:
+        """Fit once what stays the same along a track in a video (identity, light); becomes `FaceRegion.track_state`.
+
+        ``samples`` are regions of the same person from a few frames of the track.
+        """
+        return None
+
+    def prepare(self, regions: Sequence[FaceRegion]) -> list[Any | FaceRefusal]:
+        """Do the work that does not depend on the edit; one answer per region, in order."""
+        return list(regions)
+
+    @abstractmethod
+    def generate(self, prepared: Sequence[Any], edit: Edit) -> list[FacePatch | FaceRefusal]:
+        """Give each prepared face the expression; one answer per face, in order.
+
+        Must not write into a region's pixels. Errors are `ExprtoolError` with a message for the user.
+        """
+
+
+class Detector(ABC):
+    """Something that finds faces. Scale, rotation and 68-point refinement are the caller's (`exprtool.faces`)."""
+
+    @abstractmethod
+    def detect(self, image: Image) -> list[Face]:
+        """Find the upright faces of an RGB image (H, W, 3) at its own scale, in any order."""
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether something can be used now; if not, why and what to do about it (both for the user to read)."""
+
+    ready: bool
+    reason: str = ""
+    remedy: str = ""
+
+
+def _always_ready() -> Readiness:
+    return Readiness(True)
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """What a plugin registers for one backend. Making and listing a spec loads nothing heavy.
+
+    ``quality`` orders ``--backend auto``: the ready backend with the highest one is taken. ``controls`` are the
+    blendshape names that it understands. ``needs`` are names in the model registry. ``trained`` tells provenance
+    whether a trained model makes the pixels. ``load`` receives the device ("cpu", "cuda", "cuda:1", "mps").
+    """
+
+    name: str
+    summary: str
+    load: Callable[[str], Backend]
+    expressions: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    resolution: str = "the photo's own"
+    needs: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu",)
+    quality: int = 0
+    trained: bool = True
+    reference: bool = False
+    readiness: Callable[[], Readiness] = _always_ready
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """What a plugin registers for one detector; the fields mean the same as in `BackendSpec`.
+
+    ``load`` receives the device and an optional path or pack name that the user gave after a colon
+    (``--detector yunet:models/face.onnx``).
+    """
+
+    name: str
+    summary: str
+    load: Callable[[str, str | None], Detector]
+    needs: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu",)
+    quality: int = 0
+    readiness: Callable[[], Readiness] = _always_ready
+
+
+@dataclass(frozen=True)
+class TrainerSpec:
+    """What a plugin registers for one trainer.
+
+    ``config`` returns the trainer's dataclass of hyperparameters (imported only then); every field becomes a flag of
+    ``exprtool train`` and a key of its TOML file. ``run`` trains to the end of an instance of it.
+    """
+
+    name: str
+    summary: str
+    config: Callable[[], type]
+    run: Callable[[Any], None]
+    readiness: Callable[[], Readiness] = _always_ready
