@@ -127,7 +127,7 @@ def _take_in(name: str, plugin: Any, found: Registry) -> None:
 def _check_spec(spec: Any, kind: str, spec_type: type, found: Registry) -> None:
     if not isinstance(spec, spec_type):
         raise PluginError(f"{kind}: expected a {spec_type.__name__}, got {type(spec).__name__}.")
-    name: str = getattr(spec, "name")
+    name: str = spec.name
     if not _NAME.match(name) or name == "auto":
         raise PluginError(f"{kind} name {name!r} will not do: use lower-case letters, digits, - and _, and not 'auto'.")
     if (kind, name) in found.origin:

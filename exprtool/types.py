@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,8 +117,8 @@ class FacePatch:
     ``pixels`` is (h, w, 3) uint8 and ``alpha`` (h, w) float32 in [0, 1], both exactly the region's size. Where alpha
     is 0 the photo keeps its own bits. ``flow`` is the optional backward flow, (h, w, 2) float32 in region pixels: the
     patch at p shows what the photo had at p + flow; ``painted`` (h, w) float32 in [0, 1] tells where it does not hold
-    because something new was drawn. ``notes`` are short remarks for the report. ``trained`` is False where no trained
-    model made the pixels.
+    because something new was drawn. ``notes`` are short remarks for the report; ``details`` are JSON-ready figures
+    (fitted weights, residual) that go into ``--json``.
     """
 
     pixels: Image
@@ -184,11 +185,34 @@ def _always_ready() -> Readiness:
 
 
 @dataclass(frozen=True)
+class WeightFile:
+    """A file of weights that something needs: where it comes from, what it must contain, and what one may do with it.
+
+    ``file`` is its name in the cache, ``sha256`` and ``size`` (bytes) are those of that file. ``urls`` are tried in
+    order; ``origin`` is the page where a person would look for it. ``commercial`` is False where the licence forbids
+    commercial use. Where upstream does not offer the file as such, ``pack`` makes it from the one that was downloaded:
+    it receives (downloaded, target) paths, and ``download_size`` is what has to be fetched.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    size: int
+    licence: str
+    commercial: bool
+    origin: str
+    urls: tuple[str, ...]
+    summary: str = ""
+    pack: Callable[[Path, Path], None] | None = None
+    download_size: int | None = None
+
+
+@dataclass(frozen=True)
 class BackendSpec:
     """What a plugin registers for one backend. Making and listing a spec loads nothing heavy.
 
     ``quality`` orders ``--backend auto``: the ready backend with the highest one is taken. ``controls`` are the
-    blendshape names that it understands. ``needs`` are names in the model registry. ``trained`` tells provenance
+    blendshape names that it understands. ``needs`` are the weights that it cannot do without. ``trained`` tells provenance
     whether a trained model makes the pixels. ``load`` receives the device ("cpu", "cuda", "cuda:1", "mps").
     """
 
@@ -198,7 +222,7 @@ class BackendSpec:
     expressions: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
     resolution: str = "the photo's own"
-    needs: tuple[str, ...] = ()
+    needs: tuple[WeightFile, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
     quality: int = 0
     trained: bool = True
@@ -217,7 +241,7 @@ class DetectorSpec:
     name: str
     summary: str
     load: Callable[[str, str | None], Detector]
-    needs: tuple[str, ...] = ()
+    needs: tuple[WeightFile, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
     quality: int = 0
     readiness: Callable[[], Readiness] = _always_ready
