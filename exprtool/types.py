@@ -212,8 +212,10 @@ class BackendSpec:
     """What a plugin registers for one backend. Making and listing a spec loads nothing heavy.
 
     ``quality`` orders ``--backend auto``: the ready backend with the highest one is taken. ``controls`` are the
-    blendshape names that it understands. ``needs`` are the weights that it cannot do without. ``trained`` tells provenance
-    whether a trained model makes the pixels. ``load`` receives the device ("cpu", "cuda", "cuda:1", "mps").
+    blendshape names that it understands. ``needs`` are the weights that it cannot do without. ``trained`` tells
+    provenance whether a trained model makes the pixels. ``load`` receives the device ("cpu", "cuda", "cuda:1", "mps");
+    ``load_from`` also receives what the user wrote after a colon (``--backend onnx:model.onnx``), and is None where
+    the backend takes nothing there.
     """
 
     name: str
@@ -227,6 +229,7 @@ class BackendSpec:
     quality: int = 0
     trained: bool = True
     reference: bool = False
+    load_from: Callable[[str, str], Backend] | None = None
     readiness: Callable[[], Readiness] = _always_ready
 
 
