@@ -1,0 +1,1 @@
+"""Training the paper's networks: data, losses, loop, checkpoints, ablations, export."""
