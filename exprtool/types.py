@@ -155,6 +155,14 @@ class Backend(ABC):
         """Do the work that does not depend on the edit; one answer per region, in order."""
         return list(regions)
 
+    def check(self, prepared: Sequence[Any], edit: Edit) -> list[FaceRefusal | None]:
+        """Say beforehand which prepared faces `generate` would leave alone for this edit, and why (for the plan).
+
+        What can be done only badly is refused here and in `generate`, unless ``edit.force``; `prepare` refuses only
+        what cannot be done at all.
+        """
+        return [None] * len(prepared)
+
     @abstractmethod
     def generate(self, prepared: Sequence[Any], edit: Edit) -> list[FacePatch | FaceRefusal]:
         """Give each prepared face the expression; one answer per face, in order.
