@@ -223,7 +223,7 @@ class BackendSpec:
     blendshape names that it understands. ``needs`` are the weights that it cannot do without. ``trained`` tells
     provenance whether a trained model makes the pixels. ``load`` receives the device ("cpu", "cuda", "cuda:1", "mps");
     ``load_from`` also receives what the user wrote after a colon (``--backend onnx:model.onnx``), and is None where
-    the backend takes nothing there.
+    the backend takes nothing there. ``runtime`` ("onnxruntime" or "torch") is the library whose devices it runs on.
     """
 
     name: str
@@ -234,6 +234,7 @@ class BackendSpec:
     resolution: str = "the photo's own"
     needs: tuple[WeightFile, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
+    runtime: str = "onnxruntime"
     quality: int = 0
     trained: bool = True
     reference: bool = False

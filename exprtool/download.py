@@ -1,0 +1,247 @@
+"""Downloads that go on where they stopped and never leave a half file under a final name.
+
+A download grows in ``<target>.part``. Beside it, ``<target>.part.json`` remembers what the server said the file was
+(ETag or date), so that a later run asks for the rest of the same thing (RFC 9110, sections 13.1.5 and 14.2: If-Range,
+Range) and starts anew when the file behind the address has changed. What arrives is only trusted once the caller has
+checked it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import requests
+
+Progress = Callable[[str, int, int], None]
+"""Called as (stage, bytes done, bytes in all); stages are "waiting", "downloading", "checking" and "packing"."""
+
+CHUNK = 1 << 18
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for servers: seconds to connect, seconds without a byte, tries in a row that bring nothing."""
+
+    connect: float = 10.0
+    silence: float = 30.0
+    tries: int = 3
+    pause: float = 1.0
+
+
+PATIENCE = Patience()
+
+
+class DownloadError(Exception):
+    """One address that did not yield the file; the message says why, without the address."""
+
+    def __init__(self, reason: str, *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
+        """Trying the same address again would not help (404, wrong size, no space)."""
+
+
+@dataclass(frozen=True)
+class _Partial:
+    """The beginning of a file from an earlier try."""
+
+    path: Path
+
+    @property
+    def memory(self) -> Path:
+        return self.path.with_name(self.path.name + ".json")
+
+    @property
+    def size(self) -> int:
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def validator(self, url: str) -> str | None:
+        """What `url` called the file when the beginning was fetched, for If-Range; None if that is not known."""
+        try:
+            known = json.loads(self.memory.read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return known.get("validator") if isinstance(known, dict) and known.get("url") == url else None
+
+    def remember(self, url: str, validator: str | None) -> None:
+        self.memory.write_text(json.dumps({"url": url, "validator": validator}), "utf-8")
+
+    def drop(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.memory.unlink(missing_ok=True)
+
+
+def partial_path(target: Path) -> Path:
+    """Where the beginning of an unfinished download of ``target`` lies."""
+    return target.with_name(target.name + ".part")
+
+
+def drop_partial(target: Path) -> None:
+    """Forget an unfinished download of ``target``."""
+    _Partial(partial_path(target)).drop()
+
+
+def download(
+    urls: Sequence[str],
+    target: Path,
+    size: int,
+    accept: Callable[[Path], None],
+    *,
+    progress: Progress | None = None,
+    patience: Patience = PATIENCE,
+) -> None:
+    """Fetch ``size`` bytes from the first of ``urls`` that has them; ``accept`` then takes the finished part file.
+
+    ``accept`` receives the path of the part file, checks it and moves it to where it belongs; it raises
+    `DownloadError` for contents that are wrong. Contents that were put together from several tries are fetched once
+    more from the start before an address is given up. Raises `DownloadError` with one line per address; what had
+    arrived is then kept for the next call.
+    """
+    partial = _Partial(partial_path(target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    reasons: list[str] = []
+    for url in urls:
+        try:
+            resumed = _complete(url, partial, size, progress, patience)
+            try:
+                accept(partial.path)
+            except DownloadError:
+                partial.drop()
+                if not resumed:
+                    raise
+                _complete(url, partial, size, progress, patience)
+                accept(partial.path)
+            partial.drop()
+            return
+        except DownloadError as error:
+            reasons.append(f"{url}: {error}")
+    raise DownloadError("\n".join(reasons) or "no address is known for it", final=True)
+
+
+def _complete(url: str, partial: _Partial, size: int, progress: Progress | None, patience: Patience) -> bool:
+    """Bring the part file to ``size`` bytes; tells whether some of them are from an earlier try."""
+    import requests
+
+    resumed = partial.size > 0
+    if partial.size > size:
+        partial.drop()
+        resumed = False
+    fruitless = 0
+    with requests.Session() as session:
+        while partial.size < size:
+            before = partial.size
+            try:
+                resumed &= _receive(session, url, partial, size, progress, patience)
+            except (requests.RequestException, DownloadError) as error:
+                reason = error if isinstance(error, DownloadError) else DownloadError(_plain_reason(error))
+                fruitless = 0 if partial.size > before else fruitless + 1
+                resumed |= partial.size > 0
+                if reason.final or fruitless >= patience.tries:
+                    raise reason from error
+                time.sleep(patience.pause * 2**fruitless)
+    return resumed
+
+
+def _receive(
+    session: requests.Session, url: str, partial: _Partial, size: int, progress: Progress | None, patience: Patience
+) -> bool:
+    """One request; appends what comes. Tells whether the server went on after the bytes that were there."""
+    start = partial.size
+    # identity: the sizes and ranges that we count must be those of the file itself
+    headers = {"Accept-Encoding": "identity", "User-Agent": "exprtool"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+        if validator := partial.validator(url):
+            headers["If-Range"] = validator
+    timeout = (patience.connect, patience.silence)
+    with session.get(url, headers=headers, stream=True, timeout=timeout) as answer:
+        if answer.status_code == 416:
+            partial.drop()
+            raise DownloadError("the server does not have the bytes that are missing")
+        if answer.status_code not in (200, 206):
+            transient = answer.status_code in (408, 425, 429) or answer.status_code >= 500
+            raise DownloadError(f"HTTP {answer.status_code} {answer.reason}".rstrip(), final=not transient)
+        if answer.status_code == 206 and (not start or _range_start(answer) != start):
+            partial.drop()
+            raise DownloadError("the server sent another part than the one asked for")
+        goes_on = answer.status_code == 206
+        start = start if goes_on else 0
+        announced = _length(answer)
+        if announced is not None and start + announced != size:
+            raise DownloadError(f"it has {start + announced} bytes there instead of {size}", final=True)
+        partial.remember(url, _validator(answer))
+        with partial.path.open("ab" if goes_on else "wb") as file:
+            done = start
+            try:
+                for chunk in answer.iter_content(CHUNK):
+                    done += len(chunk)
+                    if done > size:
+                        file.close()
+                        partial.drop()
+                        raise DownloadError(f"it is larger than the {size} bytes that it should have", final=True)
+                    file.write(chunk)
+                    if progress:
+                        progress("downloading", done, size)
+            except OSError as error:
+                if isinstance(error, _request_error()):
+                    raise
+                raise DownloadError(f"writing {partial.path} failed: {error.strerror or error}", final=True) from error
+            file.flush()
+            os.fsync(file.fileno())
+    if done < size:
+        raise DownloadError(f"the connection ended after {done} of {size} bytes")
+    return goes_on
+
+
+def _request_error() -> type[Exception]:
+    import requests  # its errors are OSErrors too, and must not be taken for a full disk
+
+    return requests.RequestException
+
+
+def _range_start(answer: requests.Response) -> int | None:
+    match = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
+    return int(match[1]) if match else None
+
+
+def _length(answer: requests.Response) -> int | None:
+    text = answer.headers.get("Content-Length", "")
+    return int(text) if text.isdigit() and "Content-Encoding" not in answer.headers else None
+
+
+def _validator(answer: requests.Response) -> str | None:
+    """A strong ETag, else the date; a weak ETag may not be used in If-Range (RFC 9110, 13.1.5)."""
+    etag = answer.headers.get("ETag", "")
+    return etag if etag.startswith('"') else answer.headers.get("Last-Modified")
+
+
+def _plain_reason(error: Any) -> str:
+    """The reason of a requests error in a few words: their own messages carry object addresses and nesting."""
+    import requests
+
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return "the server could not be reached in time"
+    if isinstance(error, requests.exceptions.Timeout):
+        return "the server fell silent"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate could not be checked"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError | requests.exceptions.ContentDecodingError):
+        return "the connection broke off"
+    if isinstance(error, requests.exceptions.ConnectionError):
+        text = str(error)
+        if "resolve" in text or "Name or service" in text or "getaddrinfo" in text:
+            return f"the name {urlsplit(error.request.url).hostname if error.request else 'of the server'} is not found"
+        return "no connection"
+    return f"{type(error).__name__}: {error}"
