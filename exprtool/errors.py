@@ -40,6 +40,10 @@ class VideoError(ExprtoolError):
     """A clip that could not be read or written."""
 
 
+class WriteError(ExprtoolError):
+    """A file that could not be written: full disk, read-only folder, missing permission."""
+
+
 class NoFaceError(ExprtoolError):
     """No face was found where one is needed."""
 
