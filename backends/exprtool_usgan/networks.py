@@ -1,0 +1,147 @@
+"""The paper's two networks, exactly, with the switches that its ablations ask for.
+
+``G`` turns a face ``x`` and a wanted expression ``c`` into ``y = G(x, c) + x`` (eq. 1): the ultimate skip connection.
+``D`` scores how real an image looks (``D_I``) and names its expression (``D_c``).
+
+Images are ``(N, 3, S, S)`` float in [-1, 1], RGB. Expressions are ``(N, C)`` float, one-hot in training.
+
+Where the paper is silent this follows StarGAN, which it builds on: no biases before instance norms, a tanh at the end,
+kernel sizes and padding, LeakyReLU slope 0.01. Attribute names and the order inside ``main`` are those under which the
+authors' and StarGAN's published weights are stored (``main.N.weight``), so that these load without a table of names.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from exprtool_usgan.config import DiscriminatorConfig, GeneratorConfig
+
+LEAK = 0.01
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm that uses each image's own statistics, in training and in inference alike.
+
+    The published codes keep running statistics and never switch to them; one call of ``.eval()`` then changes every
+    output. Here there are none to switch to.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True, track_running_stats=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.onnx.is_in_onnx_export():
+            return super().forward(input)
+        # one channel per group is the same normalisation, in a kernel that knows channels-last memory
+        return F.group_norm(input, self.num_features, self.weight, self.bias, self.eps)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with instance norm, a ReLU between them, the input added to the result (section 3.1.2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            InstanceNorm(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            InstanceNorm(channels),
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.main(h)
+
+
+class Generator(nn.Module):
+    """Encoder, residual blocks, decoder and the ultimate skip (section 3.1).
+
+    With 7 labels it has 2,533,440 parameters at one residual block and 8,436,800 at six. It is fully convolutional:
+    any image whose sides are multiples of 4 goes through, although it was trained at ``config.image_size``.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        f = config.channels
+        layers: list[nn.Module] = [
+            *_conv_block(nn.Conv2d(3 + config.labels, f, 7, padding=3, bias=False)),  # (N, 64, S, S)
+            *_conv_block(nn.Conv2d(f, 2 * f, 4, stride=2, padding=1, bias=False)),  # (N, 128, S/2, S/2)
+            *_conv_block(nn.Conv2d(2 * f, 4 * f, 4, stride=2, padding=1, bias=False)),  # (N, 256, S/4, S/4)
+            *(ResidualBlock(4 * f) for _ in range(config.residual_blocks)),  # (N, 256, S/4, S/4)
+            *_conv_block(nn.ConvTranspose2d(4 * f, 2 * f, 4, stride=2, padding=1, bias=False)),  # (N, 128, S/2, S/2)
+            *_conv_block(nn.ConvTranspose2d(2 * f, f, 4, stride=2, padding=1, bias=False)),  # (N, 64, S, S)
+            nn.Conv2d(f, 3, 7, padding=3, bias=False),  # (N, 3, S, S)
+        ]
+        if config.tanh == "before-skip":
+            layers.append(nn.Tanh())
+        self.main = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """The image with expression ``c`` as the training sees it (eq. 1), shape of ``x``.
+
+        Its range is [-2, 2] unless the configuration clamps or puts the tanh last; `edit` gives a picture.
+        """
+        y = self._uncut(x, c)  # (N, 3, S, S), before any clamp
+        return y.clamp(-1, 1) if self.config.clamp == "always" else y
+
+    def edit(self, x: Tensor, c: Tensor) -> Tensor:
+        """The image with expression ``c`` as a picture: (N, 3, S, S) in [-1, 1]."""
+        return self._uncut(x, c).clamp(-1, 1)
+
+    def residual(self, x: Tensor, c: Tensor) -> Tensor:
+        """What the network changes: (N, 3, S, S), to be added to ``x``; 127.5 times that is in grey levels.
+
+        With the skip this is G(x, c) of Fig. 4, without it the difference between output and input.
+        """
+        plain_sum = self.config.skip and self.config.tanh != "after-skip"
+        return self._decoder_output(x, c) if plain_sum else self._uncut(x, c) - x
+
+    def _decoder_output(self, x: Tensor, c: Tensor) -> Tensor:
+        """The decoder's output, before the skip."""
+        maps = c.to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])  # (N, C, S, S)
+        return self.main(torch.cat([x, maps], dim=1))  # (N, 3 + C, S, S) -> (N, 3, S, S)
+
+    def _uncut(self, x: Tensor, c: Tensor) -> Tensor:
+        h = self._decoder_output(x, c)
+        y = h + x if self.config.skip else h
+        return torch.tanh(y) if self.config.tanh == "after-skip" else y
+
+
+class Discriminator(nn.Module):
+    """Strided convolutions, then one head for real or fake and one for the expression (section 3.2).
+
+    ``forward`` returns the scores ``D_I`` (N, 1, s, s), unbounded, higher for more real, one per patch with
+    s = S / 2**layers, and the logits ``D_c`` (N, C). With 7 labels at 128 it has 44,778,432 parameters.
+    """
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.channels * 2**i for i in range(config.layers)]  # 64, 128 ... 2048
+        layers: list[nn.Module] = []
+        for before, after in zip([3, *widths], widths, strict=False):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(LEAK, inplace=True)]
+        self.main = nn.Sequential(*layers)  # (N, 2048, S/64, S/64)
+        self.conv1 = nn.Conv2d(widths[-1], 1, 3, padding=1, bias=False)  # D_I: (N, 1, S/64, S/64)
+        side = config.image_size // 2**config.layers
+        self.conv2 = nn.Conv2d(widths[-1], config.labels, side, bias=False)  # D_c: (N, C, 1, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.main(x)
+        return self.conv1(features), self.conv2(features).flatten(1)
+
+    def score(self, x: Tensor) -> Tensor:
+        """``D_I`` alone: (N, 1, s, s)."""
+        return self.conv1(self.main(x))
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Learnable parameters, the figure in the paper's Table 1."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _conv_block(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[nn.Module, nn.Module, nn.Module]:
+    return conv, InstanceNorm(conv.out_channels), nn.ReLU(inplace=True)
