@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 from exprtool import plugins
 from exprtool.download import PATIENCE, DownloadError, Patience, Progress, download, drop_partial, partial_path
 from exprtool.errors import ModelError, UnknownNameError
-from exprtool.types import BackendSpec, DetectorSpec, Readiness, WeightFile
+from exprtool.types import BackendSpec, DetectorSpec, Readiness, TrainerSpec, WeightFile
 
 HOME_VARIABLE = "EXPRTOOL_HOME"
 COMMERCIAL_VARIABLE = "EXPRTOOL_COMMERCIAL_ONLY"
@@ -105,6 +105,11 @@ def catalogue() -> Catalogue:
     for kind, specs in (("backend", registry.backends), ("detector", registry.detectors)):
         for spec in specs.values():
             for weight in spec.needs:
+                try:
+                    location(weight)
+                except ModelError as error:
+                    problems.append(plugins.PluginProblem(registry.origin.get((kind, spec.name), kind), str(error)))
+                    continue
                 known = weights.get(weight.name) or owner_of_file.get(weight.file.casefold())
                 if known is not None and (known.name, known.sha256) != (weight.name, weight.sha256):
                     problems.append(
@@ -319,8 +324,8 @@ def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def readiness(spec: BackendSpec | DetectorSpec, commercial_only: bool | None = None) -> Readiness:
-    """Whether a backend or detector can be used now: its own word, then its weights and their licences.
+def readiness(spec: BackendSpec | DetectorSpec | TrainerSpec, commercial_only: bool | None = None) -> Readiness:
+    """Whether a backend, detector or trainer can be used now: its own word, then its weights and their licences.
 
     Loads nothing. A check of a plugin's that raises counts as not ready.
     """
@@ -330,9 +335,10 @@ def readiness(spec: BackendSpec | DetectorSpec, commercial_only: bool | None = N
         return Readiness(False, f"its check failed: {type(error).__name__}: {error}", "tell the plugin's author")
     if not own.ready:
         return own
+    needs = () if isinstance(spec, TrainerSpec) else spec.needs
     try:
-        check_licence(spec.needs, commercial_only)
-        checks = [state(weight) for weight in spec.needs]
+        check_licence(needs, commercial_only)
+        checks = [state(weight) for weight in needs]
     except ModelError as error:
         return Readiness(False, "weights are refused", str(error))
     lacking = [check for check in checks if check.state is not State.READY]

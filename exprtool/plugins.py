@@ -72,6 +72,11 @@ def registry() -> Registry:
     return _registry
 
 
+def packages() -> dict[str, str]:
+    """Which installed package each plugin comes from, as ``{"debug": "exprtool 0.1.0"}``."""
+    return {point.name: f"{point.dist.name} {point.dist.version}" for point in entry_points(group=GROUP) if point.dist}
+
+
 @contextmanager
 def plugged_in(name: str, plugin: Any) -> Iterator[None]:
     """Add a plugin object for the duration of a block (tests, notebooks)."""

@@ -1,0 +1,275 @@
+"""``exprtool models``: what weights there are, and bringing them here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from exprtool.models import Check
+    from exprtool.types import WeightFile
+
+group = typer.Typer(
+    name="models",
+    help="List, fetch, verify and import the weights that backends and detectors need.",
+    no_args_is_help=True,
+)
+
+CommercialOnly = Annotated[
+    bool, typer.Option("--commercial-only", help="Refuse weights whose licence forbids commercial use.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(group, rich_help_panel="What is installed")
+
+
+@group.command("list")
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    commercial_only: CommercialOnly = False,
+) -> None:
+    """List every known file of weights: size, licence, origin, who needs it, and whether it is here."""
+    from exprtool import models
+    from exprtool.cli.tables import show_json, show_table, show_text
+
+    found = models.catalogue()
+    only = commercial_only or models.commercial_only_from_environment()
+    shown = [weight for weight in found.weights.values() if weight.commercial or not only]
+    checks = [models.state(weight) for weight in sorted(shown, key=lambda weight: weight.name)]
+    if as_json:
+        show_json([_entry(check, found.needed_by[check.weight.name]) for check in checks])
+    elif checks:
+        rows = [_row(check, found.needed_by[check.weight.name]) for check in checks]
+        show_table(("Model", "State", "Size", "What it is"), rows)
+        show_text(f"They are kept in {models.models_dir()}", error=True)
+    else:
+        show_text("No installed plugin needs a file of weights.", error=True)
+    if hidden := len(found.weights) - len(shown):
+        show_text(f"{hidden} left out: no commercial use.", error=True)
+    for problem in found.problems:
+        show_text(f"Plugin {problem.plugin}: {problem.reason}", error=True)
+
+
+def _entry(check: Check, needed_by: Sequence[str]) -> dict[str, Any]:
+    weight = check.weight
+    return {
+        "name": weight.name,
+        "file": weight.file,
+        "summary": weight.summary,
+        "state": str(check.state),
+        "detail": check.detail,
+        "path": str(check.path),
+        "size": weight.size,
+        "download_size": weight.download_size or weight.size,
+        "sha256": weight.sha256,
+        "licence": weight.licence,
+        "commercial": weight.commercial,
+        "origin": weight.origin,
+        "urls": list(weight.urls),
+        "needed_by": list(needed_by),
+    }
+
+
+def _row(check: Check, needed_by: Sequence[str]) -> tuple[str | tuple[str, str], ...]:
+    from exprtool import models
+
+    weight = check.weight
+    lines = [weight.summary] if weight.summary else []
+    lines.append(f"licence: {weight.licence}" + ("" if weight.commercial else " (no commercial use)"))
+    lines.append(f"for {', '.join(needed_by)}; from {weight.origin}")
+    if check.detail:
+        lines.append(check.detail)
+    return weight.name, _state_cell(check), models.human_size(weight.download_size or weight.size), "\n".join(lines)
+
+
+def _state_cell(check: Check) -> tuple[str, str]:
+    from exprtool.cli.tables import BAD, GOOD, NOTE
+    from exprtool.models import State
+
+    style = {State.READY: GOOD, State.DAMAGED: BAD}.get(check.state, NOTE)
+    return str(check.state), style
+
+
+@group.command()
+def fetch(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of models, or of backends and detectors for all that they need.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every known model.")] = False,
+    commercial_only: CommercialOnly = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+) -> None:
+    """Download models; goes on where an earlier download stopped, and checks what came."""
+    from exprtool import models
+    from exprtool.errors import ModelError, UsageError
+
+    if bool(names) == everything:
+        raise UsageError("Name the models to fetch (`exprtool models list` shows them), or give --all.")
+    only = commercial_only or models.commercial_only_from_environment()
+    wanted = list(models.all_weights().values()) if everything else _named(names or [])
+    if everything and only:
+        wanted = [weight for weight in wanted if weight.commercial]
+    models.check_licence(wanted, only)  # before the first byte, not after half of them came
+    failures = 0
+    for weight in wanted:
+        if models.is_there(weight):
+            _say(f"{weight.name}: is here already", quiet)
+            continue
+        try:
+            with _progress(weight, quiet) as progress:
+                models.fetch(weight, progress=progress, commercial_only=only)
+        except ModelError as error:
+            failures += 1
+            print(f"exprtool: {error}", file=sys.stderr)
+        else:
+            _say(f"{weight.name}: fetched and verified ({models.human_size(weight.size)}, {weight.licence})", quiet)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _named(names: Sequence[str]) -> list[WeightFile]:
+    """The weights of these names; the name of a backend or detector stands for what it needs."""
+    from exprtool import models, plugins
+    from exprtool.errors import UnknownNameError
+
+    registry = plugins.registry()
+    known = models.all_weights()
+    wanted: dict[str, WeightFile] = {}
+    for name in names:
+        users = [specs[name] for specs in (registry.backends, registry.detectors) if name in specs]
+        if name not in known and users:
+            wanted |= {weight.name: weight for spec in users for weight in spec.needs}
+            continue
+        try:
+            weight = models.find(name)
+        except UnknownNameError:
+            raise UnknownNameError("model", name, (*sorted(known), *registry.backends, *registry.detectors)) from None
+        wanted[weight.name] = weight
+    return list(wanted.values())
+
+
+def _say(text: str, quiet: bool = False) -> None:
+    from exprtool.cli.tables import printable
+
+    if not quiet:
+        print(printable(text), file=sys.stderr)
+
+
+@contextmanager
+def _progress(weight: WeightFile, quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A bar on a terminal, a line at every quarter elsewhere, nothing where quiet."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _bar(weight.name) as progress:
+            yield progress
+    else:
+        yield _lines(weight.name)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        words = {
+            "waiting": "waiting for another exprtool",
+            "downloading": "",
+            "checking": "checking",
+            "packing": "packing",
+        }
+        last = ""
+
+        def progress(stage: str, done: int, size: int) -> None:
+            nonlocal last
+            if stage != last:
+                bar.reset(task, total=size, completed=done, description=f"{name} {words[stage]}".rstrip())
+                last = stage
+            bar.update(task, completed=done)
+
+        yield progress
+
+
+def _lines(name: str) -> Callable[[str, int, int], None]:
+    from exprtool.models import human_size
+
+    said: set[tuple[str, int]] = set()
+
+    def progress(stage: str, done: int, size: int) -> None:
+        quarter = 4 * done // max(size, 1)
+        first = not any(what == stage for what, _ in said)
+        if (stage, quarter) in said or not (first or stage == "downloading"):
+            return
+        said.add((stage, quarter))
+        if stage == "downloading":
+            _say(f"{name}: {human_size(done)} of {human_size(size)} ({100 * done // max(size, 1)} %)")
+        elif stage == "waiting":
+            _say(f"{name}: waiting for another exprtool that is fetching it")
+
+    return progress
+
+
+@group.command()
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models to verify; without names, all that are here.")
+    ] = None,
+) -> None:
+    """Hash the models anew and report those that are damaged (exit code 1)."""
+    from exprtool import models
+    from exprtool.cli.tables import show_table, show_text
+
+    checks = models.verify(_named(names) if names else None)
+    if not names:
+        checks = [check for check in checks if check.state is not models.State.MISSING]
+    if not checks:
+        show_text(f"No models are here ({models.models_dir()}).", error=True)
+        return
+    bad = [check for check in checks if check.state is not models.State.READY]
+    show_table(("Model", "State", "File"), [(c.weight.name, _state_cell(c), _where(c)) for c in checks])
+    for check in bad:
+        _say(f"{check.weight.name}: {models.how_to_get(check.weight)}")
+    if any(check.state is models.State.DAMAGED for check in bad) or (names and bad):
+        raise typer.Exit(1)
+
+
+def _where(check: Check) -> str:
+    return f"{check.path}\n{check.detail}" if check.detail else str(check.path)
+
+
+@group.command("import")
+def import_models(
+    files: Annotated[list[Path], typer.Argument(help="Files, or folders to search.", show_default=False)],
+    commercial_only: CommercialOnly = False,
+) -> None:
+    """Take models from files that you brought here yourself; they are recognised by their contents."""
+    from exprtool import models
+
+    for source in files:
+        for check in models.import_files([source], commercial_only=commercial_only or None):
+            _say(f"{check.weight.name}: {check.detail} → {check.path}")
+
+
+@group.command()
+def path(
+    name: Annotated[str | None, typer.Argument(help="A model; without it, the folder that holds them all.")] = None,
+) -> None:
+    """Print where a model lies (exit code 1 if it is not here), or the folder of all."""
+    from exprtool import models
+
+    print(models.models_dir() if name is None else models.weight_path(models.find(name)))
