@@ -172,7 +172,15 @@ class Backend(ABC):
 
 
 class Detector(ABC):
-    """Something that finds faces. Scale, rotation and 68-point refinement are the caller's (`exprtool.faces`)."""
+    """Something that finds faces. Scale, rotation and 68-point refinement are the caller's (`exprtool.faces`).
+
+    ``overview`` is the longer side to which large photos are reduced for the first look; ``smallest`` is the side of
+    the smallest face, in pixels of the image it is given, that it finds reliably: it decides how large a photo must be
+    made for the second look.
+    """
+
+    overview: int = 640
+    smallest: float = 24.0
 
     @abstractmethod
     def detect(self, image: Image) -> list[Face]:
@@ -247,13 +255,15 @@ class DetectorSpec:
     """What a plugin registers for one detector; the fields mean the same as in `BackendSpec`.
 
     ``load`` receives the device and an optional path or pack name that the user gave after a colon
-    (``--detector yunet:models/face.onnx``).
+    (``--detector yunet:models/face.onnx``). With ``needs_any`` one of ``needs`` is enough, or something else that the
+    plugin finds by itself (a pack that the user has); whether it is ready is then the plugin's own word.
     """
 
     name: str
     summary: str
     load: Callable[[str, str | None], Detector]
     needs: tuple[WeightFile, ...] = ()
+    needs_any: bool = False
     devices: tuple[str, ...] = ("cpu",)
     quality: int = 0
     readiness: Callable[[], Readiness] = _always_ready
