@@ -82,7 +82,8 @@ def _expand(argument: str, suffixes: Collection[str], exclude: Path | None) -> I
     elif os.path.lexists(path):
         yield Input(path)
     elif glob.has_magic(argument):
-        for match in sorted(glob.glob(argument, recursive=True)):
+        # Path.glob takes no absolute patterns.
+        for match in sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207
             if Path(match).is_file() and Path(match).suffix.lower() in suffixes:
                 yield Input(Path(match))
     else:

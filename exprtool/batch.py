@@ -1,0 +1,336 @@
+"""Many photos: decode, detect, generate, composite and encode side by side, in memory that does not grow.
+
+A reader thread decodes and detects a few photos ahead, the calling thread runs the backend on the faces of several
+photos together, and writer threads paste and encode behind it. Every queue between them is bounded. One photo that
+fails is reported and the others go on; an output appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from exprtool import images
+from exprtool.errors import ExprtoolError
+from exprtool.faces.select import Selection
+from exprtool.pipeline import (
+    EditResult,
+    FaceResult,
+    PreparedFace,
+    Prospect,
+    Session,
+    Timings,
+    timed,
+    why_none_selected,
+)
+from exprtool.plan import Input, Output
+from exprtool.provenance import Provenance
+from exprtool.types import Edit, FaceRegion, Image
+
+Status = Literal["edited", "no_face", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How a batch is run; see ``exprtool edit --help`` for what the first ones mean to the user.
+
+    ``ahead`` photos at most are decoded before the backend takes them, ``batch_faces`` is how many faces it gets
+    together (it never waits for more than are ready).
+    """
+
+    selection: Selection = field(default_factory=Selection)
+    format: str | None = None
+    quality: int | None = None
+    skip_existing: bool = False
+    provenance: bool = True
+    ahead: int = 2
+    batch_faces: int = 8
+    readers: int = max(1, min(4, (os.cpu_count() or 1) // 2))
+    writers: int = 2
+
+
+@dataclass(frozen=True, eq=False)
+class OutputReport:
+    """What became of one output.
+
+    ``status`` is "edited"; "no_face" (none found or none selected: nothing was written); "skipped" (already there);
+    or "failed". ``error`` says why for the last three, ``trace`` where in the code an unforeseen error arose.
+    """
+
+    output: Output
+    status: Status
+    edit: Edit
+    error: str | None = None
+    faces: tuple[FaceResult, ...] = ()
+    timings: Timings = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
+    trace: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The record that ``--json`` prints: plain numbers, strings, lists and dictionaries."""
+        return {
+            "input": self.output.source.name,
+            "output": self.output.name if self.status in ("edited", "skipped") else None,
+            "expression": self.output.label,
+            "status": self.status,
+            "error": self.error,
+            "size": list(self.size) if self.size else None,
+            "faces": [face_record(i, face, self.edit) for i, face in enumerate(self.faces, start=1)],
+            "notes": list(self.notes),
+            "timings": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
+        }
+
+
+def face_record(index: int, result: FaceResult, edit: Edit) -> dict[str, Any]:
+    """One face as ``--json`` and the report show it; ``index`` counts from 1, left to right."""
+    face = result.face
+    return {
+        "index": index,
+        "box": [round(float(v), 1) for v in face.box],
+        "score": round(float(face.score), 4),
+        "size": round(float(face.size), 1),
+        "roll": round(float(face.roll), 1),
+        "detector": face.detector,
+        "edited": result.edited,
+        "reason": result.reason,
+        "backend": result.backend,
+        "weights": dict(edit.weights) if result.edited else None,
+        "controls": dict(edit.controls) if result.edited else None,
+        "strength": edit.strength if result.edited else None,
+        "notes": list(result.notes),
+        "details": plain(result.details),
+    }
+
+
+def plain(value: Any) -> Any:
+    """The same value in types that JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+OnOutput = Callable[[OutputReport, Image | None, Image | None], None]
+"""Receives each report in order, with the image before and after the edit (None where there is none)."""
+
+
+def read_input(source: Input) -> images.Photo:
+    """Decode one input; standard input is read to its end."""
+    return images.read_image(source.path or sys.stdin.buffer.read(), name=source.name)
+
+
+@dataclass(eq=False)
+class _Task:
+    """One photo on its way: what was asked for, and what each stage made of it."""
+
+    outputs: tuple[Output, ...]
+    photo: images.Photo | None = None
+    prospect: Prospect | None = None
+    prepared: list[PreparedFace] = field(default_factory=list)
+    timings: Timings = field(default_factory=dict)
+    failure: Exception | None = None
+
+
+def run_batch(
+    session: Session,
+    outputs: Sequence[Output],
+    edits: Mapping[str, Edit],
+    options: BatchOptions,
+    on_output: OnOutput,
+) -> None:
+    """Edit every photo of the plan and report each output, in the plan's order.
+
+    ``edits`` maps the labels of ``outputs`` to what is wanted. Errors of one photo go into its reports. On
+    KeyboardInterrupt, outputs that are being encoded are finished and the exception goes on to the caller.
+    """
+    readers = ThreadPoolExecutor(options.readers, thread_name_prefix="read")
+    writers = ThreadPoolExecutor(options.writers, thread_name_prefix="write")
+    pending: deque[Future[tuple[OutputReport, Image | None, Image | None]]] = deque()
+    # With several expressions the faces of one photo fill a batch anyway, and its patches need not wait for others.
+    batch_faces = options.batch_faces if len(edits) == 1 else 1
+    try:
+        for batch in _batches(_read_ahead(readers, session, outputs, options), batch_faces):
+            _prepare(session, batch)
+            for label, edit in edits.items():
+                for task, output, answer in _generate(session, batch, label, edit):
+                    pending.append(writers.submit(_write, session, task, output, edit, answer, options))
+                while len(pending) > 2 * options.writers:
+                    on_output(*pending.popleft().result())
+        while pending:
+            on_output(*pending.popleft().result())
+    finally:
+        readers.shutdown(wait=True, cancel_futures=True)
+        writers.shutdown(wait=True, cancel_futures=True)
+
+
+def _read_ahead(
+    readers: ThreadPoolExecutor, session: Session, outputs: Sequence[Output], options: BatchOptions
+) -> Iterator[Future[_Task]]:
+    """Decode and detect in the background, at most ``ahead`` photos before their turn."""
+    ahead: deque[Future[_Task]] = deque()
+    for _, group in groupby(outputs, key=lambda output: output.source):
+        ahead.append(readers.submit(_read, session, tuple(group), options))
+        if len(ahead) > options.ahead:
+            yield ahead.popleft()
+    while ahead:
+        yield ahead.popleft()
+
+
+def _read(session: Session, outputs: tuple[Output, ...], options: BatchOptions) -> _Task:
+    task = _Task(outputs)
+    if all(_is_there(output, options) for output in outputs):
+        return task
+    try:
+        with timed(task.timings, "decode"):
+            task.photo = read_input(outputs[0].source)
+        with timed(task.timings, "detect"):
+            task.prospect = session.find(task.photo.rgb, options.selection)
+    except Exception as error:  # whatever one photo brings about is its own failure; the others go on
+        task.failure = error
+    return task
+
+
+def _is_there(output: Output, options: BatchOptions) -> bool:
+    """Whether the output may be left as it is. Outputs appear under their name only when whole, so that is enough."""
+    return options.skip_existing and output.path is not None and output.path.exists()
+
+
+def _batches(tasks: Iterator[Future[_Task]], batch_faces: int) -> Iterator[list[_Task]]:
+    """Group photos whose faces the backend shall see together, never waiting for one that is not ready."""
+    batch: list[_Task] = []
+    faces = 0
+    for future in tasks:
+        if batch and not future.done():
+            yield batch
+            batch, faces = [], 0
+        task = future.result()
+        batch.append(task)
+        faces += len(task.prospect.selected) if task.prospect else 0
+        if faces >= batch_faces or len(batch) >= batch_faces:
+            yield batch
+            batch, faces = [], 0
+    if batch:
+        yield batch
+
+
+def _prepare(session: Session, batch: Sequence[_Task]) -> None:
+    """Fill in ``prepared``, the faces of all photos together; where that fails, photo by photo to find the culprit."""
+    open_tasks = [task for task in batch if task.prospect and task.prospect.selected]
+    answers = _together(open_tasks, lambda tasks: session.prepare(_regions(tasks)), "prepare")
+    for task, answer in zip(open_tasks, answers, strict=True):
+        if isinstance(answer, Exception):
+            task.failure = answer
+        else:
+            task.prepared = answer
+
+
+def _regions(tasks: Sequence[_Task]) -> list[FaceRegion]:
+    return [region for task in tasks if task.prospect for region in task.prospect.selected]
+
+
+def _generate(
+    session: Session, batch: Sequence[_Task], label: str, edit: Edit
+) -> list[tuple[_Task, Output, list[FaceResult] | Exception]]:
+    """Run the backend for one expression on all photos that want it."""
+    wanted = [(task, output) for task in batch for output in task.outputs if output.label == label]
+    open_tasks = [task for task, _ in wanted if task.prepared and task.failure is None]
+    answers = _together(
+        open_tasks, lambda tasks: session.generate([face for task in tasks for face in task.prepared], edit), "generate"
+    )
+    by_task = dict(zip(map(id, open_tasks), answers, strict=True))
+    return [(task, output, by_task.get(id(task), [])) for task, output in wanted]
+
+
+Answer = TypeVar("Answer")
+
+
+def _together(
+    tasks: Sequence[_Task], call: Callable[[Sequence[_Task]], list[Answer]], stage: str
+) -> list[list[Answer] | Exception]:
+    """Call a stage on the faces of all photos at once and deal out its answers, one list per photo.
+
+    A failure is pinned on its photo by calling the stage for each alone; one photo must not take the others down.
+    """
+    if not tasks:
+        return []
+    start = time.perf_counter()
+    try:
+        answers = iter(call(tasks))
+    except Exception as error:
+        if len(tasks) == 1:
+            return [error]
+        return [answer for task in tasks for answer in _together([task], call, stage)]
+    seconds = time.perf_counter() - start
+    counts = [len(task.prospect.selected) if task.prospect else 0 for task in tasks]
+    for task, count in zip(tasks, counts, strict=True):
+        task.timings[stage] = task.timings.get(stage, 0.0) + seconds * count / sum(counts)
+    return [list(islice(answers, count)) for count in counts]
+
+
+def _write(
+    session: Session,
+    task: _Task,
+    output: Output,
+    edit: Edit,
+    answer: list[FaceResult] | Exception,
+    options: BatchOptions,
+) -> tuple[OutputReport, Image | None, Image | None]:
+    """Paste, encode and write one output, and say what became of it; never raises for what is wrong with a photo."""
+    before = task.photo.rgb if task.photo else None
+    timings = dict(task.timings)
+    report = OutputReport(
+        output, "failed", edit, timings=timings, size=before.shape[:2] if before is not None else None
+    )
+    if _is_there(output, options):
+        return replace(report, status="skipped", error="the output is already there (--skip-existing)"), before, None
+    failure = task.failure or (answer if isinstance(answer, Exception) else None)
+    if failure is not None or isinstance(answer, Exception):
+        return _failed(report, failure), before, None
+    assert task.photo is not None and task.prospect is not None
+    report = replace(report, notes=task.photo.notes)
+    if not task.prospect.selected:
+        faces = tuple(
+            FaceResult(face, False, reason)
+            for face, reason in zip(task.prospect.found.faces, task.prospect.reasons, strict=True)
+        )
+        return replace(report, status="no_face", error=why_none_selected(task.prospect), faces=faces), before, None
+    try:
+        result = session.finish(task.prospect, answer, timings)
+        report = replace(report, faces=result.faces)
+        if not result.edited:
+            reasons = "; ".join(dict.fromkeys(face.reason for face in result.faces if face.reason))
+            return replace(report, error=f"every face was left alone: {reasons}"), before, None
+        with timed(timings, "encode"):
+            _encode(task.photo, result, output, edit, options)
+    except Exception as error:  # as in _read
+        return _failed(report, error), before, None
+    return replace(report, status="edited"), before, result.image
+
+
+def _failed(report: OutputReport, error: Exception | None) -> OutputReport:
+    if isinstance(error, ExprtoolError):
+        return replace(report, error=str(error))
+    name = report.output.source.name
+    if isinstance(error, MemoryError):
+        return replace(
+            report, error=f"{name}: not enough memory for this photo; make it smaller, or close other programs."
+        )
+    trace = "".join(traceback.format_exception(error)) if error else None
+    message = f"{name}: unexpected {type(error).__name__}: {error}. Run again with -v for the details."
+    return replace(report, error=message, trace=trace)

@@ -1,0 +1,127 @@
+"""What the user sees while a batch runs: a live bar on a terminal, plain lines elsewhere, JSON lines on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from exprtool.cli import common
+
+if TYPE_CHECKING:
+    from exprtool.batch import OutputReport
+    from exprtool.report import Report
+    from exprtool.types import Image
+
+
+class Screen:
+    """Shows reports as they come in, and keeps count. A context manager: leaving it clears the bar and sums up."""
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        as_json: bool = False,
+        report: Path | None = None,
+    ) -> None:
+        self.total, self.quiet, self.verbose, self.as_json = total, quiet, verbose, as_json
+        self.counts = {"edited": 0, "no_face": 0, "skipped": 0, "failed": 0}
+        self.faces = 0
+        self.console = common.stderr()
+        self._gallery: Report | None = _open_gallery(report) if report else None
+        self._bar = Progress(
+            TextColumn("[progress.description]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[faces]} faces"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            transient=True,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("editing", total=total, faces=0, rate="")
+
+    def __enter__(self) -> Screen:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self._bar.stop()
+        if self._gallery:
+            self._gallery.close()
+        if not self.quiet and kind in (None, KeyboardInterrupt):
+            self.console.print(self.summary(), markup=False)
+
+    @property
+    def all_edited(self) -> bool:
+        """Whether every output is there: nothing failed and nothing was without a face."""
+        return self.counts["failed"] == self.counts["no_face"] == 0
+
+    def summary(self) -> str:
+        done = self.counts
+        parts = [f"{done['edited']} edited ({self.faces} face{'s' if self.faces != 1 else ''})"]
+        parts += [f"{done['skipped']} already there"] if done["skipped"] else []
+        parts += [f"{done['no_face']} without a face to edit"] if done["no_face"] else []
+        parts += [f"{done['failed']} failed"] if done["failed"] else []
+        missing = self.total - sum(done.values())
+        parts += [f"{missing} not reached"] if missing else []
+        return ", ".join(parts) + "."
+
+    def remark(self, notes: Iterable[str]) -> None:
+        """Show remarks that concern the whole run, such as an unused GPU."""
+        if not self.quiet:
+            for note in dict.fromkeys(notes):
+                self.console.print(f"note: {note}", markup=False)
+
+    def show(self, report: OutputReport, before: Image | None, after: Image | None) -> None:
+        """Take in one finished output; called in order by `exprtool.batch.run_batch`."""
+        self.counts[report.status] += 1
+        edited = sum(face.edited for face in report.faces)
+        self.faces += edited if report.status == "edited" else 0
+        if self.as_json:
+            print(json.dumps(report.as_json(), ensure_ascii=False), flush=True)
+        if self._gallery:
+            from exprtool.report import ReportEntry
+
+            self._gallery.add(ReportEntry.of(report, before, after))
+        if report.status in ("failed", "no_face"):
+            self.console.print(
+                self._complaint(report), markup=False, style="red" if report.status == "failed" else None
+            )
+            if report.trace and self.verbose:
+                self.console.print(report.trace, markup=False)
+        elif not self.quiet and (self.verbose or not self.console.is_terminal):
+            self.console.print(self._line(report, edited), markup=False)
+        self._advance()
+
+    def _advance(self) -> None:
+        done = sum(self.counts.values())
+        elapsed = self._bar.tasks[0].elapsed or 0.0
+        rate = f"{done / elapsed:.1f}/s" if elapsed > 0 else ""
+        self._bar.update(self._task, completed=done, faces=self.faces, rate=rate)
+
+    def _complaint(self, report: OutputReport) -> str:
+        name, error = report.output.source.name, report.error or ""
+        return error if error.startswith(name) else f"{name}: {error}"
+
+    def _line(self, report: OutputReport, edited: int) -> str:
+        done = sum(self.counts.values())
+        head = f"[{done}/{self.total}] {report.output.source.name} -> {report.output.name}"
+        if report.status == "skipped":
+            return f"{head}: already there"
+        left = [f"face {i} left alone: {face.reason}" for i, face in enumerate(report.faces, 1) if face.reason]
+        count = f"{edited} face{'s' if edited != 1 else ''}"
+        return f"{head}: " + "; ".join([count, *left, *report.notes])
+
+
+def _open_gallery(folder: Path) -> Report:
+    from exprtool.report import Report
+
+    return Report(folder)
