@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool import composite, plugins
-from exprtool.devices import device_for
+from exprtool.devices import Device, device_for
 from exprtool.errors import ExprtoolError, ModelError, NoFaceError, UnknownNameError, UsageError
 from exprtool.expressions import parse
 from exprtool.faces.detect import FoundFaces, find_faces
@@ -168,16 +168,6 @@ class Session:
         else:
             self._chain = _choose_backends(backend, commercial_only)
 
-    def _device_for(self, spec: BackendSpec | DetectorSpec) -> str:
-        """The device for one plugin. A detector that knows only the CPU runs there whatever the backend uses."""
-        wish = self._device_wish
-        if isinstance(spec, DetectorSpec) and wish.split(":")[0] not in ("auto", *spec.devices):
-            wish = "cpu"
-        device = device_for(spec, wish)
-        if device.note and device.note not in self.notes:
-            self.notes.append(device.note)
-        return str(device)
-
     @property
     def backend_names(self) -> list[str]:
         """The backends that a face may meet, best first."""
@@ -198,8 +188,13 @@ class Session:
             if self._detector is None:
                 assert self._detector_choice is not None
                 spec, argument = self._detector_choice
-                self._detector = spec.load(self._device_for(spec), argument)
+                self._detector = spec.load(self._note(_detector_device(spec, self._device_wish)), argument)
             return self._detector
+
+    def _note(self, device: Device) -> str:
+        if device.note and device.note not in self.notes:
+            self.notes.append(device.note)
+        return str(device)
 
     def backends(self) -> Iterator[LoadedBackend]:
         """The backends, best first, each loaded when its turn comes."""
@@ -208,7 +203,7 @@ class Session:
         for spec, argument in self._chain:
             with self._lock:
                 if spec.name not in self._loaded:
-                    device = self._device_for(spec)
+                    device = self._note(device_for(spec, self._device_wish))
                     if argument is not None and spec.load_from:
                         backend = spec.load_from(device, argument)
                     else:
@@ -369,6 +364,17 @@ def edit_image(
     return Session(backend, detector, device).edit_image(image, expression, selection)
 
 
+def load_detector(wish: str = "auto", device: str = "auto", *, commercial_only: bool = False) -> tuple[str, Detector]:
+    """Load a detector by the name that the user gives (see `Session`); returns its plain name and the detector."""
+    spec, argument = _choose_detector(wish, commercial_only or commercial_only_from_environment())
+    return spec.name, spec.load(str(_detector_device(spec, device)), argument)
+
+
+def _detector_device(spec: DetectorSpec, wish: str) -> Device:
+    """The device for a detector: one that knows only the CPU runs there, whatever the backend uses."""
+    return device_for(spec, wish if wish.split(":")[0] in ("auto", *spec.devices) else "cpu")
+
+
 def why_none_selected(prospect: Prospect) -> str:
     """One line for the report: nothing found and what was tried, or why the faces there are left alone."""
     if not prospect.found.faces:
@@ -428,7 +434,9 @@ def _require_ready(what: str, spec: BackendSpec | DetectorSpec, state: Readiness
     """Raise the one message that a user without weights or network gets: what is missing, where it is, what to run."""
     if state.ready:
         return
-    lacking = [f"needs {describe(weight)}. {how_to_get(weight)}" for weight in spec.needs if not is_there(weight)]
+    any_will_do = isinstance(spec, DetectorSpec) and spec.needs_any
+    missing = [weight for weight in spec.needs if not is_there(weight)][: 1 if any_will_do else None]
+    lacking = [f"needs {describe(weight)}. {how_to_get(weight)}" for weight in missing]
     raise ModelError(f"{what} {spec.name!r} {' '.join(lacking) or f'is not ready: {state.reason}; {state.remedy}'}")
 
 
