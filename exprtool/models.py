@@ -338,6 +338,8 @@ def readiness(spec: BackendSpec | DetectorSpec | TrainerSpec, commercial_only: b
     needs = () if isinstance(spec, TrainerSpec) else spec.needs
     try:
         check_licence(needs, commercial_only)
+        if isinstance(spec, DetectorSpec) and spec.needs_any:
+            return own
         checks = [state(weight) for weight in needs]
     except ModelError as error:
         return Readiness(False, "weights are refused", str(error))
