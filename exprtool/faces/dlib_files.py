@@ -1,0 +1,91 @@
+"""dlib's detector, landmark predictors and face embedding, and where their files lie.
+
+The weights come with the ``face_recognition_models`` package. They are opened by path: importing that package needs
+``pkg_resources``, which current setuptools no longer carries.
+
+Threads
+-------
+A predictor only reads itself and is shared. The HOG detector and the embedding network write into themselves while
+they work, so every thread gets its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from exprtool.errors import ModelError
+
+PACKAGE = "face_recognition_models"
+LANDMARKS_68 = "shape_predictor_68_face_landmarks.dat"
+LANDMARKS_5 = "shape_predictor_5_face_landmarks.dat"
+EMBEDDING = "dlib_face_recognition_resnet_model_v1.dat"
+REMEDY = f"python -m pip install dlib-bin {PACKAGE}"
+
+_of_this_thread = threading.local()
+
+
+def missing() -> str:
+    """What of dlib is not installed, in words; empty when everything is there. Imports nothing."""
+    if find_spec("dlib") is None:
+        return "the dlib package is not installed"
+    if find_spec(PACKAGE) is None:
+        return f"the {PACKAGE} package, which carries dlib's landmark files, is not installed"
+    absent = [name for name in (LANDMARKS_68, LANDMARKS_5, EMBEDDING) if not (_folder() / name).is_file()]
+    return f"the {PACKAGE} package lacks {', '.join(absent)}" if absent else ""
+
+
+def path_of(name: str) -> Path:
+    """Where one of the weight files lies. Raises `ModelError` when dlib or the package with its files is missing."""
+    if reason := missing():
+        raise ModelError(f"Faces cannot be measured: {reason}. Run: {REMEDY}")
+    return _folder() / name
+
+
+def predictor(points: int) -> Any:
+    """The ``dlib.shape_predictor`` with 5 or 68 points; shared between threads, loaded once."""
+    return _predictor(points)
+
+
+def frontal_detector() -> Any:
+    """dlib's HOG detector of upright frontal faces; one per thread."""
+    if not hasattr(_of_this_thread, "detector"):
+        import dlib
+
+        _of_this_thread.detector = dlib.get_frontal_face_detector()  # type: ignore[attr-defined]
+    return _of_this_thread.detector
+
+
+def embedding_network() -> Any:
+    """The ``dlib.face_recognition_model_v1``; one per thread."""
+    if not hasattr(_of_this_thread, "embedding"):
+        path = path_of(EMBEDDING)
+        import dlib
+
+        _of_this_thread.embedding = dlib.face_recognition_model_v1(str(path))  # type: ignore[attr-defined]
+    return _of_this_thread.embedding
+
+
+_loading = threading.Lock()
+
+
+def _predictor(points: int) -> Any:
+    with _loading:  # or two threads that start together would both read the 100 MB
+        return _load_predictor(points)
+
+
+@cache
+def _load_predictor(points: int) -> Any:
+    path = path_of({5: LANDMARKS_5, 68: LANDMARKS_68}[points])
+    import dlib
+
+    return dlib.shape_predictor(str(path))  # type: ignore[attr-defined]
+
+
+def _folder() -> Path:
+    spec = find_spec(PACKAGE)
+    assert spec is not None and spec.submodule_search_locations, PACKAGE
+    return Path(next(iter(spec.submodule_search_locations))) / "models"
