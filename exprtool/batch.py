@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from exprtool import images
+from exprtool import images, provenance
 from exprtool.errors import ExprtoolError
 from exprtool.faces.select import Selection
 from exprtool.pipeline import (
@@ -321,6 +321,29 @@ def _write(
     except Exception as error:  # as in _read
         return _failed(report, error), before, None
     return replace(report, status="edited"), before, result.image
+
+
+def _encode(photo: images.Photo, result: EditResult, output: Output, edit: Edit, options: BatchOptions) -> None:
+    packet = photo.xmp
+    if options.provenance:
+        edited = [face for face in result.faces if face.edited]
+        for name in dict.fromkeys(face.backend or "" for face in edited):
+            own = [face for face in edited if face.backend == name]
+            record = Provenance.of(edit, name, trained=own[0].trained, faces=len(own))
+            packet = provenance.stamp(packet, record)
+    encoded = images.write_image(
+        photo,
+        result.image,
+        output.path,
+        format=options.format,
+        quality=options.quality,
+        xmp=packet,
+        changed=result.changed,
+    )
+    if output.path is None:
+        assert encoded is not None
+        sys.stdout.buffer.write(encoded)
+        sys.stdout.buffer.flush()
 
 
 def _failed(report: OutputReport, error: Exception | None) -> OutputReport:

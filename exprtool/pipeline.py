@@ -93,12 +93,16 @@ class PreparedFace:
 
 @dataclass(frozen=True, eq=False)
 class FaceResult:
-    """What became of one face: edited by which backend, or left alone and why."""
+    """What became of one face: edited by which backend, or left alone and why.
+
+    ``trained`` tells whether a trained model made the new pixels.
+    """
 
     face: Face
     edited: bool
     reason: str | None = None
     backend: str | None = None
+    trained: bool = False
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     patch: FacePatch | None = None
@@ -300,7 +304,14 @@ class Session:
                         refused[i] = replace(face, loaded=None, refusals=refusals)
                     else:
                         results[i] = FaceResult(
-                            face.region.face, True, None, loaded.name, answer.notes, answer.details, answer, face.region
+                            face.region.face,
+                            True,
+                            backend=loaded.name,
+                            trained=loaded.trained,
+                            notes=answer.notes,
+                            details=answer.details,
+                            patch=answer,
+                            region=face.region,
                         )
             if refused:
                 members = list(refused)
