@@ -1,0 +1,347 @@
+"""Fit the face model to one face: camera, identity, and the expression that the face wears.
+
+Method
+------
+68 landmarks are explained by a weak perspective camera, identity coefficients and expression weights together, by
+Gauss-Newton steps on one quadratic with bounds. Identity has a unit normal prior; expression weights are >= 0 with a
+quadratic and a linear penalty, so that what identity explains as well stays zero (a ridge on identity alone would let
+neutral faces wear small smiles, and a small prior would let identity explain real ones). The landmarks of the jaw line
+slide along it. What remains of the landmarks' residual is spread over the mesh as a smooth offset.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exprtool.errors import ExprtoolError
+from exprtool.types import FaceRegion, Points
+from exprtool_blendshape.camera import Camera
+from exprtool_blendshape.lipline import Lips, MouthFrame, find_lips
+from exprtool_blendshape.model import CONTOUR_LEFT, CONTOUR_RIGHT, FaceModel, face_model
+from exprtool_blendshape.solve import bounded_minimum
+from exprtool_blendshape.warp import TemplateSpline
+
+IDENTITIES = 50
+"""How many identity coefficients are fitted."""
+LANDMARK_SD = 3 / 28
+"""Standard deviation (cm) of a landmark of weight 1."""
+_ITERATIONS = 7
+_YAW_SD, _PITCH_SD = math.radians(30), math.radians(9)
+_LEFT_RIGHT_SD = 0.2
+"""Standard deviation of the difference between a left and a right control."""
+
+
+@dataclass(frozen=True)
+class _Prior:
+    """Of an expression weight: standard deviation, linear cost (in units of the fit's energy), upper bound."""
+
+    sd: float = 0.25
+    cost: float = 0.5
+    high: float = 1.2
+
+
+_PRIORS: Mapping[str, _Prior] = {
+    "browDown": _Prior(), "browInnerUp": _Prior(), "browOuterUp": _Prior(),
+    "eyeBlink": _Prior(high=1.0), "eyeSquint": _Prior(), "eyeWide": _Prior(),
+    "jawOpen": _Prior(sd=0.4, high=1.0), "jawLeft": _Prior(sd=0.1), "jawRight": _Prior(sd=0.1),
+    "mouthFrown": _Prior(), "mouthFunnel": _Prior(), "mouthLeft": _Prior(sd=0.1), "mouthRight": _Prior(sd=0.1),
+    "mouthLowerDown": _Prior(), "mouthPress": _Prior(), "mouthPucker": _Prior(),
+    "mouthRollLower": _Prior(), "mouthRollUpper": _Prior(), "mouthShrugLower": _Prior(), "mouthShrugUpper": _Prior(),
+    "mouthSmile": _Prior(sd=0.5), "mouthStretch": _Prior(), "mouthUpperUp": _Prior(), "noseSneer": _Prior(),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A face in the model's terms. Image coordinates are the region's.
+
+    ``source`` holds the weight of every control that the face wears; what it lacks is 0. ``neutral`` (V, 3) is the
+    identity's own mesh, ``offset`` (V, 3) what the landmarks add to it, both in cm in model space.
+    ``landmark_vertices`` (68,) are the vertices under the landmarks, with the jaw line's where they slid to.
+    ``residual`` is the root mean square distance in cm between landmarks and mesh before the offset.
+    """
+
+    model: FaceModel
+    camera: Camera
+    identity: NDArray[np.float64]
+    source: dict[str, float]
+    neutral: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    landmarks: Points
+    landmark_vertices: NDArray[np.int64]
+    residual: float
+    lips: Lips
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def angles(self) -> tuple[float, float, float]:
+        """Yaw, pitch and roll in degrees; signs as in `Camera`."""
+        return tuple(math.degrees(a) for a in (self.camera.yaw, self.camera.pitch, self.camera.roll))
+
+    def mesh(self, weights: Mapping[str, float]) -> NDArray[np.float64]:
+        """The head with absolute ``weights`` in model space, (V, 3) cm, without the landmarks' offset."""
+        return self.neutral + self.model.offsets(weights)
+
+    def posed(self, weights: Mapping[str, float]) -> NDArray[np.float64]:
+        """The head with absolute ``weights`` in the image, (V, 3) pixels, with the landmarks' offset.
+
+        With ``source`` it lies on the photo, but for the inner edges of the lips (see `exprtool_blendshape.lips`).
+        """
+        return self.camera.project(self.mesh(weights) + self.offset)
+
+
+@dataclass(frozen=True, eq=False)
+class TrackShape:
+    """What stays the same along a track: identity coefficients, offsets."""
+
+    identity: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+
+def fit_face(region: FaceRegion, track_state: TrackShape | None = None, model: FaceModel | None = None) -> Fit:
+    """Fit one face. With ``track_state`` identity and offset are taken from it and only pose and expression fitted.
+
+    Raises `ExprtoolError` where the face has no 68 landmarks.
+    """
+    landmarks = region.landmarks68
+    if landmarks is None:
+        raise ExprtoolError(
+            "The blendshape backend needs 68 landmarks, and this face has only five. "
+            "Find faces with `exprtool.faces.find_faces`, which refines them."
+        )
+    model = model or face_model()
+    basis = _basis(model)
+    solution = _solve(landmarks, basis, None if track_state is None else track_state.identity)
+    neutral = model.vertices + np.tensordot(
+        solution.identity.astype(np.float32), model.identity[: len(solution.identity)], 1
+    )
+    lips = find_lips(region.pixels, landmarks, solution.camera.scale)
+    fit = Fit(
+        model=model,
+        camera=solution.camera,
+        identity=solution.identity,
+        source=solution.weights,
+        neutral=neutral,
+        offset=np.zeros_like(neutral),
+        landmarks=landmarks,
+        landmark_vertices=solution.vertices,
+        residual=solution.residual,
+        lips=lips,
+    )
+    if track_state is not None:
+        return replace(fit, offset=track_state.offset)
+    return replace(fit, offset=_landmark_offset(fit, solution.tangents))
+
+
+def begin_track(samples: Sequence[FaceRegion], model: FaceModel | None = None) -> TrackShape | None:
+    """Identity and offset over several frames of one person; None without a usable sample."""
+    fits = [fit_face(sample, model=model) for sample in samples if sample.landmarks68 is not None]
+    if not fits:
+        return None
+    return TrackShape(np.mean([fit.identity for fit in fits], 0), np.mean([fit.offset for fit in fits], 0))
+
+
+# --- landmarks -> camera, identity, expression
+
+
+@dataclass(frozen=True, eq=False)
+class _Basis:
+    """The model at the vertices that landmarks can lie on (n of them), and the priors of the fitted controls."""
+
+    rows: NDArray[np.int64]
+    place: dict[int, int]
+    neutral: NDArray[np.float64]
+    identity: NDArray[np.float64]
+    expression: NDArray[np.float64]
+    controls: tuple[str, ...]
+    quadratic: NDArray[np.float64]
+    linear: NDArray[np.float64]
+    high: NDArray[np.float64]
+    frontal: NDArray[np.int64]
+    contours: tuple[tuple[range, NDArray[np.int64]], ...]
+
+
+@lru_cache(maxsize=2)
+def _basis(model: FaceModel) -> _Basis:
+    rows = np.unique(np.concatenate([model.landmarks, CONTOUR_RIGHT, CONTOUR_LEFT]))
+    place = {int(v): i for i, v in enumerate(rows)}
+    controls, priors = [], []
+    for stem, prior in _PRIORS.items():
+        for name in model.expand({stem: 1.0}):
+            controls.append(name)
+            priors.append(prior)
+    k = len(controls)
+    quadratic = np.diag([1 / p.sd**2 for p in priors])
+    for i, name in enumerate(controls):
+        if name.endswith("Left") and f"{name[:-4]}Right" in controls and name[:-4] in _PRIORS:
+            j = controls.index(f"{name[:-4]}Right")
+            difference = np.zeros(k)
+            difference[[i, j]] = 1, -1
+            quadratic += np.outer(difference, difference) / _LEFT_RIGHT_SD**2
+    return _Basis(
+        rows=rows,
+        place=place,
+        # landmarkers draw closed lips with the small gap of upstream's neutral
+        neutral=(model.vertices - model.lip_gap)[rows],
+        identity=model.identity[:IDENTITIES, rows].astype(np.float64),
+        expression=model.expression[[model.index[c] for c in controls]][:, rows].astype(np.float64),
+        controls=tuple(controls),
+        quadratic=quadratic,
+        linear=np.array([p.cost / p.sd for p in priors]),
+        high=np.array([p.high for p in priors]),
+        frontal=np.array([place[int(v)] for v in model.landmarks]),
+        contours=(
+            (range(0, 8), np.array([place[v] for v in CONTOUR_RIGHT])),
+            (range(9, 17), np.array([place[v] for v in CONTOUR_LEFT])),
+        ),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Solution:
+    camera: Camera
+    identity: NDArray[np.float64]
+    weights: dict[str, float]
+    vertices: NDArray[np.int64]
+    residual: float
+    tangents: NDArray[np.float64]
+
+
+def _landmark_weights() -> NDArray[np.float64]:
+    weights = np.ones(68)
+    weights[0:17] = 0.35
+    weights[8] = 0.5
+    weights[17:27] = 0.6
+    weights[36:48] = 1.5
+    weights[48:68] = 1.3
+    return weights
+
+
+def _solve(landmarks: Points, basis: _Basis, identity: NDArray[np.float64] | None) -> _Solution:
+    free_identity = identity is None
+    coefficients = np.zeros(IDENTITIES) if identity is None else identity.copy()
+    weights = np.zeros(len(basis.controls))
+    places = basis.frontal.copy()
+    camera = _first_camera(landmarks, basis)
+    tangents = _jaw_tangents(landmarks)
+    # the jaw line is where the silhouette is: along it a landmark says little
+    filters = np.repeat(np.eye(2)[None], 68, 0)
+    filters[:17] -= 0.8 * tangents[:17, :, None] * tangents[:17, None, :]
+    filters *= _landmark_weights()[:, None, None]
+    n = IDENTITIES if free_identity else 0
+    k = len(basis.controls)
+    for iteration in range(_ITERATIONS):
+        shape = (
+            basis.neutral + np.tensordot(coefficients, basis.identity, 1) + np.tensordot(weights, basis.expression, 1)
+        )
+        if iteration:
+            places = _slid(landmarks, camera, shape, basis, places)
+        points, by_pose = camera.derivatives(shape[places])
+        matrix = camera.matrix
+        by_shape = [np.einsum("ab,knb->nak", matrix, basis.expression[:, places])]
+        if free_identity:
+            by_shape.insert(0, np.einsum("ab,knb->nak", matrix, basis.identity[:, places]))
+        jacobian = np.concatenate([by_pose, *by_shape], 2)
+        sd = LANDMARK_SD * camera.scale
+        jacobian = (filters @ jacobian).reshape(136, -1) / sd
+        missing = np.einsum("nab,nb->na", filters, landmarks - points).reshape(136) / sd
+        now = np.concatenate([np.zeros(6), coefficients[:n], weights])
+        hessian = jacobian.T @ jacobian
+        gradient = jacobian.T @ (missing + jacobian @ now)
+        hessian[0, 0] += 1 / _YAW_SD**2
+        gradient[0] -= camera.yaw / _YAW_SD**2
+        hessian[1, 1] += 1 / _PITCH_SD**2
+        gradient[1] -= camera.pitch / _PITCH_SD**2
+        hessian[np.arange(6, 6 + n), np.arange(6, 6 + n)] += 1
+        hessian[6 + n :, 6 + n :] += basis.quadratic
+        gradient[6 + n :] -= basis.linear
+        low = np.concatenate([[-0.5, -0.5, -0.5, -0.5, -np.inf, -np.inf], np.full(n, -3.0), np.zeros(k)])
+        high = np.concatenate([[0.5, 0.5, 0.5, 0.5, np.inf, np.inf], np.full(n, 3.0), basis.high])
+        step = bounded_minimum(hessian, gradient, low, high)
+        camera = Camera(
+            camera.yaw + step[0],
+            camera.pitch + step[1],
+            camera.roll + step[2],
+            camera.scale * math.exp(step[3]),
+            camera.tx + step[4],
+            camera.ty + step[5],
+        )
+        if free_identity:
+            coefficients = step[6 : 6 + n]
+        weights = step[6 + n :]
+    shape = basis.neutral + np.tensordot(coefficients, basis.identity, 1) + np.tensordot(weights, basis.expression, 1)
+    error = camera.project(shape[places])[:, :2] - landmarks
+    error[:17] -= 0.8 * tangents[:17] * (error[:17] * tangents[:17]).sum(1, keepdims=True)
+    return _Solution(
+        camera=camera,
+        identity=coefficients,
+        weights={name: float(w) for name, w in zip(basis.controls, weights, strict=True) if w > 1e-4},
+        vertices=basis.rows[places],
+        residual=float(np.sqrt((error**2).sum(1).mean())) / camera.scale,
+        tangents=tangents,
+    )
+
+
+def _first_camera(landmarks: Points, basis: _Basis) -> Camera:
+    """A frontal camera that puts the nose's and eyes' landmarks in place: a similarity in least squares."""
+    at = np.arange(27, 48)
+    model = basis.neutral[basis.frontal[at], :2] * [1, -1]
+    image = landmarks[at]
+    a, b = model - model.mean(0), image - image.mean(0)
+    cosine, sine = (a * b).sum(), (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()
+    roll = math.atan2(sine, cosine)
+    scale = math.hypot(cosine, sine) / (a**2).sum()
+    turn = np.array([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]])
+    tx, ty = image.mean(0) - scale * turn @ model.mean(0)
+    return Camera(0.0, 0.0, roll, scale, float(tx), float(ty))
+
+
+def _jaw_tangents(landmarks: Points) -> NDArray[np.float64]:
+    """Unit vectors (68, 2) along the jaw line at landmarks 0-16, zero elsewhere."""
+    tangents = np.zeros((68, 2))
+    for i in range(17):
+        step = landmarks[min(i + 1, 16)] - landmarks[max(i - 1, 0)]
+        tangents[i] = step / max(float(np.hypot(*step)), 1e-9)
+    return tangents
+
+
+def _slid(
+    landmarks: Points, camera: Camera, shape: NDArray[np.float64], basis: _Basis, places: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Let each landmark of the jaw line lie on the nearest vertex of its contour."""
+    places = places.copy()
+    for numbers, candidates in basis.contours:
+        seen = camera.project(shape[candidates])[:, :2]
+        for i in numbers:
+            places[i] = candidates[((seen - landmarks[i]) ** 2).sum(1).argmin()]
+    return places
+
+
+# --- what the landmarks leave over
+
+
+@lru_cache(maxsize=2)
+def _spline(model: FaceModel) -> TemplateSpline:
+    return TemplateSpline(model)
+
+
+def _landmark_offset(fit: Fit, tangents: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Offsets (V, 3) in cm that bring the mesh onto the outer landmarks."""
+    posed = fit.camera.project(fit.mesh(fit.source)[fit.landmark_vertices])[:, :2]
+    missing = fit.landmarks - posed
+    sides = np.r_[0:8, 9:17]
+    missing[sides] -= tangents[sides] * (missing[sides] * tangents[sides]).sum(1, keepdims=True)
+    at = np.arange(60)
+    vertices, first = np.unique(fit.landmark_vertices[at], return_index=True)
+    spread = _spline(fit.model).spread(vertices, missing[at][first] / fit.camera.scale)
+    return fit.camera.lifted(spread * fit.camera.scale)
+
+
+__all__ = ["Camera", "Fit", "Lips", "MouthFrame", "TrackShape", "begin_track", "fit_face"]
