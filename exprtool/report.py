@@ -1,0 +1,229 @@
+"""A gallery of what a run did, to be opened in a browser: before and after, faces, times, and what went wrong.
+
+The folder holds ``index.html`` and the pictures it shows, nothing from elsewhere, so it can be moved, zipped or opened
+without a server. Entries go to disk as they come; the page is put together from them at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from exprtool import report_page
+from exprtool.errors import UsageError
+from exprtool.files import atomic_write, write_bytes, write_error
+from exprtool.types import Image
+
+PREVIEW_SIDE = 1600
+_PICTURES = "pictures"
+_JOURNAL = ".entries.jsonl"
+_PICTURE_NAME = re.compile(r"\d{5,}-(before|after)\.jpg\Z")
+_MARK = b'<meta name="generator" content="exprtool">'
+_REMEMBERED = 64
+
+
+@dataclass(frozen=True, eq=False)
+class ReportEntry:
+    """One output of a run.
+
+    ``status`` is "edited", "no_face", "skipped" or "failed"; ``label`` the expression. ``before`` and ``after`` are
+    upright RGB images (H, W, 3) or paths of image files, None where there is no picture. ``size`` (h, w) is the photo's
+    own, to which the boxes in ``faces`` refer; by default that of ``before``. ``faces`` are records as ``--json``
+    prints them, ``timings`` seconds by stage. ``icc`` is the colour profile of the arrays, kept in the previews.
+    """
+
+    input: str
+    output: str | None = None
+    label: str = ""
+    status: str = "edited"
+    error: str | None = None
+    faces: Sequence[Mapping[str, Any]] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    before: Image | Path | None = None
+    after: Image | Path | None = None
+    size: tuple[int, int] | None = None
+    notes: Sequence[str] = ()
+    icc: bytes | None = None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], before: Image | Path | None, after: Image | Path | None) -> Self:
+        """The entry for a record of ``exprtool edit --json``."""
+        return cls(
+            input=record["input"],
+            output=record["output"],
+            label=record["expression"],
+            status=record["status"],
+            error=record["error"],
+            faces=record["faces"],
+            timings=record["timings"],
+            before=before,
+            after=after,
+            size=tuple(record["size"]) if record.get("size") else None,
+            notes=record.get("notes", ()),
+        )
+
+
+class Report:
+    """A report being written; use it as a context manager, or call `close` also when the run was interrupted.
+
+    Raises `UsageError` for a folder whose ``index.html`` is somebody else's, and `WriteError` where the folder cannot
+    be written. An earlier report in the folder is replaced.
+    """
+
+    def __init__(self, folder: Path | str, title: str = "Expression edits") -> None:
+        self.folder = Path(folder)
+        self.title = title
+        self._number = 0
+        self._counts: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
+        self._labels: dict[str, None] = {}
+        self._inputs: OrderedDict[str, tuple[str, tuple[int, int], tuple[int, int]]] = OrderedDict()
+        self._start = time.monotonic()
+        page = self.folder / "index.html"
+        try:
+            if page.exists() and _MARK not in page.read_bytes()[:4096]:
+                raise UsageError(
+                    f"{page} is not a report of exprtool and is left alone; choose another folder for --report."
+                )
+            (self.folder / _PICTURES).mkdir(parents=True, exist_ok=True)
+            for old in (self.folder / _PICTURES).iterdir():
+                if _PICTURE_NAME.match(old.name):
+                    old.unlink()
+            page.unlink(missing_ok=True)
+            self._journal = (self.folder / _JOURNAL).open("w+", encoding="utf-8")
+        except OSError as error:
+            raise write_error(self.folder, error) from error
+
+    def add(self, entry: ReportEntry) -> None:
+        """Add one output; its previews are made now and its pictures need not be kept."""
+        self._number += 1
+        self._counts[entry.status] += 1
+        if entry.label:
+            self._labels.setdefault(entry.label)
+        for stage, seconds in entry.timings.items():
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+        before, preview_size, size = self._before(entry)
+        after = None
+        if entry.after is not None:
+            after, preview_size, own_size = self._preview(entry.after, "after", entry.icc)
+            size = size or own_size
+        record = {
+            "number": self._number,
+            "input": entry.input,
+            "output": entry.output,
+            "output_link": self._link(entry.output),
+            "label": entry.label,
+            "status": entry.status,
+            "error": entry.error,
+            "faces": list(entry.faces),
+            "timings": dict(entry.timings),
+            "notes": list(entry.notes),
+            "before": before,
+            "after": after,
+            "preview_size": preview_size,
+            "size": entry.size or size,
+        }
+        try:
+            # ASCII: file names may hold bytes that are no text, which JSON escapes can carry and UTF-8 cannot
+            self._journal.write(json.dumps(record, default=_plain) + "\n")
+        except OSError as error:
+            raise write_error(self.folder / _JOURNAL, error) from error
+
+    def close(self) -> Path:
+        """Write the page from what was added; returns its path."""
+        page = self.folder / "index.html"
+        pieces = report_page.page(
+            self.title,
+            self._subtitle(),
+            self._counts,
+            (entry for entry in self._entries() if entry["status"] in ("failed", "no_face")),
+            self._seconds,
+            self._entries(),
+        )
+        with atomic_write(page) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(pieces)
+        self._journal.close()
+        (self.folder / _JOURNAL).unlink(missing_ok=True)
+        return page
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        self._journal.flush()
+        with (self.folder / _JOURNAL).open(encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+
+    def _subtitle(self) -> str:
+        count = sum(self._counts.values())
+        labels = list(self._labels)
+        what = ", ".join(labels[:7]) + (" …" if labels[7:] else "")
+        parts = [what, "1 picture" if count == 1 else f"{count} pictures", time.strftime("%Y-%m-%d %H:%M")]
+        parts.append(f"took {report_page.duration(time.monotonic() - self._start)}")
+        return " · ".join(part for part in parts if part)
+
+    def _link(self, output: str | None) -> str | None:
+        """The way from the report to an output, where there is one that does not name this machine's folders."""
+        if not output or output == "-" or not Path(output).exists():
+            return None
+        try:
+            return Path(os.path.relpath(Path(output).resolve(), self.folder.resolve())).as_posix()
+        except ValueError:  # another drive
+            return None
+
+    def _before(self, entry: ReportEntry) -> tuple[str | None, tuple[int, int] | None, tuple[int, int] | None]:
+        """The preview of the input, made once where it has several outputs."""
+        if entry.before is None:
+            return None, None, None
+        made = self._inputs.get(entry.input)
+        if made is None:
+            made = self._preview(entry.before, "before", entry.icc)
+            self._inputs[entry.input] = made
+            if len(self._inputs) > _REMEMBERED:
+                self._inputs.popitem(last=False)
+        return made
+
+    def _preview(
+        self, source: Image | Path, which: str, icc: bytes | None
+    ) -> tuple[str, tuple[int, int], tuple[int, int]]:
+        """Save a preview; returns its name in the folder, its size and the original's, both (h, w)."""
+        from PIL import Image as pillow
+
+        if isinstance(source, Path):
+            from exprtool.images import read_image
+
+            pixels = read_image(source).rgb
+        else:
+            pixels = source
+        height, width = pixels.shape[:2]
+        picture = pillow.fromarray(pixels)
+        picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), pillow.Resampling.LANCZOS, reducing_gap=3.0)
+        encoded = io.BytesIO()
+        picture.save(encoded, "JPEG", quality=90, progressive=True, optimize=True, icc_profile=icc)
+        name = f"{_PICTURES}/{self._number:05d}-{which}.jpg"
+        write_bytes(self.folder / name, encoded.getvalue())
+        return name, (picture.height, picture.width), (height, width)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy numbers and arrays, paths and sets in backends' details, as JSON knows them."""
+    for method in ("tolist", "item"):
+        with contextlib.suppress(AttributeError):
+            return getattr(value, method)()
+    return str(value)
