@@ -187,6 +187,7 @@ def _probe_stream(path: Path) -> ClipInfo:
             interlaced=_field_order(context.field_order, first.interlaced_frame),
             streams=tuple(_describe(one) for one in container.streams),
             hdr=int(first.color_trc) in (16, 18),
+            extra={"denominators": sorted({one.time_base.denominator for one in container.streams if one.time_base})},
         )
     return replace(info, notes=tuple(_notes(info)))
 

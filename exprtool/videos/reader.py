@@ -163,9 +163,11 @@ def _pictures(info: ClipInfo, log: ReadLog, threads: int) -> Iterator[_Raw]:
                     if failures:
                         failures -= 1
                         yield _Raw(missing, duration, None)
+                duration = frame.duration
                 if expected and expected[0][0] == pts:
-                    heapq.heappop(expected)
-                yield _Raw(pts, frame.duration, frame)
+                    # The container's word on how long the picture shows; decoders fill in the nominal rate.
+                    duration = heapq.heappop(expected)[1] or duration
+                yield _Raw(pts, duration, frame)
         while expected and failures:
             missing, duration = heapq.heappop(expected)
             failures -= 1

@@ -1,0 +1,349 @@
+"""Encoding: which codec, how, and one finished stretch of frames at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exprtool.errors import UnknownNameError, UsageError, VideoError
+from exprtool.videos.clip import ClipInfo, Colour
+from exprtool.videos.picture import Picture
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.frame import VideoFrame
+
+CODEC_ALIASES: Mapping[str, tuple[str, ...]] = {
+    "h264": ("libx264", "libopenh264"),
+    "avc": ("libx264", "libopenh264"),
+    "h265": ("libx265",),
+    "hevc": ("libx265",),
+    "vp8": ("libvpx",),
+    "vp9": ("libvpx-vp9",),
+    "av1": ("libsvtav1", "libaom-av1"),
+    "prores": ("prores_ks",),
+}
+_DEFAULT_CRF: Mapping[str, float] = {"libx264": 17, "libx265": 19, "libvpx-vp9": 22, "libsvtav1": 22, "libaom-av1": 22}
+_SECONDS_PER_KEYFRAME = 2
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """What a user may say about the encoding; None leaves the choice to `plan_encoding`.
+
+    ``crf`` is the codec's own constant rate factor (0 is lossless where the codec can); ``quality`` from 1 to 100 is
+    the same for every codec (100 is crf 0). ``side_by_side`` puts the original beside the edit.
+    """
+
+    codec: str | None = None
+    crf: float | None = None
+    quality: float | None = None
+    preset: str | None = None
+    pix_fmt: str | None = None
+    side_by_side: bool = False
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    """Everything that determines the encoded bits, so that a resumed run can make the same ones.
+
+    ``height`` and ``width`` are those of the encoded picture, stored (not upright); they exceed the picture's own by
+    ``pad`` = (rows, columns) where the codec wants even numbers.
+    """
+
+    codec: str
+    pix_fmt: str
+    height: int
+    width: int
+    time_base: Fraction
+    rate: Fraction | None
+    gop: int
+    options: Mapping[str, str] = field(default_factory=dict)
+    qscale: float | None = None
+    colour: Colour = Colour()
+    pixel_aspect: Fraction | None = None
+    interlaced: bool = False
+    global_header: bool = True
+    threads: int = 2
+    pad: tuple[int, int] = (0, 0)
+    lossless: bool = False
+    notes: tuple[str, ...] = ()
+
+    def context(self) -> VideoCodecContext:
+        """A fresh encoder, opened."""
+        from av.codec import CodecContext
+
+        context: Any = CodecContext.create(self.codec, "w")
+        self.configure(context)
+        context.open()
+        return context
+
+    def configure(self, context: Any) -> None:
+        """Set up an encoder (a codec context, or a container's video stream's) that is not open yet."""
+        from av.codec.context import Flags
+
+        context.width, context.height, context.pix_fmt = self.width, self.height, self.pix_fmt
+        context.time_base = self.time_base
+        context.framerate = self.rate or Fraction(25)
+        if self.pixel_aspect:
+            context.sample_aspect_ratio = self.pixel_aspect
+        context.gop_size = self.gop
+        context.thread_count = self.threads
+        context.color_range, context.color_primaries = self.colour.range, self.colour.primaries
+        context.color_trc, context.colorspace = self.colour.transfer, self.colour.matrix
+        context.flags |= Flags.closed_gop
+        if self.global_header:
+            context.flags |= Flags.global_header
+        if self.interlaced:
+            context.flags |= Flags.interlaced_dct | Flags.interlaced_me
+        if self.qscale is not None:
+            context.qscale = True
+            context.global_quality = round(self.qscale * 118)  # FF_QP2LAMBDA
+        context.options = dict(self.options)
+
+
+def video_encoders() -> list[str]:
+    """Names of the video encoders in this build of FFmpeg, hardware ones left out."""
+    import av
+    from av.codec.codec import Capabilities, Codec
+
+    names = []
+    for name in sorted(av.codecs_available):
+        try:
+            codec = Codec(name, "w")
+        except ValueError:
+            continue
+        if codec.type == "video" and not codec.capabilities & Capabilities.hardware:
+            names.append(codec.name)
+    return sorted(set(names))
+
+
+def find_encoder(name: str) -> str:
+    """The encoder that a name or alias stands for; `UnknownNameError` lists what this build has."""
+    known = video_encoders()
+    for candidate in CODEC_ALIASES.get(name.lower(), (name,)):
+        if candidate in known:
+            return candidate
+    raise UnknownNameError("video codec", name, [*(a for a, to in CODEC_ALIASES.items() if set(to) & set(known)), *known])
+
+
+def plan_encoding(info: ClipInfo, options: EncodeOptions, container: str) -> EncoderPlan:
+    """Resolve the user's wishes for one clip and output container (``mp4``, ``mov``, ``mkv``, ``webm``).
+
+    Raises `UsageError` for a codec, pixel format, preset or quality that cannot be had; what had to be changed to fit
+    is told in ``notes``.
+    """
+    codec = find_encoder(options.codec or ("vp9" if container == "webm" else "h264"))
+    _check_container(codec, container)
+    source = "rgba" if info.animation and info.pix_fmt == "rgba" else info.pix_fmt
+    pix_fmt, notes = _pixel_format(codec, source, options.pix_fmt)
+    colour = info.colour
+    if _is_rgb(source) and not _is_rgb(pix_fmt):
+        colour = Colour(range=1, primaries=1 if info.animation else colour.primaries, transfer=colour.transfer, matrix=1)
+    height, width = info.height, info.width
+    if options.side_by_side:
+        height, width = (2 * height, width) if info.orientation.transpose else (height, 2 * width)
+    settings, qscale, lossless = _quality(codec, options)
+    interlaced = bool(info.interlaced) and codec == "libx264"
+    rate = info.rate if info.rate and info.rate > 0 else None
+    plan = EncoderPlan(
+        codec=codec, pix_fmt=pix_fmt, height=height, width=width, time_base=info.time_base, rate=rate,
+        gop=max(1, round(_SECONDS_PER_KEYFRAME * float(rate or 25))), options=settings, qscale=qscale, colour=colour,
+        pixel_aspect=info.pixel_aspect, interlaced=interlaced, threads=max(1, min(8, os.cpu_count() or 1)),
+        lossless=lossless, notes=tuple(notes),
+    )  # fmt: skip
+    return _fit_size(plan, info)
+
+
+def _check_container(codec: str, container: str) -> None:
+    import av
+
+    with av.open(os.devnull, "w", format={"mkv": "matroska"}.get(container, container)) as probe:
+        if codec not in probe.supported_codecs:
+            raise UsageError(
+                f"A {container} file cannot hold video made by {codec!r}. Choose another --codec, or --format mkv, "
+                "which holds any."
+            )
+
+
+def _is_rgb(pix_fmt: str) -> bool:
+    from av.video.format import VideoFormat
+
+    return bool(VideoFormat(pix_fmt).is_rgb)
+
+
+def _pixel_format(codec: str, source: str, wanted: str | None) -> tuple[str, list[str]]:
+    from av.codec.codec import Codec, find_best_pix_fmt_of_list
+
+    from exprtool.videos.picture import working_format
+
+    supported = [one.name for one in Codec(codec, "w").video_formats or ()]
+    if wanted is not None:
+        if supported and wanted not in supported:
+            raise UnknownNameError(f"pixel format for {codec}", wanted, supported)
+        return wanted, []
+    source = working_format(source).replace("yuvj", "yuv")
+    if not supported or source in supported:
+        return source, []
+    if _is_rgb(source) and "yuv420p" in supported:
+        return "yuv420p", []
+    choices = [one for one in supported if not one.startswith("yuvj") and not one.startswith("nv")]
+    best, _ = find_best_pix_fmt_of_list(choices, source, False)
+    name = best.name if best is not None else choices[0]
+    return name, [f"{codec} cannot store {source}; stored as {name}"]
+
+
+def _quality(codec: str, options: EncodeOptions) -> tuple[dict[str, str], float | None, bool]:
+    """(private options, qscale, lossless) of an encoder."""
+    from av.codec import CodecContext
+
+    context: Any = CodecContext.create(codec, "w")
+    private = {option.name: option for option in context.supported_options.private}
+    if options.crf is not None and options.quality is not None:
+        raise UsageError("Give --crf or --quality, not both: they say the same in two scales.")
+    settings: dict[str, str] = {}
+    if options.preset is not None:
+        _check_preset(codec, options.preset, private, context)
+        settings["preset" if "preset" in private else "cpu-used"] = options.preset
+    lossless_only = "lossy" not in private and codec in ("ffv1", "huffyuv", "ffvhuff", "utvideo", "rawvideo", "png")
+    if lossless_only:
+        if options.crf not in (None, 0) or options.quality not in (None, 100):
+            raise UsageError(f"{codec} is lossless: it takes neither --crf nor --quality.")
+        return settings, None, True
+    if "crf" not in private:
+        if options.crf is not None:
+            raise UsageError(f"{codec} has no constant rate factor. Use --quality instead, or another --codec.")
+        if codec == "prores_ks":
+            return settings, None, False
+        return settings, 31 - 29 * (options.quality if options.quality is not None else 93) / 100, False
+    top = 51.0 if codec in ("libx264", "libx265") else 63.0
+    crf = options.crf if options.crf is not None else _DEFAULT_CRF.get(codec, top / 3)
+    if options.quality is not None:
+        if not 1 <= options.quality <= 100:
+            raise UsageError(f"--quality must be from 1 to 100, not {options.quality:g}.")
+        crf = top * (1 - options.quality / 100)
+    if not 0 <= crf <= top:
+        raise UsageError(f"--crf must be from 0 to {top:g} for {codec}, not {crf:g}.")
+    if crf == 0 and codec in ("libx264", "libx265", "libvpx-vp9"):
+        lossless = {
+            "libx264": {"qp": "0"}, "libx265": {"x265-params": "lossless=1:log-level=error"},
+            "libvpx-vp9": {"lossless": "1"},
+        }[codec]  # fmt: skip
+        return settings | lossless, None, True
+    settings["crf"] = f"{crf:g}"
+    if codec == "libx265":
+        settings["x265-params"] = "log-level=error"
+    return settings, None, False
+
+
+def _check_preset(codec: str, preset: str, private: Mapping[str, Any], context: Any) -> None:
+    option = private.get("preset") or private.get("cpu-used")
+    if option is None:
+        raise UsageError(f"{codec} has no presets; leave out --preset.")
+    named = [choice.name for choice in option.choices]
+    if codec in ("libx264", "libx265"):
+        named = "ultrafast superfast veryfast faster fast medium slow slower veryslow placebo".split()
+    numeric = preset.lstrip("-").isdigit() and codec not in ("libx264", "libx265")
+    if numeric and option.min <= int(preset) <= option.max:
+        return
+    if preset not in named:
+        known = named or [f"a number from {option.min:g} to {option.max:g}"]
+        raise UnknownNameError(f"preset of {codec}", preset, known)
+
+
+def _fit_size(plan: EncoderPlan, info: ClipInfo) -> EncoderPlan:
+    """Open the encoder once; one that refuses odd numbers gets a row or column more."""
+    from dataclasses import replace
+
+    from av.error import FFmpegError
+
+    try:
+        plan.context()
+        return plan
+    except (FFmpegError, ValueError) as error:
+        first: Exception = error
+    pad = plan.height % 2, plan.width % 2
+    if any(pad):
+        padded = replace(
+            plan,
+            height=plan.height + pad[0],
+            width=plan.width + pad[1],
+            pad=pad,
+            notes=(
+                *plan.notes,
+                f"{plan.codec} cannot store {plan.width}x{plan.height} as {plan.pix_fmt}: stored as "
+                f"{plan.width + pad[1]}x{plan.height + pad[0]} with the edge repeated (--pix-fmt yuv444p, or --codec "
+                "vp9 or ffv1, keep the size)",
+            ),
+        )
+        try:
+            padded.context()
+            return padded
+        except (FFmpegError, ValueError) as error:
+            first = error
+    raise UsageError(
+        f"{info.path}: {plan.codec} does not accept {plan.width}x{plan.height} {plan.pix_fmt} with "
+        f"{dict(plan.options)} ({first}). Choose another --codec, --pix-fmt or --preset."
+    ) from first
+
+
+class StretchEncoder:
+    """One run of frames through a fresh encoder: what comes out decodes on its own."""
+
+    def __init__(self, plan: EncoderPlan) -> None:
+        self.plan = plan
+        self._context = plan.context()
+
+    @property
+    def extradata(self) -> bytes:
+        """The stream header that goes into the container; the same for every stretch of one plan."""
+        return self._context.extradata or b""
+
+    def encode(self, picture: Picture, pts: int, duration: int) -> Iterator[Packet]:
+        """Packets that are ready after this frame; their time stamps are in the plan's time base."""
+        frame = self._suited(picture)
+        frame.pts, frame.time_base, frame.duration = pts, self.plan.time_base, duration
+        frame.pict_type = 0  # the decoder's picture type would otherwise be taken as an order
+        yield from self._context.encode(frame)
+
+    def finish(self) -> Iterator[Packet]:
+        yield from self._context.encode(None)
+
+    def _suited(self, picture: Picture) -> VideoFrame:
+        frame, plan = picture.frame(), self.plan
+        if frame.format.name != plan.pix_fmt:
+            rgb_to_yuv = frame.format.is_rgb and not _is_rgb(plan.pix_fmt)
+            frame = frame.reformat(
+                format=plan.pix_fmt,
+                dst_colorspace=plan.colour.matrix if rgb_to_yuv else None,
+                dst_color_range=plan.colour.range if rgb_to_yuv else None,
+            )
+        if any(plan.pad):
+            frame = _padded(frame, plan.height, plan.width)
+        return frame
+
+
+def _padded(frame: VideoFrame, height: int, width: int) -> VideoFrame:
+    """The frame on a canvas a row or column larger, its edge repeated."""
+    from av import VideoFrame
+
+    wide = VideoFrame(width, height, frame.format.name)
+    for source, target in zip(frame.planes, wide.planes, strict=True):
+        kind = np.dtype("<u2") if max(part.bits for part in frame.format.components) > 8 else np.dtype(np.uint8)
+        old = np.frombuffer(source, kind).reshape(source.height, -1)[:, : source.width]
+        new = np.frombuffer(target, kind).reshape(target.height, -1)
+        grown = ((0, target.height - source.height), (0, target.width - source.width))
+        new[:, : target.width] = np.pad(old, grown, mode="edge")
+    for name in ("colorspace", "color_range", "color_trc", "color_primaries"):
+        setattr(wide, name, getattr(frame, name))
+    return wide
+
+
+def encoder_failed(error: Exception, plan: EncoderPlan) -> VideoError:
+    return VideoError(f"The encoder {plan.codec} failed ({error}). Try another --codec, or --preset.")
