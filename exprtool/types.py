@@ -99,6 +99,11 @@ class Edit:
     face goes from what it wears to what is wanted; 0 changes nothing. ``reference`` is a face whose expression is to
     be copied in place of ``weights``. ``asymmetry`` (>= 0) is the standard deviation of the relative left/right
     difference, drawn from ``seed``. ``force`` asks a backend to do faces that it would rather leave alone.
+
+    ``additive`` is set for video: the wanted expression is added to the face's own motion instead of replacing what it
+    wears in each frame, so that a mouth that talks keeps talking. With w the wanted expression, f what the frame's face
+    wears and r what the track's face wears at rest (from `Backend.begin_track`), the result is f + strength (w - r).
+    A backend that knows no such coefficients may ignore it.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -108,6 +113,7 @@ class Edit:
     asymmetry: float = 0.0
     seed: int = 0
     force: bool = False
+    additive: bool = False
 
 
 @dataclass(frozen=True, eq=False)
