@@ -1,0 +1,103 @@
+"""The blendshape backend: fit the face model once, then draw any number of expressions of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from exprtool.errors import UsageError
+from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion
+from exprtool_blendshape.compose import compose
+from exprtool_blendshape.fit import Fit, TrackShape, begin_track, fit_face
+from exprtool_blendshape.model import FaceModel, face_model
+from exprtool_blendshape.render import FaceLook, changes, look
+from exprtool_blendshape.suitability import refusal
+from exprtool_blendshape.targets import weights_for
+
+SAME = 1e-6
+"""Weights closer than this are the same weight."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedFace:
+    """A fitted face; ``look`` (what drawing needs) follows at the first edit that draws it, and is kept."""
+
+    region: FaceRegion
+    fit: Fit
+    look: FaceLook
+
+
+class BlendshapeBackend(Backend):
+    """Moves, lights and repaints the photo's own pixels as a fitted 3D face model says. Needs no GPU and no network."""
+
+    def __init__(self, model: FaceModel | None = None) -> None:
+        self._model = model or face_model()
+        self._reference: tuple[FaceRegion, Fit] | None = None
+
+    def begin_track(self, samples: Sequence[FaceRegion]) -> TrackShape | None:
+        return begin_track(samples, self._model)
+
+    def prepare(self, regions: Sequence[FaceRegion]) -> list[Any | FaceRefusal]:
+        return [self._prepare(region) for region in regions]
+
+    def _prepare(self, region: FaceRegion) -> PreparedFace | FaceRefusal:
+        if region.landmarks68 is None:
+            return FaceRefusal("no 68 landmarks were found on it, and the face model is fitted to them")
+        fit = fit_face(region, region.track_state, self._model)
+        if not np.isfinite(fit.residual) or fit.camera.scale < 1.0:
+            return FaceRefusal("the face model could not be fitted to it; the face may be too small or not a face")
+        return PreparedFace(region, fit, look(region, fit))
+
+    def check(self, prepared: Sequence[Any], edit: Edit) -> list[FaceRefusal | None]:
+        return [None if edit.force else refusal(face.fit, face.region, edit) for face in prepared]
+
+    def generate(self, prepared: Sequence[Any], edit: Edit) -> list[FacePatch | FaceRefusal]:
+        refused = self.check(prepared, edit)
+        return [no or self._generate(face, edit) for face, no in zip(prepared, refused, strict=True)]
+
+    def _generate(self, face: PreparedFace, edit: Edit) -> FacePatch:
+        fit = face.fit
+        target = weights_for(edit, fit.source, self._worn_by_reference(edit))
+        details = {
+            "source": _rounded(fit.source),
+            "target": _rounded(target),
+            "residual_cm": round(fit.residual, 4),
+            "angles": [round(angle, 1) for angle in fit.angles],
+            "pixels_per_cm": round(fit.camera.scale, 2),
+        }
+        if _same(fit.source, target):
+            empty = np.zeros(face.region.pixels.shape[:2], np.float32)
+            return FacePatch(
+                np.array(face.region.pixels), empty, np.zeros((*empty.shape, 2), np.float32), empty.copy(), (), details
+            )
+        pixels, alpha, flow, painted = compose(face.look, changes(face.look, target))
+        return FacePatch(pixels, alpha, flow, painted, _notes(face.look), details)
+
+    def _worn_by_reference(self, edit: Edit) -> dict[str, float] | None:
+        if edit.reference is None:
+            return None
+        if self._reference is None or self._reference[0] is not edit.reference:
+            if edit.reference.landmarks68 is None:
+                raise UsageError("The reference face has no 68 landmarks, so its expression cannot be read. Use another photo.")
+            self._reference = (edit.reference, fit_face(edit.reference, None, self._model))
+        return self._reference[1].source
+
+
+def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+    return all(abs(a.get(name, 0.0) - b.get(name, 0.0)) < SAME for name in a.keys() | b.keys())
+
+
+def _rounded(weights: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(float(value), 4) for name, value in sorted(weights.items()) if abs(value) >= 5e-5}
+
+
+def _notes(face: FaceLook) -> tuple[str, ...]:
+    notes = []
+    if face.glasses is not None:
+        notes.append("wears glasses; their frame is held still")
+    if face.light.trust < 0.5:
+        notes.append("hard light; shading is held back")
+    return tuple(notes)

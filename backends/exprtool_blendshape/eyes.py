@@ -1,0 +1,229 @@
+"""Eyes: the eyeball stays where it is, lids move over it, and what they uncover is completed.
+
+A photo shows only part of the eyeball. `complete` draws the rest: the iris continued by its own mirror image and
+radial profile, the sclera by its own smoothed white. `paint` then shows the photo's eyeball wherever it was seen and
+the completed one elsewhere, with the lid's contact shadow. `carry_lashes` keeps the upper lashes in one piece.
+
+Conventions: work coordinates (see `frame`), RGB float32 in [0, 1]. Right and left are the person's.
+The iris is found as in J. Daugman, "How Iris Recognition Works" (2004), eq. 1, on its sides only (lids hide the rest).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+IRIS_RADIUS = 0.59
+"""cm; the visible iris of adults varies by a few percent only."""
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Eye:
+    """One eye on the working grid: ``window`` (rows, columns); inside it ``open`` (h, w) bool, the eyeball as seen in the
+    photo, ``trusted`` (h, w) float32, 1 where its pixels are free of lid shadow and lashes, and ``completed``
+    (h, w, 3)."""
+
+    window: tuple[slice, slice]
+    open: NDArray[np.bool_]
+    trusted: NDArray[np.float32]
+    completed: NDArray[np.float32]
+    white: NDArray[np.float32] | None
+    openness: float
+    """Height over width of the photo's lid opening."""
+
+
+def complete(
+    picture: NDArray[np.float32], hole: NDArray[np.bool_], corners: NDArray[np.float64], u: float
+) -> Eye | None:
+    """Complete one eye. ``hole`` (H, W) is where the mesh shows the eye, ``corners`` its six landmarks; None off grid."""
+    centre = corners.mean(0)
+    width = float(np.linalg.norm(corners[3] - corners[0]))
+    height, columns = hole.shape
+    x0, x1 = int(centre[0] - 0.85 * width), int(centre[0] + 0.85 * width)
+    y0, y1 = int(centre[1] - 0.7 * width), int(centre[1] + 0.7 * width)
+    x0, x1, y0, y1 = max(x0, 0), min(x1, columns), max(y0, 0), min(y1, height)
+    if x1 - x0 < 8 or y1 - y0 < 8:
+        return None
+    window = (slice(y0, y1), slice(x0, x1))
+    crop = picture[window]
+    outline = np.zeros(crop.shape[:2], np.uint8)
+    cv2.fillPoly(outline, [np.round(corners - [x0, y0]).astype(np.int32)], 1)
+    seen = hole[window]
+    inside = seen & (cv2.dilate(outline, np.ones((3, 3), np.uint8)) > 0)
+    opening = float(np.linalg.norm(corners[[1, 2]].mean(0) - corners[[4, 5]].mean(0)) / max(width, 1))
+
+    grey = cv2.GaussianBlur(crop @ _LUMA, (0, 0), 0.045 * u)
+    gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+    from_lid = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 3)
+    cx, cy, radius, score = _find_iris(
+        gx, gy, grey, from_lid, float(centre[0] - x0), float(centre[1] - y0), width, IRIS_RADIUS * u, 0.05 * u
+    )
+    rows, cols = np.mgrid[0 : crop.shape[0], 0 : crop.shape[1]].astype(np.float32)
+    r = np.hypot(cols - cx, rows - cy) / radius
+
+    top = np.where(inside.any(0), inside.argmax(0), 10**6)
+    below_lid = rows - top[None]
+    inner = from_lid > 0.045 * u
+    good = inner & (below_lid > 0.11 * u)
+
+    sclera = good & (r > 1.12)
+    if sclera.sum() < 30:
+        sclera = inner & (r > 1.1)
+    if sclera.sum() < 20:
+        sclera = inside & (r > 1.05)
+    white = None
+    luma = crop @ _LUMA
+    if sclera.sum() >= 12:
+        floor = np.percentile(luma[sclera], 40)
+        weight = (sclera & (luma >= floor)).astype(np.float32)
+        spread = 0.22 * width
+        total = cv2.GaussianBlur(weight, (0, 0), spread)[..., None]
+        middle = np.median(crop[weight > 0], axis=0)
+        mean = cv2.GaussianBlur(crop * weight[..., None], (0, 0), spread)
+        ball = (mean + 2e-3 * middle) / (total + 2e-3)
+        white = np.percentile(crop[sclera], 80, axis=0).astype(np.float32)
+    else:
+        middle = np.full(3, min(0.75, 1.1 * float(np.percentile(luma, 80))), np.float32)
+        ball = np.broadcast_to(middle, crop.shape).astype(np.float32)
+
+    iris = good & (r <= 1.0)
+    steps = np.linspace(0, 1, 21)
+    profile = np.zeros((21, 3), np.float32)
+    dark = crop[inside & (r < 1.0)]
+    start = np.percentile(dark, 20, axis=0) if len(dark) > 6 else np.full(3, 0.08)
+    for i, step in enumerate(steps):
+        ring = iris & (np.abs(r - step) < 0.05)
+        if ring.sum() > 4:
+            profile[i] = np.median(crop[ring], axis=0)
+        else:
+            profile[i] = profile[i - 1] if i else start
+    drawn = np.stack([np.interp(np.clip(r, 0, 1), steps, profile[:, k]) for k in range(3)], -1).astype(np.float32)
+    mirror_row = np.clip(np.round(2 * cy - rows).astype(int), 0, crop.shape[0] - 1)
+    column = cols.astype(int)
+    mirror_good = (good[mirror_row, column] & (r < 1)).astype(np.float32)
+    mirror_weight = (0.7 * cv2.GaussianBlur(mirror_good, (0, 0), 2) * mirror_good)[..., None]
+    drawn = drawn * (1 - mirror_weight) + crop[mirror_row, column] * mirror_weight
+    rim = _smoothstep((r - 0.92) / 0.20)[..., None]
+    # the eyeball turns away from the light towards its rim
+    falloff = (1 - 0.16 * np.clip((np.abs(cols - centre[0] + x0) / (0.5 * width)), 0, 1.2) ** 2)[..., None]
+    completed = drawn * (1 - rim) + ball * falloff * rim
+    trusted = cv2.GaussianBlur(good.astype(np.float32), (0, 0), max(1.0, 0.05 * u)) * good
+    trusted = np.clip(trusted * 1.6 - 0.6, 0, 1).astype(np.float32)
+    return Eye(window, seen, trusted, completed.astype(np.float32), white, opening)
+
+
+@njit(cache=True)
+def _find_iris(gx, gy, grey, from_lid, x, y, width, radius, clear):  # pragma: no cover - compiled
+    """Centre, radius (work pixels) and score of the circle across whose sides the picture brightens most."""
+    height, columns = grey.shape
+    best = (x, y, radius, 0.0)
+    for ri in range(7):
+        r = radius * (0.88 + 0.04 * ri)
+        for yi in range(-6, 7):
+            cy = y + yi * 0.022 * width
+            for xi in range(-10, 11):
+                cx = x + xi * 0.022 * width
+                total = 0.0
+                right = 0
+                left = 0
+                for k in range(48):
+                    side = 1.0 if k < 24 else -1.0
+                    angle = -0.75 + 1.35 * (k % 24) / 23.0
+                    ca = side * np.cos(angle)
+                    sa = np.sin(angle)
+                    px = int(cx + r * ca)
+                    py = int(cy + r * sa)
+                    if px < 0 or py < 0 or px >= columns or py >= height or from_lid[py, px] <= clear:
+                        continue
+                    total += gx[py, px] * ca + gy[py, px] * sa
+                    if k < 24:
+                        right += 1
+                    else:
+                        left += 1
+                if right < 4 or left < 4:
+                    continue
+                mid_y = min(max(int(cy), 0), height - 1)
+                mid_x = min(max(int(cx), 0), columns - 1)
+                score = total / (right + left) - 0.05 * grey[mid_y, mid_x]
+                if score > best[3]:
+                    best = (cx, cy, r, score)
+    return best
+
+
+@dataclass(frozen=True, eq=False)
+class EyePaint:
+    """What to paint in a window of the working grid: ``alpha`` (h, w); ``keep`` (h, w), how much of the photo's own pixel
+    in place to show there, the rest being ``colour`` (h, w, 3); ``shade`` (h, w) multiplies both."""
+
+    window: tuple[slice, slice]
+    alpha: NDArray[np.float32]
+    keep: NDArray[np.float32]
+    colour: NDArray[np.float32]
+    shade: NDArray[np.float32]
+
+
+def paint(eye: Eye, hole: NDArray[np.bool_], flow: NDArray[np.float32], u: float) -> EyePaint:
+    """Paint one eye whose opening is now ``hole`` (H, W); ``flow`` (H, W, 2) tells how far the lids moved."""
+    now = hole[eye.window]
+    alpha = cv2.GaussianBlur(now.astype(np.float32), (0, 0), 0.7)
+    moved = np.hypot(flow[eye.window][..., 0], flow[eye.window][..., 1]) / u
+    moved = cv2.GaussianBlur(moved.astype(np.float32), (0, 0), 0.08 * u)
+    moved = _smoothstep(moved / 0.06)
+    was_open = cv2.erode(eye.open.astype(np.uint8), np.ones((2, 2), np.uint8)).astype(np.float32)
+    keep = moved * eye.trusted + (1 - moved) * np.where(now, np.maximum(was_open, 1 - moved), 0)
+    shadow = 1 - moved * (
+        0.40 * np.exp(-_run(now, down=True) / (0.07 * u)) + 0.16 * np.exp(-_run(now, down=False) / (0.05 * u))
+    )
+    return EyePaint(eye.window, alpha, keep.astype(np.float32), eye.completed, shadow.astype(np.float32))
+
+
+def _run(mask: NDArray[np.bool_], down: bool) -> NDArray[np.float32]:
+    """How many mask pixels lie above (``down``) or below each one without a break, itself included."""
+    rows = mask if down else mask[::-1]
+    out = np.zeros(mask.shape, np.float32)
+    count = np.zeros(mask.shape[1], np.float32)
+    for i, row in enumerate(rows):
+        count = np.where(row, count + 1, 0)
+        out[i] = count
+    return out if down else out[::-1]
+
+
+LASHES, LASHES_END = 0.22, 0.55
+"""The upper lashes reach this far (cm) above the lid's margin; beyond, up to the second figure, skin takes up the rest."""
+
+
+def carry_lashes(flow: NDArray[np.float32], hole: NDArray[np.bool_], u: float) -> None:
+    """Let the band above an eye's upper margin follow the margin rigidly (in place).
+
+    Lashes grow from the margin. Skin above it stretches when the lid moves; were they to follow that skin, they would be
+    dragged up onto the lid.
+    """
+    columns = np.flatnonzero(hole.any(0))
+    if len(columns) < 6:
+        return
+    x0, x1 = columns[0], columns[-1] + 1
+    xs = np.arange(x0, x1)
+    some = hole[:, x0:x1].any(0)
+    top = np.interp(xs, xs[some], hole[:, x0:x1].argmax(0)[some])
+    kernel = (1, 0)
+    top = cv2.GaussianBlur(top.astype(np.float32)[None], kernel, 0.06 * u)[0]
+    at = np.clip((top - 0.07 * u).round().astype(int), 0, flow.shape[0] - 1)
+    margin = cv2.GaussianBlur(flow[at, xs][None], kernel, 0.12 * u)[0]  # (n, 2)
+    first = max(0, int(top.min() - LASHES_END * u) - 1)
+    last = min(flow.shape[0], int(top.max()) + 2)
+    above = (top[None] - np.arange(first, last)[:, None]) / u
+    weight = (1 - _smoothstep((above - LASHES) / (LASHES_END - LASHES))) * _smoothstep((above + 0.1) / 0.1)
+    side = np.minimum(xs - x0, x1 - 1 - xs) / (0.25 * u)
+    weight = (weight * _smoothstep(side)[None])[..., None]
+    band = flow[first:last, x0:x1]
+    flow[first:last, x0:x1] = band * (1 - weight) + margin[None] * weight
+
+
+def _smoothstep(value: NDArray[np.floating]) -> NDArray[np.float32]:
+    t = np.clip(value, 0, 1).astype(np.float32)
+    return t * t * (3 - 2 * t)

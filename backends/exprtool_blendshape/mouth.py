@@ -1,0 +1,222 @@
+"""The inside of the mouth: the photo's own where it was open, drawn teeth, gums, tongue and depth where it was not.
+
+* A mouth that was open with teeth in sight keeps them: upper teeth belong to the skull and do not move. Only what the
+  lips newly uncover is drawn around them, and no second row.
+* Drawn teeth take the person's own tooth colour where the photo shows it, else it is guessed from the white of the eyes.
+* Teeth that would show as a sliver are left in the dark: a ragged pale line is what a loosely fitted row gives.
+* Lips parted by a hair's breadth show the photo's own seam colour.
+
+Conventions: work coordinates, RGB float32 in [0, 1]; lengths in cm where named so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from exprtool_blendshape import topology as parts
+from exprtool_blendshape.eyes import _run, _smoothstep
+from exprtool_blendshape.lips import LipCurves
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+TOOTH = np.array([1.04, 1.0, 0.93], np.float32)
+GUM = np.array([0.66, 0.39, 0.38], np.float32)
+LINING = np.array([0.42, 0.22, 0.22], np.float32)
+TONGUE = np.array([0.64, 0.37, 0.35], np.float32)
+TOOTH_TO_SCLERA = 1.22
+"""Teeth are this much brighter than the 80th percentile of the (shaded) white of the eyes."""
+
+
+@dataclass(frozen=True, eq=False)
+class MouthPhoto:
+    """What the photo tells about the mouth: ``white`` the colour of a fully lit tooth, ``seam`` that of the line between
+    closed lips, ``inside`` (H, W) float32 where the photo shows the inside of the mouth, ``teeth`` whether it shows teeth,
+    ``picture`` (H, W, 3) the photo on the working grid."""
+
+    white: NDArray[np.float32]
+    seam: NDArray[np.float32]
+    inside: NDArray[np.float32]
+    teeth: bool
+    picture: NDArray[np.float32]
+    lips: LipCurves
+
+
+@dataclass(frozen=True, eq=False)
+class MouthPaint:
+    """Like `exprtool_blendshape.eyes.EyePaint`: a window of the working grid, and what to paint there."""
+
+    window: tuple[slice, slice]
+    alpha: NDArray[np.float32]
+    keep: NDArray[np.float32]
+    colour: NDArray[np.float32]
+
+
+def look_at(
+    picture: NDArray[np.float32],
+    lips: LipCurves,
+    is_open: bool,
+    teeth: bool,
+    sclera: NDArray[np.float32] | None,
+    u: float,
+) -> MouthPhoto:
+    """Take the mouth's colours and what is open of it from the photo on the working grid."""
+    height, width = picture.shape[:2]
+    n = len(lips.x)
+    middle = slice(n // 5, -(n // 5))
+    line = cv2.GaussianBlur(picture, (0, 0), max(0.6, 0.03 * u))
+    xs = lips.x[middle].astype(np.float32)[None]
+    ys = ((lips.upper + lips.lower) / 2)[middle].astype(np.float32)[None]
+    along = cv2.remap(line, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+    seam = (np.percentile(along, 30, axis=0) * 0.85).astype(np.float32)
+
+    inside = np.zeros((height, width), np.float32)
+    if is_open:
+        margin = 0.03 * u
+        outline = np.concatenate(
+            [np.c_[lips.x, lips.upper + margin], np.c_[lips.x[::-1], np.maximum(lips.lower - margin, lips.upper + margin)[::-1]]]
+        )
+        area = np.zeros((height, width), np.uint8)
+        cv2.fillPoly(area, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+        inside = area.astype(np.float32) / 255
+
+    white = np.full(3, 0.8, np.float32) if sclera is None else np.clip(sclera * TOOTH_TO_SCLERA, 0.38, 0.98)
+    white = 0.5 * white + 0.5 * white.mean()
+    if teeth and is_open:
+        pixels = picture[inside > 0.9]
+        if len(pixels) > 20:
+            luma = pixels @ _LUMA
+            own = np.median(pixels[luma >= np.percentile(luma, 80)], axis=0)
+            white = np.clip(own / TOOTH * 1.05, 0.2, 1.0)
+    return MouthPhoto(white.astype(np.float32), seam, inside, teeth and is_open, picture, lips)
+
+
+def paint(
+    photo: MouthPhoto,
+    label: NDArray[np.int8],
+    depth: NDArray[np.float32],
+    normal: NDArray[np.float32],
+    lip_depth: float,
+    widening: float,
+    u: float,
+) -> MouthPaint | None:
+    """Paint the open mouth of a target raster; None where it is closed.
+
+    ``label`` (H, W) from `topology`, ``depth`` (H, W) and ``normal`` (H, W, 3) of the raster, ``lip_depth`` the depth of
+    the upper lip's rim, ``widening`` how much (cm) the mouth opens beyond the photo's own opening.
+    """
+    hole = np.isin(label, (parts.MOUTH, parts.GUM, parts.TOOTH_UPPER, parts.TOOTH_LOWER))
+    slit = np.ones((max(2, round(0.05 * u)), 2), np.uint8)
+    hole = cv2.morphologyEx(hole.astype(np.uint8), cv2.MORPH_OPEN, slit) > 0
+    rows, columns = np.nonzero(hole)
+    if len(rows) < 4:
+        return None
+    pad = int(0.25 * u) + 4
+    y0, y1 = max(rows.min() - pad, 0), min(rows.max() + pad + 1, hole.shape[0])
+    x0, x1 = max(columns.min() - pad, 0), min(columns.max() + pad + 1, hole.shape[1])
+    window = (slice(y0, y1), slice(x0, x1))
+    hole, label, depth, normal = hole[window], label[window], depth[window], normal[window]
+
+    facing = np.clip(normal[..., 2] / (np.linalg.norm(normal, axis=-1) + 1e-6), 0, 1)
+    behind = np.maximum(0, lip_depth - depth) / u
+    rim = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 3) / u
+    above, below = _run(hole, down=True) / u, _run(hole, down=False) / u
+    opening = above + below
+
+    colour = _cavity(hole, above, below, opening, u)
+    if not photo.teeth:
+        upper = (label == parts.TOOTH_UPPER) & hole
+        lower = (label == parts.TOOTH_LOWER) & hole
+        for teeth, least, full in ((upper, 0.07, 0.17), (lower, 0.22, 0.40)):
+            lit = (0.34 + 0.66 * facing**0.9) * np.exp(-np.maximum(0, behind - 0.9) / 1.9)
+            lit *= (0.66 + 0.34 * _smoothstep(rim / 0.16)) * (0.66 + 0.34 * _smoothstep(above / 0.35))
+            if least > 0.1:
+                lit = lit * 0.72
+            tooth = TOOTH * np.stack([lit**0.9, lit**1.06, lit**1.12], -1) + (0.06 * facing**40 * np.exp(-behind / 1.5))[..., None]
+            shown = _smoothstep((_visible_height(teeth, u) - least) / (full - least))
+            weight = cv2.GaussianBlur(teeth.astype(np.float32), (0, 0), 0.025 * u) * shown
+            colour = colour * (1 - weight[..., None]) + tooth * weight[..., None]
+        gum = (label == parts.GUM) & hole & (above < 0.5) & (behind < 1.6)
+        weight = 0.8 * cv2.GaussianBlur(gum.astype(np.float32), (0, 0), 0.04 * u)
+        weight *= _smoothstep((_visible_height(upper, u) - 0.3) / 0.2)
+        lit = (0.30 + 0.5 * facing)[..., None] * (0.5 + 0.5 * _smoothstep(above / 0.4))[..., None]
+        colour = colour * (1 - weight[..., None]) + GUM * lit * weight[..., None]
+    colour = (colour * photo.white).astype(np.float32)
+
+    inside = photo.inside[window]
+    if photo.teeth:
+        colour = _around_own_teeth(photo, window, colour, hole, u)
+        keep = cv2.GaussianBlur(inside, (0, 0), 0.02 * u) * inside
+    else:
+        keep = inside * (1 - float(_smoothstep(np.float32(widening / 0.15))))
+        ajar = _smoothstep((cv2.GaussianBlur((opening * hole).astype(np.float32), (0, 0), 0.05 * u) - 0.10) / 0.20)
+        colour = colour * ajar[..., None] + photo.seam * (1 - ajar[..., None])
+    colour = cv2.GaussianBlur(colour.astype(np.float32), (0, 0), 0.6)
+    alpha = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 0.8)
+    # what lies under the soft rim continues the inside outwards
+    near = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 2)[..., None]
+    spread = cv2.GaussianBlur(colour * hole[..., None], (0, 0), 2) / (near + 1e-4)
+    colour = np.where(hole[..., None], colour, spread).astype(np.float32)
+    return MouthPaint(window, alpha, keep.astype(np.float32), colour)
+
+
+def _cavity(
+    hole: NDArray[np.bool_],
+    above: NDArray[np.float32],
+    below: NDArray[np.float32],
+    opening: NDArray[np.float32],
+    u: float,
+) -> NDArray[np.float32]:
+    """The lining in the dark, and a tongue that rises from the floor of a mouth that is open wide enough."""
+    columns = np.flatnonzero(hole.any(0))
+    centre, half = (columns[0] + columns[-1]) / 2, max(1.0, (columns[-1] - columns[0]) / 2)
+    across = (np.arange(hole.shape[1]) - centre)[None] / half
+    share = below / np.maximum(opening, 1e-3)  # 0 at the lower lip, 1 at the upper
+    wide = _smoothstep((opening - 0.5) / 0.9)
+    # light falls in from the front and a little from above: the lower half of the lining is less dark
+    depth_dark = 0.10 + 0.20 * (1 - _smoothstep(share / 0.55)) * (1 - 0.5 * across**2).clip(0, 1)
+    lining = LINING * np.stack([depth_dark**0.85, depth_dark, depth_dark**1.02], -1) * 1.15
+    # tongue: a low dome, lighter along its front rim, with a groove in the middle
+    dome = 0.50 * np.sqrt(np.clip(1 - (across / 0.74) ** 2, 0, 1))
+    on_tongue = _smoothstep((dome - share) / 0.16) * wide
+    lit = 0.20 + 0.42 * _smoothstep(1 - np.abs(share - 0.6 * dome) / (0.7 * dome + 0.05)) * (1 - 0.6 * across**2).clip(0, 1)
+    lit *= 1 - 0.16 * np.exp(-((across / 0.07) ** 2)) * _smoothstep(share / 0.12)
+    lit *= 0.55 + 0.45 * _smoothstep(below / 0.18)
+    tongue = TONGUE * np.stack([lit**0.9, lit**1.05, lit**1.05], -1)
+    return (lining * (1 - on_tongue[..., None]) + tongue * on_tongue[..., None]).astype(np.float32)
+
+
+def _visible_height(teeth: NDArray[np.bool_], u: float) -> NDArray[np.float32]:
+    """Height (cm) of a row of teeth that shows, column by column and smoothed, so that the row fades as a whole (1, w)."""
+    height = teeth.sum(0).astype(np.float32)[None] / u
+    return cv2.GaussianBlur(height, (0, 0), sigmaX=0.45 * u, sigmaY=1)
+
+
+def _around_own_teeth(
+    photo: MouthPhoto,
+    window: tuple[slice, slice],
+    colour: NDArray[np.float32],
+    hole: NDArray[np.bool_],
+    u: float,
+) -> NDArray[np.float32]:
+    """Continue the photo's own teeth upwards where the upper lip rose above them; the dark goes on elsewhere."""
+    rows = np.arange(window[0].start, window[0].stop, dtype=np.float32)[:, None]
+    columns = np.arange(window[1].start, window[1].stop, dtype=np.float32)[None]
+    upper, lower = photo.lips.at(columns[0].astype(np.float64))
+    edge = (upper + 0.05 * u).astype(np.float32)[None]
+    over = edge - rows
+    mirrored = cv2.remap(
+        photo.picture,
+        np.broadcast_to(columns, hole.shape).astype(np.float32),
+        (edge + np.minimum(np.abs(over), 0.5 * (lower - upper)[None].astype(np.float32))).astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    gap = ((lower - upper) / u)[None]
+    weight = (_smoothstep((over / u + 0.02) / 0.04) * _smoothstep((gap - 0.08) / 0.12))[..., None]
+    return colour * (1 - weight) + mirrored * weight
+
+
+__all__ = ["MouthPaint", "MouthPhoto", "look_at", "paint"]

@@ -1,0 +1,125 @@
+"""What lies over the skin: hair on the forehead, and glasses.
+
+* Hair moves with the forehead but is not skin: it takes no shading and no lines. `skin_likeness` tells skin by the face's
+  own colours.
+* Frames of glasses are stiff: they rest on the nose and stay where they are. `glasses` finds them by the dark lines that
+  cross the bridge of the nose and run below the eyes, where faces have none; `hold` keeps the flow off them.
+
+Conventions: work coordinates (see `frame`), RGB float32 in [0, 1], lengths in cm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def skin_likeness(
+    picture: NDArray[np.float32], template: NDArray[np.float32], skin: NDArray[np.bool_], u: float
+) -> NDArray[np.float32]:
+    """How much each pixel looks like this face's skin, (H, W) in [0, 1].
+
+    The reference is what the mesh shows of cheeks, nose and chin; ``template`` (H, W, 2) are template coordinates,
+    ``skin`` (H, W) where the mesh shows skin.
+    """
+    smooth = cv2.GaussianBlur(picture, (0, 0), max(0.8, 0.06 * u))
+    luma = np.maximum(smooth @ _LUMA, 0.02)
+    log = np.log(luma)
+    red, blue = smooth[..., 0] / luma - 1, smooth[..., 2] / luma - 1
+    x, y = template[..., 0], template[..., 1]
+    sample = skin & (np.abs(x) < 5.0) & (y < 1.8) & (y > -2.2)
+    if sample.sum() < 60:
+        return np.ones(luma.shape, np.float32)
+    total = np.zeros_like(luma)
+    for channel, least, side in ((log, 0.20, -1), (red, 0.06, 0), (blue, 0.06, 0)):
+        middle = float(np.median(channel[sample]))
+        spread = max(least, 1.48 * float(np.median(np.abs(channel[sample] - middle))))
+        off = (channel - middle) / spread
+        if side:  # brighter than the cheeks is a highlight, not hair, unless by far (grey hair is told by its hue)
+            off = np.where(off > 0, 0.4 * off, off)
+        total += off * off
+    likeness = np.exp(-0.5 * np.maximum(np.sqrt(total) - 2.0, 0) ** 2)
+    return cv2.GaussianBlur(likeness.astype(np.float32), (0, 0), 0.10 * u)
+
+
+@dataclass(frozen=True, eq=False)
+class Glasses:
+    """``frame`` (H, W) float32 in [0, 1] where the frame is, with soft edges; ``score`` how sure."""
+
+    frame: NDArray[np.float32]
+    score: float
+
+
+CERTAIN = 0.55
+"""Share of the columns over the nose bridge and under the eyes that a frame must cross."""
+
+
+def glasses(
+    picture: NDArray[np.float32], landmarks: NDArray[np.float64], u: float
+) -> Glasses | None:
+    """Find frames of glasses; None where there are none. ``landmarks`` (68, 2) in work coordinates."""
+    shape = picture.shape[:2]
+    luma = np.log(np.maximum(picture @ _LUMA, 0.03))
+    dark = np.maximum(
+        cv2.GaussianBlur(luma, (0, 0), 0.40 * u) - cv2.GaussianBlur(luma, (0, 0), max(0.6, 0.05 * u)), 0
+    )
+    score = frame_score(dark, landmarks, u)
+    if score < CERTAIN:
+        return None
+    # frame: dark structures around the eyes that are neither eye nor (unless they touch the frame) brow
+    zone = np.zeros(shape, np.uint8)
+    for eye in (landmarks[36:42], landmarks[42:48]):
+        centre = eye.mean(0)
+        cv2.ellipse(
+            zone, (int(centre[0]), int(centre[1] + 0.2 * u)), (int(3.7 * u), int(2.9 * u)), 0, 0, 360, 1, -1
+        )
+    eyes = np.zeros(shape, np.uint8)
+    for eye in (landmarks[36:42], landmarks[42:48]):
+        cv2.fillPoly(eyes, [np.round(eye).astype(np.int32)], 1)
+    reach = 2 * int(0.35 * u) + 1
+    eyes = cv2.dilate(eyes, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    found = (dark > 0.18) & (zone > 0) & (eyes == 0)
+    reach = 2 * int(0.12 * u) + 1
+    found = cv2.morphologyEx(
+        found.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    )
+    count, part, stats, _ = cv2.connectedComponentsWithStats(found)
+    for i in range(1, count):
+        if max(stats[i, cv2.CC_STAT_WIDTH], stats[i, cv2.CC_STAT_HEIGHT]) < 1.2 * u:
+            found[part == i] = 0
+    reach = 2 * int(0.22 * u) + 1
+    wide = cv2.dilate(found, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    frame = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), 0.18 * u)
+    return Glasses(np.clip(frame * 1.3, 0, 1), score)
+
+
+def frame_score(dark: NDArray[np.float32], landmarks: NDArray[np.float64], u: float) -> float:
+    """Share of the columns that a dark line crosses where only frames draw one: the lesser of bridge and lower rims."""
+    height, width = dark.shape
+    inner = landmarks[[39, 42]]
+    middle = inner.mean(0)
+    half = 0.30 * float(inner[1, 0] - inner[0, 0])
+
+    def crossed(x0: float, x1: float, y0: float, y1: float) -> float:
+        a, b = max(int(x0), 0), min(int(x1), width)
+        c, d = max(int(y0), 0), min(int(y1), height)
+        if b - a < 3 or d - c < 3:
+            return 0.0
+        return float((dark[c:d, a:b].max(0) > 0.22).mean())
+
+    bridge = crossed(middle[0] - half, middle[0] + half, middle[1] - 1.3 * u, middle[1] + 1.2 * u)
+    rims = []
+    for eye in (landmarks[36:42], landmarks[42:48]):
+        bottom = eye[[4, 5], 1].mean()
+        rims.append(crossed(eye[:, 0].min(), eye[:, 0].max(), bottom + 0.65 * u, bottom + 2.0 * u))
+    return min(bridge, max(rims))
+
+
+def hold(flow: NDArray[np.float32], frame: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The flow (H, W, 2), still where the frame is: the head does not move, and so neither does what rests on it."""
+    return flow * (1 - frame[..., None])

@@ -1,0 +1,271 @@
+"""Lines of the skin that come and go with the expression.
+
+Two sources, both driven by how the weights change:
+
+* the photo's *own* lines, measured as dark detail in six zones: they deepen where a muscle contracts and soften where one
+  relaxes (the nasolabial folds of a smile that is taken off);
+* *drawn* lines, where a contraction makes new ones. How deep they are depends on how lined the face is already and on how
+  sharp the photo is, so that the young stay young and a soft photo stays soft.
+
+Conventions: template coordinates (cm on the model's neutral head, y up) say where a line lies; results are added to the
+log gain of linear light (see `shading`). Names of zones end in Left or Right (the person's) where the two sides differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+ZONES = ("forehead", "glabella", "nose", "foldLeft", "foldRight", "crowLeft", "crowRight", "underLeft", "underRight")
+_POINTS = 14
+AMPLITUDE = 0.5
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Drawn lines: ``points`` (n, 14, 2) template cm, ``width`` (n,) cm, ``depth`` (n,), ``driver`` (n,) index into
+    `_DRIVERS`, ``ends`` (n, 2) share of the length over which a line fades in and out, ``phase`` (n,)."""
+
+    points: NDArray[np.float32]
+    width: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    driver: NDArray[np.int64]
+    ends: NDArray[np.float32]
+    phase: NDArray[np.float32]
+
+
+_DRIVERS = ("forehead", "inner", "glabella", "root", "nose", "foldLeft", "foldRight", "crowLeft", "crowRight",
+            "underLeft", "underRight")  # fmt: skip
+
+
+def drivers(weights: Mapping[str, float]) -> dict[str, float]:
+    """How hard the muscles under each group of lines contract, 0 to about 1.2, for canonical control weights."""
+
+    def of(name: str) -> float:
+        return weights.get(name, 0.0)
+
+    def both(stem: str) -> float:
+        return (of(f"{stem}Left") + of(f"{stem}Right")) / 2
+
+    frown = max(both("corrugator"), 0.75 * both("browDown"))
+    out = {
+        "forehead": max(0.0, both("browOuterUp") - 0.15) * 1.1 * min(1.0, both("browInnerUp") + 0.3) - 0.8 * frown,
+        "inner": max(0.0, 0.9 * both("browInnerUp") - 0.9 * both("browOuterUp")),
+        "glabella": frown,
+        "root": 0.8 * frown,
+        "nose": max(0.0, both("noseSneer") - 0.25) * 1.3,
+    }
+    for side in ("Left", "Right"):
+        out[f"fold{side}"] = (
+            0.75 * of(f"mouthSmile{side}") + 0.6 * of(f"noseSneer{side}") + 0.4 * of(f"mouthUpperUp{side}")
+        )
+        smiling = min(1.0, 2 * of(f"mouthSmile{side}"))
+        out[f"crow{side}"] = (0.9 * of(f"cheekSquint{side}") + 0.3 * of(f"eyeSquint{side}")) * smiling
+        out[f"under{side}"] = 0.8 * of(f"cheekSquint{side}") + 0.6 * of(f"eyeSquint{side}")
+    return {name: min(1.2, max(0.0, value)) for name, value in out.items()}
+
+
+def lay_out(seed: int) -> Lines:
+    """The drawn lines of one person: the same places on everybody, jittered by ``seed``."""
+    rng = np.random.default_rng(seed)
+    found: list[tuple[str, NDArray[np.float64], float, float, tuple[float, float]]] = []
+
+    def j(sd: float) -> float:
+        return float(rng.normal(0, sd))
+
+    def add(driver: str, points: list[tuple[float, float]], width: float, depth: float, ends=(0.22, 0.22)) -> None:
+        found.append((driver, _curve(np.array(points)), width, depth, ends))
+
+    for y in (7.3, 8.3, 9.3):
+        y += j(0.15)
+        outer, arch = y - 0.35, y + 0.25
+        add("forehead", [(-4.4, outer + j(0.15)), (-2.6, arch + j(0.12)), (-0.9, y + j(0.1)), (0.9, y + j(0.1)),
+                         (2.6, arch + j(0.12)), (4.4, outer + j(0.15))], 0.13 + j(0.012), 0.50 + 0.15 * rng.random())  # fmt: skip
+    for y in (7.0, 7.8, 8.6):
+        y += j(0.12)
+        add("inner", [(-2.4, y - 0.5 + j(0.1)), (-1.2, y + 0.05 + j(0.08)), (0, y + 0.2 + j(0.06)),
+                      (1.2, y + 0.05 + j(0.08)), (2.4, y - 0.5 + j(0.1))], 0.12 + j(0.01), 0.40 + 0.12 * rng.random())  # fmt: skip
+    add("root", [(-0.45, 4.25 + j(0.05)), (0, 4.12 + j(0.05)), (0.45, 4.25 + j(0.05))], 0.12, 0.10)
+    for y in (3.5, 2.9, 2.35):
+        add("nose", [(-0.85, y + 0.28 + j(0.05)), (-0.3, y + j(0.04)), (0.3, y + j(0.04)), (0.85, y + 0.28 + j(0.05))], 0.12, 0.20)
+    for s, side in ((-1, "Right"), (1, "Left")):
+        add("glabella", [(s * (0.42 + j(0.05)), 4.75 + j(0.1)), (s * (0.52 + j(0.05)), 5.3), (s * (0.62 + j(0.06)), 6.0 + j(0.15))], 0.15, 0.50)
+        for k in (0, 1):
+            add("nose", [(s * 0.75, 3.4 - k * 0.55 + j(0.05)), (s * 1.15, 2.75 - k * 0.55 + j(0.05)), (s * 1.4, 1.9 - k * 0.5 + j(0.05))], 0.13, 0.24)
+        add(f"fold{side}", [(s * 1.75, -0.45), (s * 2.3, -1.1 + j(0.05)), (s * 2.85, -2.1 + j(0.06)), (s * 3.25, -3.2 + j(0.08))], 0.22, 0.42, (0.10, 0.35))
+        for k, (y1, x1) in enumerate(((4.15, 6.0), (3.45, 6.25), (2.7, 6.0))):
+            start = 3.55 - 0.22 * k
+            add(f"crow{side}", [(s * 4.95, start), (s * (5.45 + j(0.05)), (start - 0.05 + y1) / 2 + j(0.06)), (s * (x1 + j(0.1)), y1 + j(0.1))], 0.09, 0.42, (0.15, 0.6))
+        add(f"under{side}", [(s * 2.0, 2.75), (s * 2.7, 2.35 + j(0.04)), (s * 3.5, 2.30 + j(0.04)), (s * 4.4, 2.75)], 0.13, 0.38)
+    return Lines(
+        points=np.array([item[1] for item in found], np.float32),
+        width=np.array([item[2] for item in found], np.float32),
+        depth=np.array([item[3] for item in found], np.float32),
+        driver=np.array([_DRIVERS.index(item[0]) for item in found]),
+        ends=np.array([item[4] for item in found], np.float32),
+        phase=rng.uniform(0, 6.28, len(found)).astype(np.float32),
+    )
+
+
+def _curve(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A smooth curve of 14 points through the given ones."""
+    from scipy.interpolate import make_interp_spline
+
+    t = np.linspace(0, 1, len(points))
+    return make_interp_spline(t, points, k=min(3, len(points) - 1))(np.linspace(0, 1, _POINTS))
+
+
+def drawn(
+    lines: Lines,
+    change: Mapping[str, float],
+    template: NDArray[np.float32],
+    skin: NDArray[np.float32],
+    least_width: float,
+) -> NDArray[np.float32]:
+    """Log gain (H, W) of the drawn lines. ``change`` is the rise of each driver, ``template`` (H, W, 2) the coordinates at
+    each pixel, ``skin`` (H, W) in [0, 1] where lines may be; a line is at least ``least_width`` cm wide, that is as wide
+    as the photo can show."""
+    rise = np.array([max(0.0, change.get(name, 0.0)) for name in _DRIVERS], np.float32)
+    strength = lines.depth * rise[lines.driver] * np.minimum(1, lines.width / max(least_width, 1e-6))
+    active = strength > 0.005
+    out = np.zeros(skin.shape, np.float32)
+    if active.any():
+        width = np.maximum(lines.width, least_width).astype(np.float32)
+        _draw_lines(
+            lines.points[active], width[active], strength[active].astype(np.float32), lines.ends[active],
+            lines.phase[active], template, skin, out,
+        )  # fmt: skip
+    return out
+
+
+@njit(cache=True, fastmath=True)
+def _draw_lines(points, width, strength, ends, phase, template, skin, out):  # pragma: no cover - compiled
+    count, length = points.shape[0], points.shape[1]
+    height, columns = out.shape
+    low = np.empty((count, 2), np.float32)
+    high = np.empty((count, 2), np.float32)
+    for n in range(count):
+        for k in range(2):
+            low[n, k] = points[n, :, k].min() - 5 * width[n]
+            high[n, k] = points[n, :, k].max() + 5 * width[n]
+    for i in range(height):
+        for j in range(columns):
+            here = skin[i, j]
+            if here < 0.02:
+                continue
+            x, y = template[i, j, 0], template[i, j, 1]
+            total = np.float32(0)
+            for n in range(count):
+                if x < low[n, 0] or x > high[n, 0] or y < low[n, 1] or y > high[n, 1]:
+                    continue
+                nearest = np.float32(1e9)
+                along = np.float32(0)
+                for k in range(length - 1):
+                    ax, ay = points[n, k, 0], points[n, k, 1]
+                    dx, dy = points[n, k + 1, 0] - ax, points[n, k + 1, 1] - ay
+                    s = ((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy)
+                    s = min(max(s, np.float32(0)), np.float32(1))
+                    ex, ey = x - ax - s * dx, y - ay - s * dy
+                    d = ex * ex + ey * ey
+                    if d < nearest:
+                        nearest = d
+                        along = (k + s) / (length - 1)
+                fade = min(min(along / ends[n, 0], (1 - along) / ends[n, 1]), np.float32(1))
+                if fade <= 0:
+                    continue
+                fade = fade * fade * (3 - 2 * fade)
+                fade *= 0.72 + 0.28 * np.sin(along * 9 + phase[n])
+                z = np.sqrt(nearest) / (width[n] * (0.85 + 0.3 * np.sin(along * 5 + 2 * phase[n]) ** 2))
+                rim = (z - 2.3) / 1.3
+                profile = -np.exp(-z * z) + 0.26 * np.exp(-rim * rim) - 0.16 * np.exp(-z * z / 16)
+                total += strength[n] * fade * profile
+            out[i, j] = total * here
+
+
+@dataclass(frozen=True, eq=False)
+class OwnLines:
+    """``detail`` (H, W) the photo's dark lines as log luminance (<= 0) on the working grid; ``zones`` (9, H, W) weights of
+    the zones there; ``lined`` in [0, 1] how lined the face is; ``sharp`` in [0, 1] how much fine detail the photo has."""
+
+    detail: NDArray[np.float32]
+    zones: NDArray[np.float32]
+    lined: float
+    sharp: float
+
+
+def measure(
+    picture: NDArray[np.float32], template: NDArray[np.float32], skin: NDArray[np.float32], u: float, detail_cm: float
+) -> OwnLines:
+    """Measure the photo's own lines. ``template`` (H, W, 2) and ``skin`` (H, W) are those of the source raster, ``detail_cm``
+    the size of the photo's own pixel, below which nothing is to be found."""
+    log = np.log(np.maximum(picture @ _LUMA, 0.02)) * 2.2
+    fine = cv2.GaussianBlur(log, (0, 0), max(0.03 * u, 0.6))
+    smooth = cv2.GaussianBlur(log, (0, 0), 0.16 * u)
+    band = fine - smooth
+    zones = _zones(template) * skin[None]
+    solid = cv2.erode((skin > 0.6).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    x, y = template[..., 0], template[..., 1]
+    cheek = solid & (np.abs(x) > 2.2) & (np.abs(x) < 4.6) & (y > -1.6) & (y < 1.2)
+    forehead, crow = zones[0] > 0.5, (zones[5] > 0.5) | (zones[6] > 0.5)
+
+    def strength(where: NDArray[np.bool_]) -> float:
+        where = where & solid
+        return float(np.sqrt(np.mean(band[where] ** 2))) if where.sum() > 40 else 0.0
+
+    base = strength(cheek)
+    lines = max(strength(forehead), 0.8 * strength(crow))
+    lined = float(np.clip((lines - 0.6 * base - 0.035) / 0.10, 0, 1))
+    grain = log - fine
+    sharp = float(np.sqrt(np.mean(grain[cheek] ** 2))) if cheek.sum() > 40 else 0.0
+    detail = np.maximum(np.minimum(band, 0), -0.7)
+    return OwnLines(detail.astype(np.float32), zones, lined, float(np.clip(sharp / 0.03, 0, 1)))
+
+
+def _zones(template: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weights (9, H, W) in [0, 1] of `ZONES` at template coordinates (H, W, 2)."""
+    x, y = template[..., 0], template[..., 1]
+
+    def blob(cx: float, cy: float, rx: float, ry: float) -> NDArray[np.float32]:
+        d = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2
+        return np.exp(-(d**2)).astype(np.float32)
+
+    out = [blob(0, 8.2, 4.6, 1.7), blob(0, 5.3, 0.95, 1.2), blob(0, 2.8, 1.5, 1.3)]
+    folds = []
+    for s in (1, -1):
+        # the fold runs from the wing of the nose past the corner of the mouth; how far a point lies off that line
+        t = np.clip((-0.3 - y) / 3.4, 0, 1)
+        off = np.abs(s * x - (1.75 + 1.75 * t**0.9))
+        folds.append((np.exp(-((off / 0.75) ** 4)) * _rise(-y, -0.2, 0.5) * _rise(y, -4.2, -3.2)).astype(np.float32))
+    out += folds
+    out += [blob(s * 5.6, 3.4, 0.9, 1.2) for s in (1, -1)]
+    out += [blob(s * 3.2, 2.25, 1.5, 0.55) for s in (1, -1)]
+    return np.stack(out)
+
+
+def _rise(value: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+DEEPEN, SOFTEN = 0.9, 0.7
+"""How much a full contraction adds to the photo's own lines, and how much of them a full relaxation takes away."""
+
+
+def own_change(own: OwnLines, before: Mapping[str, float], after: Mapping[str, float]) -> NDArray[np.float32]:
+    """Log gain (H, W), in the photo's own places, of its lines deepening or softening."""
+    names = ("forehead", "glabella", "nose", *ZONES[3:])
+    total = np.zeros(own.detail.shape, np.float32)
+    for zone, name in zip(own.zones, names, strict=True):
+        change = after[name] - before[name]
+        if name == "forehead":
+            change += 0.7 * (after["inner"] - before["inner"])
+        amount = DEEPEN * min(change, 1.0) if change > 0 else SOFTEN * max(change * 1.4, -1.0)
+        if abs(amount) > 0.01:
+            total += np.float32(amount) * zone
+    return total * own.detail
