@@ -1,0 +1,270 @@
+"""From the small answer of a network to a patch at the photo's own resolution.
+
+A network sees an aligned crop of S x S pixels; what it says about the crop is moved onto the photo's own pixels, so
+that pores and hair stay as sharp as they were taken: a flow moves them, shading multiplies them, a residual is added to
+them, and only what did not exist before is painted over them.
+
+Conventions
+-----------
+* Points are (x, y) at pixel centres. ``crop_from_image`` is (2, 3) and maps image points to crop points: a rotation,
+  one scale and a shift (no shear, no mirror).
+* Fields over the crop have the shape (S, S, ...); row is y. The crop's pixels fill [-0.5, S - 0.5] in both directions.
+* A flow is backward: the picture at p shows what was at p + flow(p). In the crop it is measured in crop pixels, in the
+  result in the photo's pixels; rotating and scaling the vectors is done here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exprtool.errors import PluginError
+from exprtool.types import FacePatch, FaceRegion, Image, IntBox
+
+FEATHER = 0.08
+"""Width of the seam in which the answer fades out toward the crop's border, as a fraction of the crop's side."""
+
+Field = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class CropAnswer:
+    """What a network says about an aligned crop of S x S pixels; every part is optional.
+
+    They act in this order on the photo's own pixels (values 0 to 255):
+
+    * ``flow`` (S, S, 2) float: backward flow in crop pixels;
+    * ``shading`` (S, S) or (S, S, 3) float >= 0: factor;
+    * ``residual`` (S, S, 3) float: added, in 8-bit levels (a network's range of [-1, 1] takes a factor of 127.5);
+    * ``paint`` (S, S, 3) in 0 to 255 with ``paint_mask`` (S, S) in [0, 1]: replaces what is there;
+    * ``alpha`` (S, S) in [0, 1]: how much of all that to take; 1 everywhere where it is missing.
+    """
+
+    flow: NDArray[Any] | None = None
+    shading: NDArray[Any] | None = None
+    residual: NDArray[Any] | None = None
+    paint: NDArray[Any] | None = None
+    paint_mask: NDArray[Any] | None = None
+    alpha: NDArray[Any] | None = None
+
+    def checked(self) -> int:
+        """The side S; raises `PluginError` that prints expected and actual where the parts do not fit together."""
+        parts = {
+            "flow": (self.flow, (2,)),
+            "shading": (self.shading, None),
+            "residual": (self.residual, (3,)),
+            "paint": (self.paint, (3,)),
+            "paint_mask": (self.paint_mask, ()),
+            "alpha": (self.alpha, ()),
+        }
+        present = {name: (part, tail) for name, (part, tail) in parts.items() if part is not None}
+        if not present:
+            raise PluginError("The network's answer is empty: give a flow, shading, residual or paint.")
+        if (self.paint is None) != (self.paint_mask is None):
+            raise PluginError("paint and paint_mask go together; got only one of them.")
+        side = next(iter(present.values()))[0].shape[0]
+        for name, (part, tail) in present.items():
+            allowed = [(side, side, *tail)] if tail is not None else [(side, side), (side, side, 3)]
+            if part.shape not in allowed:
+                expected = " or ".join(map(str, allowed))
+                raise PluginError(f"The network's {name} does not fit: expected {expected}, got {part.shape}.")
+            if not np.isfinite(part).all():
+                raise PluginError(f"The network's {name} holds values that are not finite numbers.")
+        for name in ("paint_mask", "alpha"):
+            part = getattr(self, name)
+            if part is not None and (part.min() < 0 or part.max() > 1):
+                raise PluginError(f"The network's {name} must lie in [0, 1]; got {part.min()} to {part.max()}.")
+        if self.shading is not None and self.shading.min() < 0:
+            raise PluginError(f"The network's shading must not be negative; got {self.shading.min()}.")
+        return side
+
+
+def crop_from_region(region: FaceRegion, crop_from_image: NDArray[Any]) -> NDArray[np.float64]:
+    """The matrix (2, 3) that maps points of the region's own pixels to the crop."""
+    matrix = np.asarray(crop_from_image, dtype=np.float64).copy()
+    if matrix.shape != (2, 3) or not np.isfinite(matrix).all():
+        raise PluginError(f"crop_from_image: expected a finite (2, 3) matrix, got {matrix.shape}: {matrix.tolist()}.")
+    a, b, c, d = matrix[0, 0], matrix[0, 1], matrix[1, 0], matrix[1, 1]
+    scale = np.hypot(a, c)
+    if scale <= 0 or abs(a - d) > 1e-4 * scale or abs(b + c) > 1e-4 * scale:
+        raise PluginError(f"crop_from_image: expected rotation, scale and shift, got {matrix.tolist()}.")
+    matrix[:, 2] += matrix[:, :2] @ np.asarray(region.box[:2], dtype=np.float64)
+    return matrix
+
+
+def lift(
+    region: FaceRegion,
+    crop_from_image: NDArray[Any],
+    answer: CropAnswer,
+    *,
+    feather: float = FEATHER,
+    image_size: tuple[int, int] | None = None,
+    notes: tuple[str, ...] = (),
+    details: dict[str, Any] | None = None,
+) -> FacePatch:
+    """Carry the network's ``answer`` about a crop to the pixels of ``region``.
+
+    Toward the crop's border, and toward the region's where that cuts the crop, everything fades out within
+    ``feather`` (fraction of the crop's side) so that no seam remains. With the photo's ``image_size`` (h, w) a border
+    of the region that is also the photo's is known to need no seam. Pixels for which the answer asks nothing (no
+    flow, no residual ...) keep their bits. Raises `PluginError` for parts that do not fit.
+    """
+    side = answer.checked()
+    matrix = crop_from_region(region, crop_from_image)
+    height, width = region.pixels.shape[:2]
+    patch = _Canvas(region.pixels)
+    window = _Window.around_crop(matrix, side, (height, width))
+    if window is not None:
+        seam = window.seam(feather, region.box, image_size)
+        _apply(patch, region.pixels, window, answer, seam)
+    return FacePatch(
+        patch.pixels,
+        patch.alpha,
+        flow=patch.flow if answer.flow is not None else None,
+        painted=patch.painted if answer.paint is not None else None,
+        notes=notes,
+        details=details or {},
+    )
+
+
+class _Canvas:
+    """The patch while it is made; what lies outside the crop stays as initialised."""
+
+    def __init__(self, pixels: Image) -> None:
+        height, width = pixels.shape[:2]
+        self.pixels: Image = pixels.copy()
+        self.alpha = np.zeros((height, width), dtype=np.float32)
+        self.flow = np.zeros((height, width, 2), dtype=np.float32)
+        self.painted = np.zeros((height, width), dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """The part of the region that the crop covers: rows and columns, and the matrix from its pixels to the crop."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    crop_from_window: NDArray[np.float64]
+    side: int
+
+    @classmethod
+    def around_crop(cls, crop_from_region: NDArray[np.float64], side: int, size: tuple[int, int]) -> _Window | None:
+        linear, shift = crop_from_region[:, :2], crop_from_region[:, 2]
+        low, high = -0.5, side - 0.5
+        corners = np.array([(low, low), (high, low), (high, high), (low, high)])
+        corners = (corners - shift) @ np.linalg.inv(linear).T
+        x0, y0 = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
+        x1, y1 = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 1, (size[1], size[0]))
+        if x0 >= x1 or y0 >= y1:
+            return None
+        moved = crop_from_region.copy()
+        moved[:, 2] += linear @ (x0, y0)
+        return cls(int(x0), int(y0), int(x1), int(y1), moved, side)
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    @property
+    def scale(self) -> float:
+        """Crop pixels per pixel of the photo."""
+        return float(np.hypot(self.crop_from_window[0, 0], self.crop_from_window[1, 0]))
+
+    def sample(self, field: NDArray[Any]) -> Field:
+        """A field over the crop (S, S, ...) at the window's pixels, smoothly interpolated; beyond the crop its edge."""
+        import cv2
+
+        values = np.ascontiguousarray(field, dtype=np.float32)
+        if self.scale > 1:  # the photo is coarser than the crop: take out what its pixels cannot show
+            sigma = 0.5 * float(np.sqrt(self.scale**2 - 1))
+            values = cv2.GaussianBlur(values, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        height, width = self.size
+        sampled = cv2.warpAffine(
+            values,
+            self.crop_from_window,
+            (width, height),
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        return np.asarray(sampled, dtype=np.float32)
+
+    def seam(self, feather: float, box: IntBox, image_size: tuple[int, int] | None) -> Field:
+        """Weight (h, w): 0 outside the crop, rising smoothly to 1 within ``feather`` of the side from its border.
+
+        ``box`` is the region's: where it ends inside the crop and inside the photo, its border would show as well.
+        """
+        height, width = self.size
+        x, y = np.arange(width), np.arange(height)[:, np.newaxis]
+        (a, b, tx), (c, d, ty) = self.crop_from_window
+        weight = np.ones((height, width))
+        for along in (a * x + b * y + tx, c * x + d * y + ty):  # crop coordinates of every pixel
+            distance = np.minimum(along + 0.5, self.side - 0.5 - along)
+            weight *= _smoothstep(distance / max(feather * self.side, 1e-6))
+        reach = max(feather * self.side / self.scale, 1e-6)  # the same width in the photo's pixels
+        x0, y0, x1, y1 = box
+        columns, rows = x + self.x0 + x0, y + self.y0 + y0
+        bottom, right = image_size or (-1, -1)
+        if x0 > 0:
+            weight *= _smoothstep((columns - x0 + 0.5) / reach)
+        if y0 > 0:
+            weight *= _smoothstep((rows - y0 + 0.5) / reach)
+        if x1 != right:
+            weight *= _smoothstep((x1 - 0.5 - columns) / reach)
+        if y1 != bottom:
+            weight *= _smoothstep((y1 - 0.5 - rows) / reach)
+        return weight.astype(np.float32)
+
+
+def _smoothstep(t: NDArray[np.floating]) -> NDArray[np.floating]:
+    t = np.clip(t, 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _apply(canvas: _Canvas, source: Image, window: _Window, answer: CropAnswer, seam: Field) -> None:
+    place = window.place
+    pixels = source[place].astype(np.float32)  # (h, w, 3)
+    if answer.flow is not None:
+        # The flow itself fades, besides the alpha: half-way between two places no feature may show twice.
+        flow = _photo_flow(window, answer.flow) * seam[..., np.newaxis]
+        canvas.flow[place] = flow
+        pixels = _moved(source, window, flow)
+    if answer.shading is not None:
+        factor = np.maximum(window.sample(answer.shading), 0)
+        pixels *= factor if factor.ndim == 3 else factor[..., np.newaxis]
+    if answer.residual is not None:
+        pixels += window.sample(answer.residual)
+    if answer.paint is not None and answer.paint_mask is not None:
+        mask = np.clip(window.sample(answer.paint_mask), 0, 1)
+        canvas.painted[place] = mask * seam
+        pixels += mask[..., np.newaxis] * (window.sample(answer.paint) - pixels)
+    alpha = seam if answer.alpha is None else seam * np.clip(window.sample(answer.alpha), 0, 1)
+    canvas.alpha[place] = alpha
+    touched = alpha[..., np.newaxis] > 0
+    canvas.pixels[place] = np.where(touched, np.rint(np.clip(pixels, 0, 255)).astype(np.uint8), source[place])
+
+
+def _photo_flow(window: _Window, flow: NDArray[Any]) -> Field:
+    """Flow in crop pixels -> flow in the photo's: q = A p + t, hence A (p + v) + t = q + f gives v = A^-1 f."""
+    inverse = np.linalg.inv(window.crop_from_window[:, :2])
+    return (window.sample(flow) @ inverse.T.astype(np.float32)).astype(np.float32)
+
+
+def _moved(source: Image, window: _Window, flow: Field) -> Field:
+    """The region's own pixels moved by ``flow`` (h, w, 2) over the window, by Lanczos; (h, w, 3), values 0 to 255."""
+    import cv2
+
+    height, width = window.size
+    columns = np.arange(window.x0, window.x1, dtype=np.float32) + flow[..., 0]
+    rows = np.arange(window.y0, window.y1, dtype=np.float32)[:, np.newaxis] + flow[..., 1]
+    moved = cv2.remap(source, columns, rows, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
+    assert moved.shape[:2] == (height, width)
+    return np.asarray(moved, dtype=np.float32)
