@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ import numpy as np
 from exprtool import images, provenance
 from exprtool.errors import ExprtoolError
 from exprtool.faces.select import Selection
+from exprtool.files import write_error
 from exprtool.pipeline import (
     EditResult,
     FaceResult,
@@ -318,24 +320,31 @@ def _write(
             return replace(report, error=f"every face was left alone: {reasons}"), before, None
         with timed(timings, "encode"):
             _encode(task.photo, result, output, edit, options)
+        kind = images.output_format(task.photo, output.path, options.format)
+        report = replace(report, notes=(*task.photo.notes, *images.conversion_notes(task.photo, kind)))
     except Exception as error:  # as in _read
         return _failed(report, error), before, None
     return replace(report, status="edited"), before, result.image
 
 
 def _encode(photo: images.Photo, result: EditResult, output: Output, edit: Edit, options: BatchOptions) -> None:
+    """Encode and write one output, with the record of how it was made."""
+    kind = images.output_format(photo, output.path, options.format)
+    records = _records(result, edit) if options.provenance else []
     packet = photo.xmp
-    if options.provenance:
-        edited = [face for face in result.faces if face.edited]
-        for name in dict.fromkeys(face.backend or "" for face in edited):
-            own = [face for face in edited if face.backend == name]
-            record = Provenance.of(edit, name, trained=own[0].trained, faces=len(own))
+    if output.path is not None:
+        make_folder(output.path.parent)
+    if images.holds_xmp(kind):
+        for record in records:
             packet = provenance.stamp(packet, record)
+    elif records and output.path is not None:
+        # Before the picture: one that is there counts as done, and must not be there without its record.
+        provenance.write_sidecar(output.path, records)
     encoded = images.write_image(
         photo,
         result.image,
         output.path,
-        format=options.format,
+        format=kind,
         quality=options.quality,
         xmp=packet,
         changed=result.changed,
@@ -344,6 +353,24 @@ def _encode(photo: images.Photo, result: EditResult, output: Output, edit: Edit,
         assert encoded is not None
         sys.stdout.buffer.write(encoded)
         sys.stdout.buffer.flush()
+
+
+def _records(result: EditResult, edit: Edit) -> list[Provenance]:
+    """One record per backend that edited faces in the photo."""
+    edited = [face for face in result.faces if face.edited]
+    by_backend = {face.backend or "": face.trained for face in edited}
+    return [
+        Provenance.of(edit, name, trained=trained, faces=sum(face.backend == name for face in edited))
+        for name, trained in by_backend.items()
+    ]
+
+
+def make_folder(folder: Path) -> None:
+    """Make an output folder and those above it; `WriteError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
 
 
 def _failed(report: OutputReport, error: Exception | None) -> OutputReport:
@@ -355,5 +382,6 @@ def _failed(report: OutputReport, error: Exception | None) -> OutputReport:
             report, error=f"{name}: not enough memory for this photo; make it smaller, or close other programs."
         )
     trace = "".join(traceback.format_exception(error)) if error else None
-    message = f"{name}: unexpected {type(error).__name__}: {error}. Run again with -v for the details."
+    words = " ".join(str(error).split())
+    message = f"{name}: unexpected {type(error).__name__}: {words} (run again with -v for where it arose)"
     return replace(report, error=message, trace=trace)

@@ -36,17 +36,17 @@ def _draw(region: FaceRegion, edit: Edit) -> FacePatch:
     h, w = region.pixels.shape[:2]
     pen = max(1, round(region.face.size / 150))
     pixels = region.pixels.copy()
-    alpha = np.zeros((h, w), np.float32)
+    drawn = np.zeros((h, w), np.uint8)
 
     def polygon(points: np.ndarray, colour: tuple[int, int, int]) -> None:
         corners = [np.round(points).astype(np.int32).reshape(-1, 1, 2)]
         cv2.polylines(pixels, corners, True, colour, pen)
-        cv2.polylines(alpha, corners, True, 1.0, pen)
+        cv2.polylines(drawn, corners, True, 1, pen)
 
     def dot(x: float, y: float, colour: tuple[int, int, int]) -> None:
         centre = (round(x), round(y))
         cv2.circle(pixels, centre, pen, colour, -1)
-        cv2.circle(alpha, centre, pen, 1.0, -1)
+        cv2.circle(drawn, centre, pen, 1, -1)
 
     polygon(np.array([[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]], float), BLUE)
     size = 128
@@ -60,9 +60,9 @@ def _draw(region: FaceRegion, edit: Edit) -> FacePatch:
     for x, y in region.landmarks5:
         dot(x, y, RED)
     text = " ".join(f"{name}={amount:g}" for name, amount in {**edit.weights, **edit.controls}.items())
-    for canvas, colour in ((pixels, YELLOW), (alpha, 1.0)):
+    for canvas, colour in ((pixels, YELLOW), (drawn, 1)):
         cv2.putText(canvas, text, (3 * pen, h - 4 * pen), cv2.FONT_HERSHEY_SIMPLEX, 0.4 * pen, colour, pen)
-    return FacePatch(pixels, alpha)
+    return FacePatch(pixels, drawn.astype(np.float32))
 
 
 @hookimpl

@@ -11,7 +11,7 @@ import typer
 
 from exprtool.cli import common
 from exprtool.cli.common import OUTPUT_PANEL
-from exprtool.errors import ExprtoolError
+from exprtool.errors import ExprtoolError, UsageError, WriteError
 
 if TYPE_CHECKING:
     from exprtool.batch import BatchOptions
@@ -82,7 +82,7 @@ def edit(
     """
     common.quieten_libraries()
     from exprtool import images
-    from exprtool.batch import BatchOptions, run_batch
+    from exprtool.batch import BatchOptions, make_folder, run_batch
     from exprtool.cli.progress import Screen
     from exprtool.pipeline import Session
     from exprtool.plan import expand_inputs, plan_outputs
@@ -108,7 +108,11 @@ def edit(
         _print_plan(session, outputs, edits, options, as_json)
         return
     if exclude is not None and not _names_a_file(outputs, exclude):
-        _require_folder(exclude)
+        # Before any photo is decoded, so that a folder that cannot be written stops the run at once.
+        try:
+            make_folder(exclude)
+        except WriteError as error:
+            raise UsageError(str(error)) from error
     with Screen(len(outputs), quiet=quiet, verbose=verbose, as_json=as_json, report=report) as screen:
         run_batch(session, outputs, edits, options, screen.show)
         screen.remark(session.notes)
@@ -118,18 +122,6 @@ def edit(
 
 def _names_a_file(outputs: Sequence[Output], target: Path) -> bool:
     return len(outputs) == 1 and outputs[0].path == target
-
-
-def _require_folder(folder: Path) -> None:
-    """Make the output folder before any photo is decoded, so that one that cannot be written stops the run at once."""
-    from exprtool.errors import UsageError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{folder}: cannot be made an output folder ({error.strerror}). Name another with -o."
-        ) from error
 
 
 def _print_plan(

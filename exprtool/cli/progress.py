@@ -56,7 +56,12 @@ class Screen:
         self._bar.stop()
         if self._gallery:
             self._gallery.close()
-        if not self.quiet and kind in (None, KeyboardInterrupt):
+        if kind is KeyboardInterrupt:
+            self.console.print(
+                f"interrupted: {self.summary()} What is finished is kept; --skip-existing goes on from there.",
+                markup=False,
+            )
+        elif kind is None and not self.quiet:
             self.console.print(self.summary(), markup=False)
 
     @property
@@ -90,7 +95,7 @@ class Screen:
         if self._gallery:
             from exprtool.report import ReportEntry
 
-            self._gallery.add(ReportEntry.of(report, before, after))
+            self._gallery.add(ReportEntry.of(report.as_json(), before, after))
         if report.status in ("failed", "no_face"):
             self.console.print(
                 self._complaint(report), markup=False, style="red" if report.status == "failed" else None

@@ -1,0 +1,255 @@
+"""``exprtool edit`` as users call it: exit codes, JSON, plans, and what is left behind when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from typer.testing import CliRunner, Result
+
+from exprtool.cli.main import app
+
+
+def run(*arguments: str | Path, stdin: bytes | None = None) -> Result:
+    """Call the command line in this process; exprtool's own errors become exit codes as in `cli.main.run`."""
+    from exprtool.errors import ExprtoolError, UsageError
+
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    if isinstance(result.exception, ExprtoolError):
+        result.exit_code = 2 if isinstance(result.exception, UsageError) else 1
+    return result
+
+
+def lines(result: Result) -> list[dict]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def photo(path: Path, size: tuple[int, int] = (300, 200), seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(1, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Pillow.fromarray(noise).save(path)
+    return path
+
+
+GREEN = ("--backend", "green", "--detector", "middle")
+
+
+def test_one_photo_beside_itself(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    source = photo(tmp_path / "a.png")
+    result = run("edit", source, "-e", "surprise", *GREEN)
+    assert result.exit_code == 0, result.output
+    before, after = (np.asarray(Pillow.open(p)) for p in (source, tmp_path / "a-surprised.png"))
+    assert (after != before).any()
+    assert np.array_equal(after[:5], before[:5])
+
+
+def test_folder_tree_several_expressions_and_json(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    photo(tmp_path / "in/a.png")
+    photo(tmp_path / "in/sub/b.jpg")
+    result = run(
+        "edit", tmp_path / "in", "-e", "happy=0.5,sad=0.2", "-e", "AF", "-o", tmp_path / "out", "--json", *GREEN
+    )
+    assert result.exit_code == 0, result.output
+    records = lines(result)
+    names = [Path(record["output"]).relative_to(tmp_path / "out").as_posix() for record in records]
+    assert names == ["happy0.5-sad0.2/a.png", "afraid/a.png", "happy0.5-sad0.2/sub/b.jpg", "afraid/sub/b.jpg"]
+    assert all((tmp_path / "out" / name).is_file() for name in names)
+    face = records[0]["faces"][0]
+    assert (face["edited"], face["backend"], face["weights"]) == (True, "green", {"happy": 0.5, "sad": 0.2})
+    assert {"decode", "detect", "prepare", "generate", "composite", "encode"} <= set(records[0]["timings"])
+
+
+def test_one_bad_file_does_not_stop_the_others(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    photo(folder / "a.png")
+    (folder / "b.jpg").write_text("not a picture")
+    (folder / "c.jpg").write_bytes(b"")
+    Pillow.new("RGB", (300, 200)).save(folder / "d.png")
+    photo(folder / "e.png", seed=1)
+    result = run("edit", folder, "-e", "sad", "-o", tmp_path / "out", "--json", *GREEN)
+    assert result.exit_code == 1
+    assert [(Path(r["input"]).name, r["status"]) for r in lines(result)] == [
+        ("a.png", "edited"),
+        ("b.jpg", "failed"),
+        ("c.jpg", "failed"),
+        ("d.png", "no_face"),
+        ("e.png", "edited"),
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "e.png"]
+    for record in lines(result)[1:4]:
+        assert record["input"] in result.stderr, "each failure is a line that names its file"
+        assert "\n" not in record["error"]
+
+
+def test_a_fault_in_a_plugin_fails_its_photo_only(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    photo(tmp_path / "in/big.png", (600, 500))
+    photo(tmp_path / "in/small.png", (150, 140))
+    result = run("edit", tmp_path / "in", "-e", "sad", "-b", "faulty", "--detector", "middle", "--json", "-v")
+    assert result.exit_code == 1
+    assert [record["status"] for record in lines(result)] == ["edited", "failed"]
+    assert "ZeroDivisionError" in lines(result)[1]["error"]
+    assert "conftest.py" in result.stderr, "-v shows where the fault lies"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-e", "hapy"], "Did you mean 'happy'"),
+        (["-e", "happy", "-b", "nope"], "Known: .*green"),
+        (["-e", "happy", "--detector", "nope"], "Known: .*dlib"),
+        ([], "--expr"),
+        (["-e", "happy", "--overwrite", "--skip-existing"], "contradict"),
+        (["-e", "happy", "--set", "jawOpen=x"], "jawOpen"),
+        (["-e", "happy", "--set", "nothing=1"], "Known: .*jawOpen"),
+        (["-e", "happy", "--faces", "first"], "--faces"),
+        (["-e", "happy", "--format", "xyz"], "xyz"),
+        (["-e", "happy", "--device", "tpu"], "tpu"),
+    ],
+)
+def test_usage_errors_write_nothing(fakes: SimpleNamespace, tmp_path: Path, arguments: list[str], words: str) -> None:
+    import re
+
+    source = photo(tmp_path / "a.png")
+    defaults = [] if "-b" in arguments else ["-b", "green"]
+    defaults += [] if "--detector" in arguments else ["--detector", "middle"]
+    result = run("edit", source, *arguments, *defaults)
+    assert result.exit_code in (1, 2)
+    assert re.search(words, str(result.exception) + result.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_outputs_that_exist(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    source = photo(tmp_path / "a.png")
+    target = tmp_path / "a-sad.png"
+    target.write_bytes(b"precious")
+    assert run("edit", source, "-e", "sad", *GREEN).exit_code == 2
+    skipped = run("edit", source, "-e", "sad", *GREEN, "--skip-existing", "--json")
+    assert (skipped.exit_code, lines(skipped)[0]["status"]) == (0, "skipped")
+    assert target.read_bytes() == b"precious"
+    assert run("edit", source, "-e", "sad", *GREEN, "--overwrite").exit_code == 0
+    assert Pillow.open(target).size == (300, 200)
+
+
+def test_dry_run_tells_the_plan_and_writes_nothing(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    photo(tmp_path / "in/a.png")
+    photo(tmp_path / "in/b.png", (900, 700))
+    (tmp_path / "in/c.png").write_text("no picture")
+    result = run("edit", tmp_path / "in", "-e", "sad", "-b", "picky", "--detector", "middle", "--dry-run", "--json")
+    plan = lines(result)
+    assert plan[0]["faces"][0]["reason"] == "stands too far left"
+    assert plan[1]["faces"][0]["expressions"] == ["sad"]
+    assert "c.png" in plan[2]["error"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_stdin_to_stdout(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    import io
+
+    source = photo(tmp_path / "a.png")
+    result = run("edit", "-", "-e", "sad", "-o", "-", *GREEN, stdin=source.read_bytes())
+    assert result.exit_code == 0, result.stderr
+    assert Pillow.open(io.BytesIO(result.stdout_bytes)).size == (300, 200)
+
+
+def test_real_photos_are_all_reported(shared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("no_face.jpg", "woman1-person-group.jpg", "identification1.jpg"):
+        shutil.copy(shared / "photos" / name, folder)
+    result = run("edit", folder, "-e", "surprised", "-b", "debug", "--detector", "dlib", "--json")
+    assert result.exit_code == 1
+    by_name = {Path(record["input"]).name: record for record in lines(result)}
+    assert {name: record["status"] for name, record in by_name.items()} == {
+        "identification1.jpg": "edited",
+        "no_face.jpg": "no_face",
+        "woman1-person-group.jpg": "edited",
+    }
+    boxes = [face["box"][0] for face in by_name["identification1.jpg"]["faces"]]
+    assert len(boxes) > 1
+    assert boxes == sorted(boxes)
+
+
+@pytest.fixture
+def green_package(tmp_path: Path) -> dict[str, str]:
+    """An environment for subprocesses in which a slow, deterministic backend is plugged in."""
+    package = tmp_path / "plugin"
+    (package / "slow-1.dist-info").mkdir(parents=True)
+    (package / "slow-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1\n")
+    (package / "slow-1.dist-info/entry_points.txt").write_text("[exprtool]\nslow = slow\n")
+    (package / "slow.py").write_text(
+        "import time, numpy as np\n"
+        "from exprtool import hookimpl\n"
+        "from exprtool.types import *\n"
+        "class Slow(Backend):\n"
+        "    def generate(self, prepared, edit):\n"
+        "        time.sleep(0.02)\n"
+        "        return [FacePatch(255 - r.pixels, np.ones(r.pixels.shape[:2], np.float32)) for r in prepared]\n"
+        "class Middle(Detector):\n"
+        "    def detect(self, image):\n"
+        "        h, w = image.shape[:2]\n"
+        "        five = np.array([[.4, .4], [.6, .4], [.5, .5], [.45, .6], [.55, .6]]) * [w, h]\n"
+        "        return [Face((.3 * w, .3 * h, .7 * w, .7 * h), 1.0, five)]\n"
+        "@hookimpl\n"
+        "def register_backends(register):\n"
+        "    register(BackendSpec('slow', 'slow', lambda device: Slow(), ('sad',)))\n"
+        "@hookimpl\n"
+        "def register_detectors(register):\n"
+        "    register(DetectorSpec('slow', 'slow', lambda device, argument: Middle()))\n"
+    )
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")])}
+
+
+def slow_edit(folder: Path, out: Path, *extra: str) -> list[str]:
+    command = [sys.executable, "-m", "exprtool", "edit", str(folder), "-e", "sad", "-b", "slow", "--detector", "slow"]
+    return [*command, "-o", str(out), *extra]
+
+
+def test_killed_and_run_again_equals_an_uninterrupted_run(tmp_path: Path, green_package: dict[str, str]) -> None:
+    folder = tmp_path / "in"
+    for i in range(100):
+        photo(folder / f"{i:03}.png", (60, 40), seed=i)
+    subprocess.run(slow_edit(folder, tmp_path / "whole"), env=green_package, check=True, capture_output=True)
+    process = subprocess.Popen(slow_edit(folder, tmp_path / "killed"), env=green_package, stderr=subprocess.DEVNULL)
+    while len(list((tmp_path / "killed").glob("*.png"))) < 20:
+        time.sleep(0.005)
+        assert process.poll() is None, "the run ended before it could be killed"
+    process.kill()
+    process.wait()
+    assert len(list((tmp_path / "killed").glob("*.png"))) < 100
+    subprocess.run(
+        slow_edit(folder, tmp_path / "killed", "--skip-existing"), env=green_package, check=True, capture_output=True
+    )
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    again = {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir() if path.suffix == ".png"}
+    assert again == whole
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+def test_ctrl_c_keeps_finished_outputs_and_exits_with_130(tmp_path: Path, green_package: dict[str, str]) -> None:
+    folder = tmp_path / "in"
+    for i in range(100):
+        photo(folder / f"{i:03}.png", (60, 40), seed=i)
+    out = tmp_path / "out"
+    process = subprocess.Popen(slow_edit(folder, out), env=green_package, stderr=subprocess.PIPE, text=True)
+    while len(list(out.glob("*.png"))) < 5:
+        time.sleep(0.005)
+        assert process.poll() is None, "the run ended before it could be interrupted"
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in message
+    assert "Traceback" not in message
+    done = list(out.iterdir())
+    assert 5 <= len(done) < 100
+    for path in done:
+        Pillow.open(path).load()
