@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Called as (stage, bytes done, bytes in all); stages are "waiting", "downloading", "checking" and "packing"."""
 
-CHUNK = 1 << 18
+CHUNK = 1 << 15  # what a broken connection may cost
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
 
 
@@ -233,7 +233,8 @@ def _plain_reason(error: Any) -> str:
 
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return "the server could not be reached in time"
-    if isinstance(error, requests.exceptions.Timeout):
+    # requests wraps a timeout in the middle of an answer into a ConnectionError
+    if isinstance(error, requests.exceptions.Timeout) or "Read timed out" in str(error):
         return "the server fell silent"
     if isinstance(error, requests.exceptions.SSLError):
         return "its certificate could not be checked"
