@@ -71,8 +71,8 @@ def expression_accuracy(
     places = {canonical_label(label): i for i, label in enumerate(labels)}
     if missing := sorted({name for name in wanted if canonical_label(name) not in places}):
         raise DataError(
-            f"The classifier does not know {', '.join(missing)} (it knows {', '.join(labels)}), so it cannot tell whether "
-            "pictures show it. Choose another classifier, or leave those expressions out with --expr."
+            f"The classifier does not know {', '.join(missing)} (it knows {', '.join(labels)}), so it cannot tell "
+            "whether pictures show it. Choose another classifier, or leave those expressions out with --expr."
         )
     counts: dict[str, list[int]] = {name: [0, 0] for name in dict.fromkeys(wanted)}
     for start in range(0, len(images), _BATCH):
@@ -140,7 +140,7 @@ class ClassifierCard:
         elif self.channels == "bgr":
             resized = resized[..., ::-1]
         values = self.low + (self.high - self.low) * resized / 255
-        values = (values - np.float32(self.mean)) / np.float32(self.sd)
+        values = (values - np.array(self.mean, np.float32)) / np.array(self.sd, np.float32)
         return np.ascontiguousarray(values if self.layout == "NHWC" else values.transpose(0, 3, 1, 2), dtype=np.float32)
 
 
@@ -167,8 +167,8 @@ class OnnxClassifier:
         fed = self.card.feed(images)
         try:
             if self._input.shape and self._input.shape[0] == 1:  # a graph with a fixed batch of one
-                rows = [self.session.run(None, {self._input.name: fed[i : i + 1]})[0] for i in range(len(fed))]
-                scores = np.concatenate([np.reshape(row, (1, -1)) for row in rows])
+                rows = [np.asarray(self.session.run(None, {self._input.name: fed[i : i + 1]})[0]) for i in range(len(fed))]
+                scores = np.concatenate([row.reshape(1, -1) for row in rows])
             else:
                 scores = np.asarray(self.session.run(None, {self._input.name: fed})[0])
         except Exception as error:  # the runtime raises its own C++ exceptions
@@ -178,7 +178,7 @@ class OnnxClassifier:
         scores = scores.reshape(len(fed), -1)
         if scores.shape[1] != len(self.labels):
             raise ModelError(
-                f"{self.path} gives {scores.shape[1]} scores, but its card has {len(self.labels)} labels. Mend the card."
+                f"{self.path} gives {scores.shape[1]} scores, but its card names {len(self.labels)}. Mend the card."
             )
         return scores
 

@@ -1,6 +1,6 @@
 """The rows of the paper's Table 1, to stand beside one's own.
 
-A. Akram and N. Khan, "US-GAN: On the importance of Ultimate Skip Connection for Facial Expression Synthesis", section 4,
+A. Akram and N. Khan, "US-GAN: On the importance of Ultimate Skip Connection for Facial Expression Synthesis",
 Table 1. ACD is eq. 9 with the embedding of ageitgey/face_recognition, FVS the confidence of the Face++ compare service,
 both over the generated pictures of the held-out tenth of KDEF, RaFD and CFEE.
 """

@@ -9,26 +9,22 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool.devices import usable_cpus
 from exprtool.errors import DataError, ExprtoolError
 from exprtool.faces.align import US_GAN_TEMPLATE, CropTemplate, crop, crop_from_image, scale_of, transform
 from exprtool.files import atomic_write, write_bytes
 from exprtool.images import read_image
 from exprtool.types import Detector, Face, Image
 from exprtool_gan.data.detector import detector_name, load_detector
+from exprtool_gan.data.pool import over_pictures
 from exprtool_gan.data.prepared import (
     FORMAT,
     IMAGES,
@@ -55,8 +51,6 @@ Progress = Callable[[int, int, str], None]
 JOURNAL, SETTINGS, CROPS = "journal.jsonl", "settings.json", "crops"
 SIZES = (16, 1024)
 _CLEARLY_LARGER = 1.5
-_FEW = 24
-_PENDING_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
@@ -271,7 +265,7 @@ def _crop_all(
         else:
             todo.append(i)
     with (out / JOURNAL).open("a", encoding="utf-8") as journal:
-        for i, outcome in _run(sources, todo, out, options, device, workers):
+        for i, outcome in over_pictures(sources, todo, Cropper, (options, out, device), workers):
             outcomes[i] = outcome
             entry = {"file": _file_key(sources[i].path), **asdict(outcome)}
             journal.write(json.dumps(entry, separators=(",", ":")) + "\n")
@@ -281,55 +275,6 @@ def _crop_all(
     if progress:
         progress(len(sources), len(sources), "")
     return [outcomes[i] for i in range(len(sources))]
-
-
-def _run(
-    sources: Sequence[Source], todo: Sequence[int], out: Path, options: PrepareOptions, device: str, workers: int | None
-) -> Iterator[tuple[int, Outcome]]:
-    if not todo:
-        return
-    count = min(workers or usable_cpus(), max(1, len(todo) // _FEW))
-    if count == 1:
-        cropper = Cropper(options, out, device)
-        for i in todo:
-            yield i, cropper(str(sources[i].path), sources[i].name)
-        return
-    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_start_worker, initargs=(options, out, device))
-    try:
-        waiting: dict[Future[Outcome], int] = {}
-        queue = iter(todo)
-        while True:
-            # Only a window of pictures is handed out, so that memory stays flat however many there are.
-            for i in queue:
-                waiting[pool.submit(_work, str(sources[i].path), sources[i].name)] = i
-                if len(waiting) >= _PENDING_PER_WORKER * count:
-                    break
-            if not waiting:
-                break
-            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield waiting.pop(future), future.result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            "A worker process died while preparing pictures (out of memory, or a script without "
-            '`if __name__ == "__main__":`). What is done is kept; run it again, perhaps with --workers 1.'
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-_cropper: Cropper | None = None
-
-
-def _start_worker(options: PrepareOptions, out: Path, device: str) -> None:
-    global _cropper
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes are the parallelism
-    _cropper = Cropper(options, out, device)
-
-
-def _work(path: str, name: str) -> Outcome:
-    assert _cropper is not None
-    return _cropper(path, name)
 
 
 def _read_journal(out: Path) -> dict[str, Outcome]:
@@ -460,25 +405,30 @@ def _finish(
     return read_prepared(out, options.size, verify=False)
 
 
-def _sides(sources: Sequence[Source], options: PrepareOptions) -> dict[str, str]:
-    """Each person's side: what the data says where it does, else the hash. Raises where the data contradicts itself."""
+def split_of(sources: Sequence[Source], test_fraction: float, seed: int) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Each person's side: what the data says where it does, else by hash; and the people whom it puts on both."""
     given: dict[str, set[str]] = {}
     for source in sources:
         if source.split:
             given.setdefault(source.person, set()).add(source.split)
-    both = sorted(person for person, sides in given.items() if len(sides) > 1)
+    both = tuple(sorted(person for person, sides in given.items() if len(sides) > 1))
+    sides = {person: TEST if TEST in sides else TRAIN for person, sides in given.items()}
+    rest = [source.person for source in sources if source.person not in sides]
+    if TEST in sides.values():
+        # The data brings a test set of its own: whoever it does not mention is there to train on.
+        return {**sides, **dict.fromkeys(rest, TRAIN)}, both
+    return {**sides, **split_people(rest, test_fraction=test_fraction, seed=seed)}, both
+
+
+def _sides(sources: Sequence[Source], options: PrepareOptions) -> dict[str, str]:
+    sides, both = split_of(sources, options.test_fraction, options.split_seed)
     if both:
         shown = ", ".join(both[:5]) + (" ..." if both[5:] else "")
         raise DataError(
-            f"{len(both)} people are in the training and in the test set ({shown}): "
-            "measures on them would flatter. Mend the split column or folders, or drop them to let exprtool split."
+            f"{len(both)} people are in the training and in the test set ({shown}): measures on them would flatter. "
+            "Mend the split column or folders, or drop them to let exprtool split."
         )
-    sides = {person: sides.pop() for person, sides in given.items()}
-    rest = [source.person for source in sources if source.person not in sides]
-    if given and TEST in sides.values():
-        # The data brings a test set of its own: whoever it does not mention is there to train on.
-        return {**sides, **dict.fromkeys(rest, TRAIN)}
-    return {**sides, **split_people(rest, test_fraction=options.test_fraction, seed=options.split_seed)}
+    return sides
 
 
 def _pack(out: Path, outcomes: Sequence[Outcome], size: int) -> str:
