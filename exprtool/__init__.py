@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from exprtool.hookspecs import hookimpl
@@ -14,10 +13,7 @@ from exprtool.hookspecs import hookimpl
 if TYPE_CHECKING:
     from exprtool.pipeline import Session, edit_image
 
-try:
-    __version__ = version("exprtool")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0.0.0"
+    __version__: str
 
 __all__ = ["Session", "__version__", "edit_image", "hookimpl"]
 
@@ -27,4 +23,15 @@ _LAZY = {"Session": "exprtool.pipeline", "edit_image": "exprtool.pipeline"}
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'exprtool' has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # 40 ms that ``--help`` need not wait for
+
+    try:
+        return version("exprtool")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0.0.0"

@@ -6,11 +6,14 @@ A plugin implements any of these with `exprtool.hookimpl` and names its module u
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pluggy
 
-from exprtool.types import BackendSpec, DetectorSpec, TrainerSpec
+if TYPE_CHECKING:  # `import exprtool` stays cheap: the types bring numpy along
+    from collections.abc import Callable
+
+    from exprtool.types import BackendSpec, DetectorSpec, TrainerSpec
 
 PROJECT = "exprtool"
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -22,7 +22,30 @@ if TYPE_CHECKING:
     from exprtool.pipeline import Session
     from exprtool.types import Edit, FaceRegion, Image
 
-INPUT_PANEL, EXPRESSION_PANEL, FACES_PANEL, OUTPUT_PANEL = "Input", "Expression", "Which faces", "Output"
+EXPRESSION_PANEL, FACES_PANEL, OUTPUT_PANEL = "Expression", "Which faces", "Output"
+
+
+def complete_expression(incomplete: str) -> list[str]:
+    """Shell completion of ``--expr``, also of the last part of a blend."""
+    from exprtool.expressions import EXPRESSIONS
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in (*EXPRESSIONS, "all") if name.startswith(last)]
+
+
+def complete_backend(incomplete: str) -> list[str]:
+    """Shell completion of ``--backend``."""
+    from exprtool.plugins import registry
+
+    return [name for name in ("auto", *registry().backends) if name.startswith(incomplete)]
+
+
+def complete_detector(incomplete: str) -> list[str]:
+    """Shell completion of ``--detector``."""
+    from exprtool.plugins import registry
+
+    return [name for name in ("auto", *registry().detectors) if name.startswith(incomplete)]
+
 
 Expr = Annotated[
     list[str] | None,
@@ -30,6 +53,7 @@ Expr = Annotated[
         "--expr",
         "-e",
         help="happy, fear, happy=0.6, a blend happy=0.6,surprised=0.3, or all. Repeat it for more outputs.",
+        autocompletion=complete_expression,
         rich_help_panel=EXPRESSION_PANEL,
     ),
 ]
@@ -65,9 +89,17 @@ Asymmetry = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of whatever is drawn at random.", rich_help_panel=EXPRESSION_PANEL)]
 BackendName = Annotated[
-    str, typer.Option("--backend", "-b", help="What makes the expression: see `exprtool backends`.")
+    str,
+    typer.Option(
+        "--backend", "-b", help="What makes the expression: see `exprtool backends`.", autocompletion=complete_backend
+    ),
 ]
-DetectorName = Annotated[str, typer.Option("--detector", help="What finds the faces: see `exprtool detectors`.")]
+DetectorName = Annotated[
+    str,
+    typer.Option(
+        "--detector", help="What finds the faces: see `exprtool detectors`.", autocompletion=complete_detector
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 CommercialOnly = Annotated[
     bool, typer.Option("--commercial-only", help="Refuse weights whose licence forbids commercial use.")

@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 def edit(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Photos, folders (searched recursively), globs, or -.")
+        list[str], typer.Argument(metavar="INPUT", help="Photos, folders (searched recursively), globs, or -.")
     ],
     expr: common.Expr = None,
     output: Annotated[
@@ -35,7 +35,7 @@ def edit(
             "--output",
             "-o",
             metavar="OUT",
-            help="A file for one photo, a folder for more, - for stdout. [default: beside the input]",
+            help="A file for one photo, a folder for more, - for stdout. By default beside the input.",
             rich_help_panel=OUTPUT_PANEL,
         ),
     ] = None,
@@ -55,11 +55,15 @@ def edit(
     force: common.Force = False,
     image_format: Annotated[
         str | None,
-        typer.Option("--format", help="jpg, png, webp, tiff, ... [default: the input's]", rich_help_panel=OUTPUT_PANEL),
+        typer.Option(
+            "--format", help="jpg, png, webp, tiff, ... By default the input's.", rich_help_panel=OUTPUT_PANEL
+        ),
     ] = None,
     quality: Annotated[
         int | None,
-        typer.Option(min=1, max=100, help="[default: the input's own compression]", rich_help_panel=OUTPUT_PANEL),
+        typer.Option(
+            min=1, max=100, help="1 to 100. By default the input's own compression.", rich_help_panel=OUTPUT_PANEL
+        ),
     ] = None,
     overwrite: common.Overwrite = False,
     skip_existing: common.SkipExisting = False,
