@@ -11,6 +11,7 @@ import functools
 import io
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from PIL import Image as PillowImage
 from exprtool import containers, deep, exif, xmp
 from exprtool.errors import ImageError, UnknownNameError
 from exprtool.files import write_bytes
+from exprtool.gif import GifWriter
 from exprtool.samples import Samples, Values, turned_upright
 from exprtool.types import Image
 
@@ -165,7 +167,51 @@ def read_image(source: Path | str | bytes, *, name: str | None = None) -> Photo:
     `AnimatedImageError` where there are several frames.
     """
     data, label, suffix = _load(source, name)
-    return _decode(data, label, suffix)
+    photo, frames = _decode(data, label, suffix)
+    if frames > 1:
+        raise AnimatedImageError(
+            f"{label} is an animation of {frames} frames; edit it with `exprtool video`, or save the frame that you "
+            "want as PNG."
+        )
+    return photo
+
+
+@dataclass(frozen=True, eq=False)
+class FirstFrame:
+    """What `read_first_frame` found: the file's bytes, its first frame with all metadata, and how it plays.
+
+    ``loop`` is the number of repetitions, 0 for ever, None to play once. ``still_first`` says that the first frame is
+    only for programs that cannot play the rest (PNG).
+    """
+
+    data: bytes
+    photo: Photo
+    frames: int
+    loop: int | None
+    still_first: bool
+
+
+def read_first_frame(source: Path | str | bytes, *, name: str | None = None) -> FirstFrame:
+    """Like `read_image`, for a picture that may move; see `exprtool.animations`."""
+    data, label, suffix = _load(source, name)
+    photo, frames = _decode(data, label, suffix)
+    with _guarded(label), _open(data, photo.format) as opened:
+        loop = opened.info.get("loop")
+        return FirstFrame(data, photo, frames, loop, bool(getattr(opened, "default_image", False)))
+
+
+def decode_frames(data: bytes, photo: Photo) -> Iterator[tuple[Photo, float]]:
+    """The frames of the animation that ``photo`` is the first of, one by one, with their durations in milliseconds."""
+    with _guarded(photo.name), _open(data, photo.format) as opened:
+        for number in range(getattr(opened, "n_frames", 1)):
+            opened.seek(number)
+            opened.load()
+            orientation = exif.orientation(_exif_block(opened) or b"")
+            values = _as_values(_plain(opened, photo.name, []))
+            yield (
+                _plain_photo(turned_upright(values, orientation), photo.format, photo.name),
+                float(opened.info.get("duration", 0) or 0),
+            )
 
 
 def read_xmp_packet(source: Path | str | bytes, *, name: str | None = None) -> bytes | None:
@@ -289,7 +335,21 @@ def _require_heif(verb: str) -> None:
         )
 
 
-def _decode(data: bytes, label: str, suffix: str) -> Photo:
+def _plain_photo(values: Values, image_format: str, label: str) -> Photo:
+    samples = Samples(values)
+    rgb = samples.rgb()
+    rgb.flags.writeable = False
+    return Photo(rgb, image_format, label, samples)
+
+
+def _as_values(picture: PillowImage.Image) -> Values:
+    """The samples (H, W, C) of a picture in mode L, LA, RGB or RGBA."""
+    values = np.asarray(picture)
+    return values if values.ndim == 3 else values[..., np.newaxis]
+
+
+def _decode(data: bytes, label: str, suffix: str) -> tuple[Photo, int]:
+    """The (first) picture and how many there are to play."""
     found = _format_of(data, label)
     notes: list[str] = []
     if suffix and suffix not in _FORMATS[found].suffixes:
@@ -300,20 +360,13 @@ def _decode(data: bytes, label: str, suffix: str) -> Photo:
         frames = getattr(opened, "n_frames", 1)
         if found == "TIFF":
             _check_pages(opened, frames, label)
-        elif found == "JPEG" or found == "HEIC":
-            if frames > 1:
+        if found in ("TIFF", "JPEG", "HEIC"):
+            if found != "TIFF" and frames > 1:
                 notes.append(f"only the first of its {frames} pictures is used (the rest are previews or depth)")
-        elif frames > 1:
-            raise AnimatedImageError(
-                f"{label} is an animation of {frames} frames; edit it with `exprtool video`, or save the frame that "
-                "you want as PNG."
-            )
-        values, orientation = _values(opened, data, found, label, notes)
-        values = turned_upright(values, orientation)
-        samples = Samples(values)
-        rgb = samples.rgb()
-        rgb.flags.writeable = False
-        return _with_metadata(Photo(rgb, found, label, samples), opened, data, notes)
+            frames = 1
+        values, orientation = _values(opened, data, found, label, notes, frames == 1)
+        photo = _plain_photo(turned_upright(values, orientation), found, label)
+        return _with_metadata(photo, opened, data, notes), frames
 
 
 def _check_pages(opened: PillowImage.Image, frames: int, label: str) -> None:
@@ -330,9 +383,11 @@ def _check_pages(opened: PillowImage.Image, frames: int, label: str) -> None:
         )
 
 
-def _values(opened: PillowImage.Image, data: bytes, found: str, label: str, notes: list[str]) -> tuple[Values, int]:
+def _values(
+    opened: PillowImage.Image, data: bytes, found: str, label: str, notes: list[str], still: bool
+) -> tuple[Values, int]:
     """The samples (H, W, C) and the orientation in which they still lie."""
-    if found == "PNG" and deep.png_is_deep(data):
+    if found == "PNG" and still and deep.png_is_deep(data):
         opened.load()  # OpenCV would pass over a damaged or missing end
         return deep.decode_png(data), exif.orientation(_exif_block(opened) or b"")
     if isinstance(opened, TiffImagePlugin.TiffImageFile):
@@ -352,10 +407,11 @@ def _values(opened: PillowImage.Image, data: bytes, found: str, label: str, note
     opened.load()
     # Pillow turns TIFF itself when it loads; libheif turns HEIC.
     orientation = 1 if found in ("TIFF", "HEIC") else exif.orientation(_exif_block(opened) or b"")
-    values = np.asarray(_plain(opened, label, notes))
-    if found in ("AVIF", "HEIC") and (bits := _coded_bits(data)) > 8:
+    values = _as_values(_plain(opened, label, notes))
+    bits = _coded_bits(data) if found in ("AVIF", "HEIC") else 16 if found == "PNG" and deep.png_is_deep(data) else 8
+    if bits > 8:
         notes.append(f"its {bits} bits per channel were read as 8")
-    return (values if values.ndim == 3 else values[..., np.newaxis]), orientation
+    return values, orientation
 
 
 def _coded_bits(data: bytes) -> int:
@@ -374,7 +430,8 @@ def _plain(opened: PillowImage.Image, label: str, notes: list[str]) -> PillowIma
         notes.append("its transparent colour became an alpha channel")
         return opened.convert(mode + "A")
     if mode in ("P", "PA"):
-        notes.append("its palette became true colour, so that new colours fit in")
+        if opened.format != "GIF":  # which goes back into a palette
+            notes.append("its palette became true colour, so that new colours fit in")
         return opened.convert("RGBA" if transparent else "RGB")
     if mode == "1":
         notes.append("its black and white became grey, so that new shades fit in")
@@ -423,12 +480,11 @@ def _to_srgb(opened: PillowImage.Image, notes: list[str]) -> PillowImage.Image:
 # -- metadata ---------------------------------------------------------------------------------------------------------
 
 # Tags that describe how this very file stores its samples; the writer of another file states its own.
-_STRUCTURAL_TAGS = frozenset(
-    tag
-    for first, last in ((254, 259), (262, 262), (266, 266), (273, 274), (277, 281), (284, 284), (292, 293), (301, 301))
-    + ((317, 325), (330, 330), (332, 332), (338, 343), (347, 347), (512, 521), (529, 532))
-    for tag in range(first, last + 1)
+_STRUCTURAL_RANGES = (
+    *((254, 259), (262, 262), (266, 266), (273, 274), (277, 281), (284, 284), (292, 293), (301, 301)),
+    *((317, 325), (330, 330), (332, 332), (338, 343), (347, 347), (512, 521), (529, 532)),
 )
+_STRUCTURAL_TAGS = frozenset(tag for first, last in _STRUCTURAL_RANGES for tag in range(first, last + 1))
 _XMP_TAG, _ICC_TAG = 700, 34675
 _DIRECTORY_TAGS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
@@ -484,7 +540,7 @@ def _with_metadata(photo: Photo, opened: PillowImage.Image, data: bytes, notes: 
     elif isinstance(opened, TiffImagePlugin.TiffImageFile):
         photo = replace(photo, tiff_tags=_tiff_extras(opened), tiff_compression=opened.info.get("compression"))
     elif photo.format == "WEBP":
-        photo = replace(photo, lossless=b"VP8L" in data[:64] or _webp_is_lossless(data))
+        photo = replace(photo, lossless=_webp_is_lossless(data))
     elif photo.format in ("AVIF", "HEIC"):
         photo = replace(photo, lossless=False)
     return replace(photo, notes=tuple(notes))
@@ -534,13 +590,14 @@ def _jpeg_traits(opened: JpegImagePlugin.JpegImageFile) -> JpegTraits | None:
 
 
 def _webp_is_lossless(data: bytes) -> bool:
-    """Whether the first image chunk of an extended WebP is a lossless one."""
+    """Whether the (first) picture of a WebP is coded without loss."""
     position = 12
     while position + 8 <= len(data):
         kind, length = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
         if kind in (b"VP8L", b"VP8 "):
             return kind == b"VP8L"
-        position += 8 + length + length % 2
+        # A frame of an animation is a chunk of chunks behind a header of 16 bytes.
+        position += 8 + (16 if kind == b"ANMF" else length + length % 2)
     return False
 
 
@@ -693,7 +750,7 @@ def _encode(photo: Photo, samples: Samples, rgb: Image, kind: str, quality: int 
         if kind == "HEIC":
             _require_heif("write")
     elif kind == "GIF":
-        picture = picture.quantize(255) if not samples.alpha else picture.quantize(255, PillowImage.Quantize.FASTOCTREE)
+        return _encode_gif(samples, (rgb != photo.rgb).any(axis=2), packet)
     return _save(picture, {"HEIC": "HEIF"}.get(kind, kind), **options)
 
 
@@ -712,6 +769,15 @@ def _save(picture: PillowImage.Image, plugin: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def _encode_gif(samples: Samples, edited: NDArray[np.bool_], packet: bytes | None) -> bytes:
+    buffer = io.BytesIO()
+    writer = GifWriter(buffer, (samples.values.shape[0], samples.values.shape[1]), xmp=packet)
+    opaque = samples.values[..., -1] >= 128 if samples.alpha else None
+    writer.add(samples.in_colour().rgb(), opaque, edited=edited)
+    writer.close()
+    return buffer.getvalue()
+
+
 def _encode_png(
     photo: Photo, samples: Samples, profile: bytes | None, block: bytes | None, packet: bytes | None
 ) -> bytes:
@@ -719,6 +785,17 @@ def _encode_png(
         plain = deep.encode_png(np.asarray(samples.values, dtype=np.uint16), PNG_LEVEL)
     else:
         plain = _save(_to_pillow(samples), "PNG", compress_level=PNG_LEVEL)
+    return containers.png_with_chunks(plain, _png_metadata(photo, profile, block, packet))
+
+
+def png_metadata(photo: Photo, packet: bytes | None) -> list[tuple[bytes, bytes]]:
+    """The ancillary chunks (type, payload) that belong into a colour PNG of ``photo``."""
+    return _png_metadata(photo, None if photo.samples.grey else photo.icc, photo.exif, packet)
+
+
+def _png_metadata(
+    photo: Photo, profile: bytes | None, block: bytes | None, packet: bytes | None
+) -> list[tuple[bytes, bytes]]:
     extra = list(photo.png_chunks)
     kinds = {kind for kind, _ in extra}
     if photo.dpi and b"pHYs" not in kinds:
@@ -729,7 +806,7 @@ def _encode_png(
         extra.append((b"eXIf", block))
     if packet:
         extra.append(containers.png_xmp_chunk(packet))
-    return containers.png_with_chunks(plain, extra)
+    return extra
 
 
 def _encode_jpeg(

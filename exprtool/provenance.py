@@ -104,18 +104,27 @@ def read_xmp(packet: bytes | None) -> Declaration:
 
 
 def read(path: Path) -> Declaration:
-    """What a picture, or the JSON file beside it, declares; raises `ImageError` for one that cannot be read."""
+    """What a picture, or the JSON file beside it, declares.
+
+    A file that is not a picture (a film) is judged by the JSON file beside it alone. Raises `ImageError` for one that
+    cannot be read.
+    """
     from exprtool.images import read_xmp_packet
 
+    beside = sidecar_path(path)
     try:
         declaration = read_xmp(read_xmp_packet(path))
     except _xmp.DamagedXmp as error:
         raise ImageError(
-            f"{path}: its XMP packet is damaged ({error}); nothing can be said about its origin."
+            f"{path}: its XMP packet is damaged ({error}) and tells nothing; get another copy of the file."
         ) from error
-    if declaration.edits or not sidecar_path(path).is_file():
+    except ImageError:
+        if not (path.is_file() and beside.is_file()):
+            raise
+        declaration = Declaration()
+    if declaration.edits or not beside.is_file():
         return declaration
-    return _read_sidecar(sidecar_path(path))
+    return _read_sidecar(beside)
 
 
 def sidecar_path(picture: Path) -> Path:

@@ -1,0 +1,78 @@
+"""``exprtool verify``: what pictures say about how they were made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from exprtool.errors import ExprtoolError
+
+if TYPE_CHECKING:
+    from exprtool.provenance import Declaration, Provenance
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("verify")(verify)
+
+
+def verify(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures to look into.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file.")] = False,
+) -> None:
+    """Show the record of edits that a picture carries (XMP, or the JSON file beside it).
+
+    Ends with exit code 1 where a file carries none or cannot be read. The record is a statement of the program that
+    made it, not a proof: it can be taken out of a file.
+    """
+    from exprtool.provenance import read
+
+    missing = False
+    for path in files:
+        try:
+            declaration, problem = read(path), None
+        except ExprtoolError as error:
+            declaration, problem = None, str(error)
+        recorded = declaration is not None and bool(declaration.edits)
+        missing |= not recorded
+        if as_json:
+            typer.echo(json.dumps(_as_json(path, declaration, problem)))
+        elif declaration is None:
+            typer.echo(f"exprtool: {problem}", err=True)
+        else:
+            typer.echo(_in_words(path, declaration))
+    if missing:
+        raise typer.Exit(1)
+
+
+def _as_json(path: Path, declaration: Declaration | None, problem: str | None) -> dict[str, object]:
+    return {
+        "file": str(path),
+        "recorded": declaration is not None and bool(declaration.edits),
+        "digital_source_type": declaration.digital_source_type if declaration else None,
+        "edits": [asdict(edit) for edit in declaration.edits] if declaration else [],
+        "error": problem,
+    }
+
+
+def _in_words(path: Path, declaration: Declaration) -> str:
+    kind = declaration.digital_source_type
+    if not declaration.edits:
+        stated = f"; it declares itself {kind.rpartition('/')[2]}" if kind else ""
+        return f"{path}: no record of an edit by exprtool{stated}"
+    lines = [f"{path}: {kind.rpartition('/')[2] if kind else 'edited'}"]
+    lines += [f"  {number}. {_edit_in_words(edit)}" for number, edit in enumerate(declaration.edits, 1)]
+    return "\n".join(lines)
+
+
+def _edit_in_words(edit: Provenance) -> str:
+    wanted = [f"{name} {weight:g}" for name, weight in (*edit.weights.items(), *edit.controls.items())]
+    model = "a trained model" if edit.trained else "no trained model"
+    faces = "" if edit.faces is None else f", {edit.faces} {'face' if edit.faces == 1 else 'faces'}"
+    return (
+        f"{edit.tool} {edit.version}, backend {edit.backend} ({model}): {', '.join(wanted) or 'no expression named'}; "
+        f"strength {edit.strength:g}, seed {edit.seed}{faces}"
+    )
