@@ -37,8 +37,8 @@ def find_checkpoint(path: Path) -> Path:
     if not path.exists():
         raise ModelError(f"There is no {path}. Give a run's folder or a {SUFFIX} file.")
     raise ModelError(
-        f"{path} holds no checkpoint ({CHECKPOINTS}/{BEST} or {LAST}). Give the folder of a training run that has saved "
-        f"one, or a {SUFFIX} file."
+        f"{path} holds no checkpoint ({CHECKPOINTS}/{BEST} or {LAST}). Give the folder of a training run "
+        f"that has saved one, or a {SUFFIX} file."
     )
 
 

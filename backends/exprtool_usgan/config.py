@@ -42,7 +42,7 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """What a discriminator is made of. Each of its ``layers`` halves the image, so that 2**layers must divide the size."""
+    """What a discriminator is made of. Its ``layers`` halve the image each: 2**layers divides the size."""
 
     labels: int
     image_size: int = 128

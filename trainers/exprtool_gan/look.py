@@ -1,0 +1,108 @@
+"""An early look at the held-out people: does the face show what was asked, and is it still the same person.
+
+The full measures are ``exprtool evaluate``; this is the short form that says during training whether it goes the right
+way, and picks the best checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from exprtool.errors import ModelError
+from exprtool.measures import OnnxClassifier, expression_accuracy, identity
+from exprtool.measures.expression import Classify
+from exprtool_gan.data import PreparedSet
+from exprtool_gan.sheet import all_expressions, to_tensor
+from exprtool_usgan.networks import Discriminator, Generator
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the held-out people say. ``accuracy`` is the share of outputs recognised as the wanted expression, by
+    ``judge``: "classifier", or "own head", D's, which the generator was trained to please. ``acd`` is eq. 9 and
+    ``accepted`` the share that dlib takes for the same person; both None where no face could be measured."""
+
+    accuracy: float
+    judge: str
+    acd: float | None
+    accepted: float | None
+
+    @property
+    def score(self) -> float:
+        """What the best checkpoint has most of: outputs that show the expression and are still the person."""
+        return self.accuracy * (1.0 if self.accepted is None else self.accepted)
+
+
+class Looker:
+    """Looks at the same held-out pictures every time. Raises `ModelError` for a classifier that cannot be used."""
+
+    def __init__(self, prepared: PreparedSet, images: int, classifier: Path | None, device: str) -> None:
+        chosen = spread(prepared.test if len(prepared.test) else prepared.train, prepared.labels, images)
+        self._names = prepared.label_names
+        self._inputs = np.asarray(prepared.images[chosen])
+        self._labels = prepared.labels[chosen]
+        self._landmarks = None if prepared.landmarks is None else np.asarray(prepared.landmarks[chosen])
+        self._known: dict[int, NDArray[np.float64]] = {}
+        self._classifier = None if classifier is None else OnnxClassifier(classifier, device)
+
+    def look(self, generator: Generator, discriminator: Discriminator) -> Look:
+        outputs = all_expressions(generator, self._inputs)  # (N, C, S, S, 3)
+        # an image's own expression asks for no change; it would only flatter the figures
+        n, label = np.nonzero(np.arange(len(self._names)) != self._labels[:, None])
+        classify: Classify = self._classifier or _head(discriminator)
+        known_to_it = self._names if self._classifier is None else self._classifier.labels
+        accuracy = expression_accuracy(classify, known_to_it, outputs[n, label], [self._names[i] for i in label])
+        judge = "own head" if self._classifier is None else "classifier"
+        distances = self._distances(outputs, n, label)
+        if distances is None:
+            return Look(accuracy.share, judge, None, None)
+        return Look(accuracy.share, judge, *distances)
+
+    def _distances(
+        self, outputs: NDArray[np.uint8], n: NDArray[np.int64], label: NDArray[np.int64]
+    ) -> tuple[float, float] | None:
+        """ACD and the share accepted; None where no face can be compared."""
+        if self._landmarks is None:
+            return None
+        squared = []
+        try:
+            for each in np.unique(label):  # the inputs' embeddings are kept from one expression to the next
+                rows = n[label == each]
+                known = {i: self._known[row] for i, row in enumerate(rows) if row in self._known}
+                found = identity(self._inputs[rows], outputs[rows, each], self._landmarks[rows], known=known)
+                self._known.update({int(rows[i]): value for i, value in known.items()})
+                squared.append(found.squared)
+        except ModelError:  # dlib or its files are not installed; the run does not depend on them
+            return None
+        measured = np.concatenate(squared)
+        measured = measured[np.isfinite(measured)]
+        if not len(measured) or math.isnan(float(measured.mean())):
+            return None
+        return float(measured.mean()), float((measured < 0.36).mean())
+
+
+def spread(candidates: NDArray[np.int64], labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Up to ``count`` of the candidates, taking turns among the labels, so that few show all."""
+    queues = [list(candidates[labels[candidates] == label]) for label in np.unique(labels[candidates])]
+    chosen: list[int] = []
+    while len(chosen) < count and any(queues):
+        for queue in queues:
+            if queue and len(chosen) < count:
+                chosen.append(int(queue.pop(0)))
+    return np.array(chosen, dtype=np.int64)
+
+
+def _head(discriminator: Discriminator) -> Classify:
+    device = next(discriminator.parameters()).device
+
+    @torch.no_grad()
+    def classify(images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        return discriminator(to_tensor(images, device))[1].float().cpu().numpy()
+
+    return classify

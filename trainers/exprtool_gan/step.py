@@ -1,0 +1,165 @@
+"""One training step: the discriminator's (eq. 7) and, every few steps, the generator's (eq. 8).
+
+Nothing here waits for the device: losses stay there until somebody asks. Gradients are asked for by name, so that the
+generator's graph is not built where only D learns, and D's weights get no gradients where only G learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from exprtool_gan import losses
+from exprtool_gan.config import TrainConfig
+from exprtool_gan.schedule import ema_decay
+from exprtool_usgan.networks import Discriminator, Generator
+
+LOSS_NAMES = ("d_real", "d_fake", "d_gp", "d_expr", "d_total", "g_fake", "g_expr", "g_rec", "g_total")
+D_LOSSES = 5
+"""How many of the names belong to the discriminator's step; the rest exist only where the generator learned."""
+
+Net = TypeVar("Net", bound=torch.nn.Module)
+AverageGradients = Callable[[Sequence[Tensor]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a step learns from: images (N, 3, S, S) in [-1, 1], original and target labels (N,), epsilon (N,)."""
+
+    x_real: Tensor
+    label_org: Tensor
+    label_trg: Tensor
+    epsilon: Tensor
+
+
+class Learner:
+    """Both networks with their optimizers, and what one step does to them.
+
+    ``average`` is called with the gradients before they are used: across processes it makes them those of the whole
+    batch. ``half`` runs the networks in bfloat16 where that is safe; the gradient penalty stays in float32.
+    """
+
+    def __init__(
+        self, config: TrainConfig, labels: int, device: torch.device, *, average: AverageGradients, half: bool = False
+    ) -> None:
+        self.config, self.labels, self.device, self.half = config, labels, device, half
+        self._average = average
+        self.memory_format = torch.contiguous_format if device.type == "mps" else torch.channels_last
+        self.generator = self._placed(Generator(config.generator(labels)))
+        self.discriminator = self._placed(Discriminator(config.discriminator(labels)))
+        self.ema = self._placed(Generator(config.generator(labels))) if config.ema else None
+        if self.ema is not None:
+            self.ema.load_state_dict(self.generator.state_dict())
+            self.ema.requires_grad_(False).eval()
+        self.g_updates = 0
+        self._score_gradient = losses.score_gradient
+        self.g_adam, self.d_adam = self._adam(self.generator), self._adam(self.discriminator)
+        self._g_parameters = list(self.generator.parameters())
+        self._d_parameters = list(self.discriminator.parameters())
+
+    def compile(self) -> None:
+        """Have torch.compile make kernels of its own for both networks at their first use."""
+        self.generator.compile()
+        self.discriminator.compile()
+        self._score_gradient = torch.compile(losses.score_gradient)
+
+    def _placed(self, net: Net) -> Net:
+        return net.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+
+    def discriminator_step(self, batch: Batch) -> Tensor:
+        """Improve D once; returns its losses (5,), see `LOSS_NAMES`."""
+        with torch.no_grad(), self._autocast():  # the same gradients for D as with G's graph, at a third of the cost
+            y = self.generator(batch.x_real, self._one_hot(batch.label_trg))
+        return self._improve_discriminator(batch, y.float())
+
+    def both_steps(self, batch: Batch) -> Tensor:
+        """Improve D, then G against the better D; returns all losses (9,).
+
+        G does not change in between, so that its one pass over the batch serves both.
+        """
+        with self._autocast():
+            y = self.generator(batch.x_real, self._one_hot(batch.label_trg))
+        d_losses = self._improve_discriminator(batch, y.detach().float())
+        return torch.cat([d_losses, self._improve_generator(batch, y)])
+
+    def _improve_discriminator(self, batch: Batch, y: Tensor) -> Tensor:
+        config, x, n = self.config, batch.x_real, len(batch.x_real)
+        with self._autocast():
+            scores, logits = self.discriminator(torch.cat([x, y]))  # one pass: D mixes nothing within a batch
+        score_real, score_fake = scores.float().split(n)
+        x_bar = losses.interpolate(x, y, batch.epsilon)
+        penalty = losses.gradient_penalty(self._score_gradient(self.discriminator, x_bar, config.gp_score))
+        expr_real = losses.expression(logits[:n].float(), batch.label_org)  # eq. 6
+        total = losses.discriminator_total(  # eq. 7
+            losses.critic(score_real, score_fake), penalty, expr_real, config.lambda_gp, config.lambda_c
+        )
+        self._apply(total, self._d_parameters, self.d_adam)
+        return torch.stack([score_real.mean(), score_fake.mean(), penalty, expr_real, total]).detach()
+
+    def _improve_generator(self, batch: Batch, y: Tensor) -> Tensor:
+        config = self.config
+        with self._autocast():
+            scores, logits = self.discriminator(y)
+            x_hat = self.generator(y, self._one_hot(batch.label_org))  # eq. 3
+        expr_fake = losses.expression(logits.float(), batch.label_trg)  # eq. 5
+        reconstructed = losses.reconstruction(batch.x_real, x_hat.float())  # eq. 4
+        total = losses.generator_total(  # eq. 8
+            scores.float(), expr_fake, reconstructed, config.lambda_c, config.lambda_r
+        )
+        self._apply(total, self._g_parameters, self.g_adam)
+        return torch.stack([scores.float().mean(), expr_fake, reconstructed, total]).detach()
+
+    def _apply(self, loss: Tensor, parameters: list[torch.nn.Parameter], adam: torch.optim.Adam) -> None:
+        gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = _same_layout(gradient, parameter)
+        self._average([parameter.grad for parameter in parameters if parameter.grad is not None])
+        adam.step()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the running average towards the generator, after each generator step."""
+        if self.ema is not None:
+            keep = ema_decay(self.g_updates, self.config.ema)
+            for average, parameter in zip(self.ema.parameters(), self._g_parameters, strict=True):
+                average.lerp_(parameter, 1 - keep)
+        self.g_updates += 1
+
+    def set_learning_rate(self, rate: float) -> None:
+        for adam in (self.g_adam, self.d_adam):
+            for group in adam.param_groups:
+                if isinstance(group["lr"], Tensor):  # a recorded CUDA graph reads it from there
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+
+    @property
+    def best_generator(self) -> Generator:
+        """The weights to make pictures with: the running average where there is one."""
+        return self.generator if self.ema is None else self.ema
+
+    def _one_hot(self, label: Tensor) -> Tensor:
+        return F.one_hot(label, self.labels).float()  # (N, C)
+
+    def _autocast(self) -> torch.autocast:
+        # the cache of cast weights would outlive a recorded CUDA graph
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False)
+
+    def _adam(self, net: torch.nn.Module) -> torch.optim.Adam:
+        config, cuda = self.config, self.device.type == "cuda"
+        rate = torch.tensor(config.lr, device=self.device) if cuda else config.lr
+        return torch.optim.Adam(
+            net.parameters(), lr=rate, betas=(config.beta1, config.beta2), fused=True, capturable=cuda
+        )
+
+
+def _same_layout(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient with the parameter's strides: the fused optimizer walks both as flat memory."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
