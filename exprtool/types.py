@@ -182,15 +182,24 @@ class Detector(ABC):
 
     ``overview`` is the longer side to which large photos are reduced for the first look; ``smallest`` is the side of
     the smallest face, in pixels of the image it is given, that it finds reliably: it decides how large a photo must be
-    made for the second look.
+    made for the second look. A face whose score reaches ``sure`` is beyond doubt, and upright.
     """
 
     overview: int = 640
     smallest: float = 24.0
+    sure: float = 0.0
 
     @abstractmethod
     def detect(self, image: Image) -> list[Face]:
         """Find the upright faces of an RGB image (H, W, 3) at its own scale, in any order."""
+
+    def confirms(self, image: Image, face: Face) -> bool:
+        """Look again, more closely, at a face whose score does not reach ``sure``; by default it is believed."""
+        return True
+
+    def detect_slowly(self, image: Image) -> list[Face]:
+        """A more thorough search, for photos where nothing else was found; by default there is none."""
+        return []
 
 
 @dataclass(frozen=True)
