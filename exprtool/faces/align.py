@@ -12,7 +12,7 @@ one template therefore show exactly the same part of the face.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,7 @@ def similarity(source: Points, target: Points) -> Matrix:
         raise ValueError("the points coincide: no similarity is defined by them")
     a = np.vdot(s, t) / spread
     linear = np.array([[a.real, -a.imag], [a.imag, a.real]])
-    return np.column_stack([linear, target_mean - linear @ source_mean])
+    return np.asarray(np.column_stack([linear, target_mean - linear @ source_mean]), dtype=np.float64)
 
 
 def transform(matrix: Matrix, points: Points) -> Points:
@@ -114,13 +114,15 @@ def crop(image: Pixels, matrix: Matrix, size: int) -> Pixels:
 
     scale = scale_of(matrix)
     if scale >= 1:
-        part, matrix = _part(image, matrix, size)
-        return cv2.warpAffine(  # type: ignore[return-value]
-            part, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
+        enlarged: Any
+        enlarged, matrix = _part(image, matrix, size)
+        flags, border = cv2.INTER_CUBIC, cv2.BORDER_REPLICATE
+        enlarged = cv2.warpAffine(enlarged, matrix, (size, size), flags=flags, borderMode=border)
+        return enlarged
     # Twice the size first, from an image that is already averaged down to that scale, then 2 x 2 means: rotation and
     # shift cost no more sharpness than the shrinking itself, and there is no frequency left to alias.
     double = compose(np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5]]), matrix)
+    part: Any
     part, double = _part(image, double, 2 * size)
     shrink = 2 * scale
     if shrink < 1:
@@ -130,8 +132,10 @@ def crop(image: Pixels, matrix: Matrix, size: int) -> Pixels:
         fx, fy = width / small[0], height / small[1]
         part_from_small = np.array([[fx, 0.0, (fx - 1) / 2], [0.0, fy, (fy - 1) / 2]])
         double = compose(double, part_from_small)
-    large = cv2.warpAffine(part, double, (2 * size, 2 * size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    large: Any = cv2.warpAffine(
+        part, double, (2 * size, 2 * size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def _part(image: Pixels, matrix: Matrix, size: int) -> tuple[Pixels, Matrix]:

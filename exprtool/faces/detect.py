@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from exprtool.faces.align import Matrix, compose, invert, transform
+from exprtool.faces.align import Matrix, compose, crop, invert, transform
 from exprtool.faces.landmarks import box_around, refine68, roll_of
-from exprtool.faces.plausible import why_no_face
 from exprtool.types import Detector, Face, Image
 
 
@@ -62,37 +61,53 @@ def find_faces(image: Image, detector: Detector, *, min_face: float = 0.0) -> Fo
     search = _Search(image, detector, max(min_face, SMALLEST_USEFUL))
     search.run()
     faces = sorted((face for face in search.faces if face.size >= min_face), key=lambda face: face.centre)
-    return FoundFaces(tuple(faces), tuple(search.tried), tuple(search.rejected))
+    rejected: list[RejectedFace] = []
+    for item in search.rejected:  # several looks may have shown the same thing
+        if not any(_same(item.face, other) for other in [*search.faces, *(known.face for known in rejected)]):
+            rejected.append(item)
+    return FoundFaces(tuple(faces), tuple(dict.fromkeys(search.tried)), tuple(rejected))
 
 
 class _Search:
     """The looks at one image, and what they have found so far."""
 
     def __init__(self, image: Image, detector: Detector, smallest: float) -> None:
-        self.image, self.detector, self.smallest = image, detector, smallest
+        self.image, self.detector = image, detector
         self.faces: list[Face] = []
         self.rejected: list[RejectedFace] = []
         self.tried: list[str] = []
         height, width = image.shape[:2]
         overview = min(1.0, detector.overview / max(height, width))
-        close = max(overview, min(_LARGEST_SCALE, detector.smallest / smallest))
+        close = min(_LARGEST_SCALE, detector.smallest / smallest)
+        second = min(close, (_SECOND_LOOK / (height * width)) ** 0.5)
+        third = min(close, (_THIRD_LOOK / (height * width)) ** 0.5)
         self.overview = overview
-        self.second = max(overview, min(close, (_SECOND_LOOK / (height * width)) ** 0.5))
-        self.third = max(self.second, min(close, (_THIRD_LOOK / (height * width)) ** 0.5))
+        # a look that is hardly larger than the one before it shows nothing new
+        self.second = second if second > 1.25 * overview else None
+        self.third = third if third > 1.25 * max(second, overview) else None
 
     def run(self) -> None:
-        self.look(self.overview)
-        if self.second > 1.25 * self.overview:
-            self.look(self.second)
-        if self.third > 1.25 * self.second and self.may_miss_small(self.second):
-            self.look(self.third)
+        self.look_at_all()
+        if not self.faces:
+            self.look(self.overview, margin=True)
         if self.faces:
+            if angle := self.better_turn():
+                upright, self.faces = self.faces, []
+                self.look_at_all(angle)
+                self.faces = self.faces or upright
             return
-        for angles in (_QUARTERS, _OBLIQUE):
-            if angle := self.best_turn(angles, self.overview):
-                self.look(self.second, angle)
-                return
-        if self.second > 1.25 * self.overview and (angle := self.best_turn(_QUARTERS, self.second)):
+        if self.turn(_QUARTERS, self.overview):
+            return
+        self.look_slowly()
+        if not self.faces and not self.turn(_OBLIQUE, self.overview) and self.second:
+            self.turn(_QUARTERS, self.second)
+
+    def look_at_all(self, angle: int = 0) -> None:
+        """The first, second and, where small faces may be missing, third look."""
+        self.look(self.overview, angle)
+        if self.second:
+            self.look(self.second, angle)
+        if self.third and self.may_miss_small(self.second or self.overview):
             self.look(self.third, angle)
 
     def may_miss_small(self, scale: float) -> bool:
@@ -100,37 +115,78 @@ class _Search:
         limit = self.detector.smallest / scale
         return not self.faces or min(face.size for face in self.faces) < 2 * limit
 
-    def best_turn(self, angles: Iterable[int], scale: float) -> int | None:
-        """Look at the image turned by each angle; keep the faces of the one that shows the most, and return it."""
-        best: tuple[float, int, list[Face]] = (0.0, 0, [])
-        for angle in angles:
-            found = self.seen(scale, angle)
-            total = sum(face.score for face in found)
-            if total > best[0]:
-                best = (total, angle, found)
-        self.add(best[2])
-        return best[1] if best[2] else None
+    def turn(self, angles: Iterable[int], scale: float) -> bool:
+        """Look at the image turned by each angle, and stay with the first, by its best score, that shows a face."""
+        views = {angle: self.seen(scale, angle) for angle in angles}
+        best_first = sorted(views, key=lambda angle: -max((face.score for face in views[angle]), default=-np.inf))
+        for angle in best_first:
+            self.add(views[angle])
+            if self.faces:
+                self.look_at_all(angle)
+                return True
+        return False
 
-    def look(self, scale: float, angle: int = 0) -> None:
-        self.add(self.seen(scale, angle))
+    def better_turn(self) -> int:
+        """The quarter turn by which the faces found look more upright than as they are, 0 where there is none.
 
-    def seen(self, scale: float, angle: int = 0) -> list[Face]:
-        """The believable faces of the image at a scale and turned clockwise by ``angle`` degrees."""
+        Networks find sideways and upside-down faces too, but then tell little of where eyes and mouth are. Their score
+        is what gives them away: it is higher when the same face stands upright.
+        """
+        best = sorted(self.faces, key=lambda face: -face.score)[:3]
+        if best[0].score >= self.detector.sure:
+            return 0
+        totals = {angle: sum(self.score_turned(face, angle) for face in best) for angle in (0, *_QUARTERS)}
+        winner = max(totals, key=totals.__getitem__)
+        return winner if totals[winner] > totals[0] + 0.02 * len(best) else 0
+
+    def score_turned(self, face: Face, angle: int) -> float:
+        """The score of one face when its surroundings are turned, 0 where it is not found then."""
+        wide = 2.4 * face.size
+        size = max(128, round(1.4 * 2.4 * self.detector.smallest))
+        scale = size / wide
+        middle = np.array(face.centre)
+        part = crop(self.image, np.column_stack([np.eye(2) * scale, (size - 1) / 2 - scale * middle]), size)
+        found = self.detector.detect(np.ascontiguousarray(np.rot90(part, -angle // 90)))
+        near = [hit.score for hit in found if np.abs(np.array(hit.centre) - size / 2).max() < 0.2 * size]
+        return max(near, default=0.0)
+
+    def look(self, scale: float, angle: int = 0, *, margin: bool = False) -> None:
+        self.add(self.seen(scale, angle, margin=margin))
+
+    def look_slowly(self) -> None:
+        self.tried.append("slowly, at a small size")
+        self.add(self.refined(self.detector.detect_slowly(self.image)))
+
+    def seen(self, scale: float, angle: int = 0, *, margin: bool = False) -> list[Face]:
+        """What may be a face in the image at a scale and turned clockwise by ``angle`` degrees."""
         height, width = self.image.shape[:2]
-        turn = f", turned by {angle} degrees" if angle else ""
-        self.tried.append(f"at {round(max(height, width) * scale)} px{turn}")
-        found = []
-        for face in _detect(self.image, self.detector, scale, angle):
-            face = face if face.landmarks68 is not None else refine68(self.image, face)
-            reason = why_no_face(self.image, face)
-            if reason:
-                self.rejected.append(RejectedFace(face, reason))
-            else:
-                found.append(face)
-        return found
+        how = (", turned by {angle} degrees" if angle else "") + (", with a margin" if margin else "")
+        self.tried.append(f"at {round(max(height, width) * scale)} px" + how.format(angle=angle))
+        return self.refined(_detect(self.image, self.detector, scale, angle, margin))
+
+    def refined(self, faces: Iterable[Face]) -> list[Face]:
+        return [face if face.landmarks68 is not None else refine68(self.image, face) for face in faces]
 
     def add(self, found: Sequence[Face]) -> None:
-        self.faces = merge(self.faces + list(found))
+        """Take in what was found, once, as far as it can be believed."""
+        believed = []
+        for face in merge([*self.faces, *found]):
+            if face not in self.faces and (reason := self.doubt(face)):
+                self.rejected.append(RejectedFace(face, reason))
+            else:
+                believed.append(face)
+        self.faces = believed
+
+    def doubt(self, face: Face) -> str | None:
+        """Why something is not to be taken for a face, or None."""
+        height, width = self.image.shape[:2]
+        slack = 0.02 * face.size
+        five = np.asarray(face.landmarks5)
+        if (five < -slack).any() or (five > np.array([width - 1, height - 1]) + slack).any():
+            return "eyes, nose or mouth lie beyond the picture's edge"
+        if face.score < self.detector.sure and not self.detector.confirms(self.image, face):
+            return f"a closer look does not confirm it (score {face.score:.2f})"
+        return None
 
 
 def merge(faces: Sequence[Face]) -> list[Face]:
@@ -157,9 +213,16 @@ def _overlap(a: Face, b: Face) -> float:
     return inner / both if both > 0 else 0.0
 
 
-def _detect(image: Image, detector: Detector, scale: float, angle: int) -> list[Face]:
-    """Detect in the image scaled and turned, in tiles where that is large; faces in image coordinates."""
+def _detect(image: Image, detector: Detector, scale: float, angle: int, margin: bool = False) -> list[Face]:
+    """Detect in the image scaled and turned, in tiles where that is large; faces in image coordinates.
+
+    With a margin, the picture is framed: detectors overlook faces that fill it.
+    """
     picture, picture_from_image = _turned(image, scale, angle)
+    if margin:
+        edge = max(picture.shape[:2]) // 3
+        picture = np.pad(picture, ((edge, edge), (edge, edge), (0, 0)), mode="edge")
+        picture_from_image = compose(np.array([[1.0, 0.0, edge], [0.0, 1.0, edge]]), picture_from_image)
     image_from_picture = invert(picture_from_image)
     faces = []
     for x, y, tile in _tiles(picture, detector.smallest):
@@ -175,7 +238,8 @@ def _turned(image: Image, scale: float, angle: int) -> tuple[Image, Matrix]:
     height, width = image.shape[:2]
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if size != (width, height):
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        image = np.asarray(cv2.resize(image, size, interpolation=how), dtype=np.uint8)
     fx, fy = size[0] / width, size[1] / height
     matrix = np.array([[fx, 0.0, (fx - 1) / 2], [0.0, fy, (fy - 1) / 2]])
     w, h = size
@@ -193,7 +257,8 @@ def _turned(image: Image, scale: float, angle: int) -> tuple[Image, Matrix]:
     target = np.ceil(np.abs(linear) @ size).astype(int)
     middle, new_middle = (np.array(size) - 1) / 2, (target - 1) / 2
     turned = np.column_stack([linear, new_middle - linear @ middle])
-    return cv2.warpAffine(image, turned, (int(target[0]), int(target[1]))), compose(turned, matrix)
+    image = np.asarray(cv2.warpAffine(image, turned, (int(target[0]), int(target[1]))), dtype=np.uint8)
+    return image, compose(turned, matrix)
 
 
 def _tiles(picture: Image, smallest: float) -> Iterable[tuple[int, int, Image]]:

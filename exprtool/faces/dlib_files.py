@@ -5,8 +5,8 @@ The weights come with the ``face_recognition_models`` package. They are opened b
 
 Threads
 -------
-A predictor only reads itself and is shared. The HOG detector and the embedding network write into themselves while
-they work, so every thread gets its own.
+A predictor only reads itself and is shared. The detectors and the embedding network write into themselves while they
+work, so every thread gets its own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from exprtool.errors import ModelError
 PACKAGE = "face_recognition_models"
 LANDMARKS_68 = "shape_predictor_68_face_landmarks.dat"
 LANDMARKS_5 = "shape_predictor_5_face_landmarks.dat"
+CNN_DETECTOR = "mmod_human_face_detector.dat"
 EMBEDDING = "dlib_face_recognition_resnet_model_v1.dat"
 REMEDY = f"python -m pip install dlib-bin {PACKAGE}"
 
@@ -34,7 +35,7 @@ def missing() -> str:
         return "the dlib package is not installed"
     if find_spec(PACKAGE) is None:
         return f"the {PACKAGE} package, which carries dlib's landmark files, is not installed"
-    absent = [name for name in (LANDMARKS_68, LANDMARKS_5, EMBEDDING) if not (_folder() / name).is_file()]
+    absent = [name for name in (LANDMARKS_68, LANDMARKS_5, CNN_DETECTOR, EMBEDDING) if not (_folder() / name).is_file()]
     return f"the {PACKAGE} package lacks {', '.join(absent)}" if absent else ""
 
 
@@ -57,6 +58,16 @@ def frontal_detector() -> Any:
 
         _of_this_thread.detector = dlib.get_frontal_face_detector()  # type: ignore[attr-defined]
     return _of_this_thread.detector
+
+
+def cnn_detector() -> Any:
+    """The ``dlib.cnn_face_detection_model_v1``, slow and hard to deceive; one per thread."""
+    if not hasattr(_of_this_thread, "cnn"):
+        path = path_of(CNN_DETECTOR)
+        import dlib
+
+        _of_this_thread.cnn = dlib.cnn_face_detection_model_v1(str(path))  # type: ignore[attr-defined]
+    return _of_this_thread.cnn
 
 
 def embedding_network() -> Any:

@@ -17,7 +17,8 @@ from exprtool.faces.align import Matrix, crop, invert, transform
 from exprtool.types import Box, Face, Image, Points
 
 _SIDE = 256  # of the predictor's box in the upright crop, pixels
-_CROP = 2 * _SIDE
+_CROP = 400
+_WELL_UPRIGHT = 12.0  # degrees
 _SIDE_PER_SPAN = 1.6
 """Side of dlib's boxes per span (see `_span`): the mean over 290 faces, the same to 0.5 % whether the five points are
 those of SCRFD, of YuNet or of the 68; the standard deviation of 7.5 % is that of dlib's steps in scale."""
@@ -34,14 +35,16 @@ def refine68(image: Image, face: Face, *, robust: bool = False) -> Face:
     ``robust`` takes the median over nine slightly different boxes: steadier from frame to frame, for nine times the
     predictor's time (about one millisecond each). Raises `ModelError` when dlib or its landmark file is missing.
     """
-    upright_from_image = _upright(face.landmarks5)
-    pixels = np.ascontiguousarray(crop(image, upright_from_image, _CROP))
-    image_from_upright = invert(upright_from_image)
-    first = _predict(pixels, (0.0, 0.0, 0.0), _five_box(transform(upright_from_image, face.landmarks5)))
-    box = _five_box(five_of(first))  # the 68 tell better than five where the box belongs
+    crop_from_image, pixels = _upright_pixels(image, face.landmarks5)
+    found = _predict(pixels, _five_box(transform(crop_from_image, face.landmarks5)))
+    if abs(roll_of(five_of(found))) > _WELL_UPRIGHT:  # the five points were wrong about it: once more from better ones
+        better = transform(invert(crop_from_image), five_of(found))
+        crop_from_image, pixels = _upright_pixels(image, better)
+        found = _predict(pixels, _five_box(transform(crop_from_image, better)))
+    box = _five_box(five_of(found))  # the 68 tell better than five where the box belongs
     jitter = _JITTER if robust else [(0.0, 0.0, 0.0)]
-    found = np.median([_predict(pixels, shift, box) for shift in jitter], axis=0)
-    return with_landmarks(face, transform(image_from_upright, found))
+    found = np.median([_predict(pixels, box, shift) for shift in jitter], axis=0)
+    return with_landmarks(face, transform(invert(crop_from_image), found))
 
 
 def with_landmarks(face: Face, landmarks68: Points) -> Face:
@@ -85,10 +88,9 @@ def box_around(landmarks68: Points) -> Box:
 
 def upright_crop(image: Image, face: Face) -> tuple[Image, Box]:
     """The face brought upright, (512, 512, 3), and the square in it in which dlib's predictors expect the face."""
-    matrix = _upright(face.landmarks5)
-    centre, side = _five_box(transform(matrix, face.landmarks5))
-    box = (centre[0] - side / 2, centre[1] - side / 2, centre[0] + side / 2, centre[1] + side / 2)
-    return np.ascontiguousarray(crop(image, matrix, _CROP)), box
+    matrix = centred(face.landmarks5, _SIDE, 2 * _SIDE)
+    first, last = (2 * _SIDE - 1 - _SIDE) / 2, (2 * _SIDE - 1 + _SIDE) / 2
+    return np.ascontiguousarray(crop(image, matrix, 2 * _SIDE)), (first, first, last, last)
 
 
 def _axes(landmarks5: Points) -> tuple[Points, Points]:
@@ -110,20 +112,25 @@ def _five_box(landmarks5: Points) -> tuple[Points, float]:
     return middle + np.array([0.0, _BOX_BELOW_MIDDLE * side]), side
 
 
-def _upright(landmarks5: Points) -> Matrix:
-    """The similarity (2, 3) to a square of _CROP pixels with the face upright and its box _SIDE wide in the middle."""
+def centred(landmarks5: Points, side: float, size: int) -> Matrix:
+    """The similarity (2, 3) to a ``size`` x ``size`` crop with the face upright and dlib's box, ``side`` wide, in the
+    middle."""
     landmarks5 = np.asarray(landmarks5, dtype=np.float64)
-    across, down = _axes(landmarks5)
-    middle = landmarks5[[0, 1, 3, 4]].mean(axis=0)
     angle = np.radians(roll_of(landmarks5))
-    scale = _SIDE / (_SIDE_PER_SPAN * _span(landmarks5))
+    scale = side / (_SIDE_PER_SPAN * _span(landmarks5))
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos, sin], [-sin, cos]])
-    centre = np.full(2, (_CROP - 1) / 2)
-    return np.column_stack([linear, centre - linear @ middle])
+    middle = landmarks5[[0, 1, 3, 4]].mean(axis=0)
+    target = np.full(2, (size - 1) / 2) - np.array([0.0, _BOX_BELOW_MIDDLE * side])
+    return np.column_stack([linear, target - linear @ middle])
 
 
-def _predict(pixels: Image, shift: tuple[float, float, float], box: tuple[Points, float]) -> Points:
+def _upright_pixels(image: Image, landmarks5: Points) -> tuple[Matrix, Image]:
+    crop_from_image = centred(landmarks5, _SIDE, _CROP)
+    return crop_from_image, np.ascontiguousarray(crop(image, crop_from_image, _CROP))
+
+
+def _predict(pixels: Image, box: tuple[Points, float], shift: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Points:
     import dlib
 
     (x, y), side = box
