@@ -101,7 +101,9 @@ def _collect() -> Registry:
             _take_in(name, load(), found)
         except pluggy.PluginValidationError as error:
             found.problems.append(PluginProblem(name, f"has a hook that exprtool does not know: {error}"))
-        except Exception as error:  # a stranger's code may raise anything; it must not take the program down
+        except PluginError as error:
+            found.problems.append(PluginProblem(name, str(error)))
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and must not end the program
             found.problems.append(PluginProblem(name, f"did not load: {type(error).__name__}: {error}"))
     return found
 

@@ -94,7 +94,11 @@ def server() -> Iterator[Server]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+    class Quiet(http.server.ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that hangs up is part of the tests."""
+
+    with Quiet(("127.0.0.1", 0), Handler) as httpd:
         httpd.daemon_threads = True
         threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
         state.url = f"http://127.0.0.1:{httpd.server_address[1]}"
