@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,3 +154,88 @@ def _indexed(rgb: Image, mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], ND
         palette[: len(table)] = table[:256]
         indices[mask] = np.array(reduced)[0]
     return indices, palette
+
+
+class AnimationWriter(Protocol):
+    """Takes the frames of an animation one by one; their times were given when it was opened."""
+
+    def add(self, pixels: NDArray[np.uint8]) -> None: ...
+
+
+@contextmanager
+def open_writer(
+    kind: str, file: BinaryIO, height: int, width: int, times: Sequence[float], loop: int = 0, quality: float | None = None
+) -> Iterator[AnimationWriter]:
+    """A writer for ``kind`` "gif" or "webp" of frames (H, W, 3 or 4) shown from ``times[i]`` to ``times[i + 1]`` (s).
+
+    ``loop`` is how often it plays, 0 for ever. ``quality`` from 1 to 100 matters for WebP alone; 100 is lossless.
+    """
+    writer = _TimedGif(file, height, width, times, loop) if kind == "gif" else _WebP(file, height, width, times, loop, quality)
+    yield writer
+    writer.close()
+
+
+def gif_durations(times: Sequence[float]) -> list[int]:
+    """How long each frame is shown, in hundredths of a second, 0 for one that is left out.
+
+    Rounding does not add up, and no frame is shorter than 2: browsers slow down anything faster than 50 per second.
+    """
+    ticks = [round(time * 100) for time in times]
+    durations = [0] * (len(times) - 1)
+    shown = 0
+    for i in range(1, len(durations)):
+        if ticks[i] - ticks[shown] >= 2:
+            durations[shown] = ticks[i] - ticks[shown]
+            shown = i
+    if durations:
+        durations[shown] = max(2, ticks[-1] - ticks[shown])
+    return durations
+
+
+class _TimedGif:
+    def __init__(self, file: BinaryIO, height: int, width: int, times: Sequence[float], loop: int) -> None:
+        self._writer = GifWriter(file, height, width, loop)
+        self._durations = iter(gif_durations(times))
+
+    def add(self, pixels: NDArray[np.uint8]) -> None:
+        duration = next(self._durations)
+        if duration:
+            self._writer.add(pixels, duration)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WebP:
+    """Animated WebP through libwebp: only compressed frames are kept in memory."""
+
+    def __init__(
+        self, file: BinaryIO, height: int, width: int, times: Sequence[float], loop: int, quality: float | None
+    ) -> None:
+        import av
+
+        self._out = av.open(file, "w", format="webp", container_options={"loop": str(loop)})
+        stream = self._out.add_stream("libwebp_anim", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "bgra"
+        context = stream.codec_context
+        context.time_base = MILLISECOND
+        lossless = quality is not None and quality >= 100
+        context.options = {"lossless": "1" if lossless else "0", "quality": f"{90 if quality is None else quality:g}"}
+        self._stream: Any = stream
+        self._times = times
+        self._count = 0
+
+    def add(self, pixels: NDArray[np.uint8]) -> None:
+        from av import VideoFrame
+
+        if pixels.shape[2] == 3:
+            pixels = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], axis=2)
+        frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgba").reformat(format="bgra")
+        begin, end = (round(1000 * self._times[self._count + k]) for k in (0, 1))
+        frame.pts, frame.duration, frame.time_base = begin, end - begin, MILLISECOND
+        self._out.mux(self._stream.encode(frame))
+        self._count += 1
+
+    def close(self) -> None:
+        self._out.mux(self._stream.encode(None))
+        self._out.close()

@@ -95,7 +95,6 @@ def write_container(
     target: Path,
     container: str,
     options: CopyOptions,
-    extradata: bytes,
 ) -> list[str]:
     """Write the finished output in one step; returns what the user should know about it.
 
@@ -115,7 +114,7 @@ def write_container(
     decode = decoding_times(times, step)
     with atomic_write(target) as temporary:
         try:
-            _write(info, plan, segments, temporary, container, options, extradata, decode, shift, notes)
+            _write(info, plan, segments, temporary, container, options, decode, shift, notes)
         except (FFmpegError, ValueError) as error:
             if isinstance(error, OSError) and error.errno and error.errno < 1000:
                 raise OSError(error.errno, error.strerror) from error
@@ -134,7 +133,6 @@ def _write(
     temporary: Path,
     container: str,
     options: CopyOptions,
-    extradata: bytes,
     decode: Sequence[int],
     shift: int,
     notes: list[str],
@@ -156,7 +154,7 @@ def _write(
         if source is None:
             video = _video_stream(out, plan, info, None)
             out.metadata.update(options.metadata)
-            packets: Iterator[tuple[Fraction, int, Any]] = _picture_packets(segments, decode, shift, video, plan, extradata)
+            packets: Iterator[tuple[Fraction, int, Any]] = _picture_packets(segments, decode, shift, video, plan)
             for _, _, packet in packets:
                 out.mux(packet)
             return
@@ -167,7 +165,7 @@ def _write(
             out.metadata.update({k: v for k, v in container_in.metadata.items() if k not in _OWN_TAGS})
             out.metadata.update(options.metadata)
             _chapters(container_in, out, options.trim)
-            pictures = _picture_packets(segments, decode, shift, video, plan, extradata)
+            pictures = _picture_packets(segments, decode, shift, video, plan)
             others = _other_packets(container_in, copied, options.trim)
             for _, _, packet in heapq.merge(pictures, others, key=lambda item: item[:2]):
                 out.mux(packet)
@@ -209,7 +207,7 @@ def _video_stream(out: Any, plan: EncoderPlan, info: ClipInfo, main: Any) -> Any
 
 
 def _picture_packets(
-    segments: Sequence[Path], decode: Sequence[int], shift: int, stream: Any, plan: EncoderPlan, extradata: bytes
+    segments: Sequence[Path], decode: Sequence[int], shift: int, stream: Any, plan: EncoderPlan
 ) -> Iterator[tuple[Fraction, int, Any]]:
     from av.packet import Packet
 

@@ -300,11 +300,6 @@ class StretchEncoder:
         self.plan = plan
         self._context = plan.context()
 
-    @property
-    def extradata(self) -> bytes:
-        """The stream header that goes into the container; the same for every stretch of one plan."""
-        return self._context.extradata or b""
-
     def encode(self, picture: Picture, pts: int, duration: int) -> Iterator[Packet]:
         """Packets that are ready after this frame; their time stamps are in the plan's time base."""
         frame = self._suited(picture)

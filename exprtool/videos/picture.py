@@ -321,7 +321,8 @@ class FramePicture(Picture):
             VideoFrame(width, height, self._frame.format.name), self.orientation, self.full_range, self.colorspace
         )
         for index, plane in enumerate(planes):
-            made._plane(index)[:] = plane
+            target = made._plane(index)
+            target[:] = plane[: target.shape[0], : target.shape[1]]  # two odd halves share a chroma sample
         for name in ("colorspace", "color_range", "color_trc", "color_primaries"):
             setattr(made._frame, name, getattr(self._frame, name))
         made._frame.pts, made._frame.time_base = self._frame.pts, self._frame.time_base

@@ -1,0 +1,413 @@
+"""The second pass over a clip: give the faces their expression, frame by frame, and encode in finished segments.
+
+Three threads work at once, with short bounded queues between them: one decodes, the caller's runs the backend and
+composites, one encodes and writes. Memory does not depend on the length of the clip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from exprtool import composite
+from exprtool.errors import VideoError
+from exprtool.faces.select import region_of
+from exprtool.pipeline import LoadedBackend, Session, Timings, timed
+from exprtool.timeline import ResolvedTimeline
+from exprtool.types import Edit, FacePatch, FaceRefusal, FaceRegion, IntBox
+from exprtool.video_analysis import Analysis, FaceTrack, ahead
+from exprtool.videos.clip import ClipInfo
+from exprtool.videos.encoder import EncoderPlan, StretchEncoder, encoder_failed
+from exprtool.videos.picture import Picture
+from exprtool.videos.reader import ClipFrame, read_frames
+from exprtool.videos.segments import SegmentWriter, WorkFolder
+
+_LEAST_STRENGTH = 0.004
+"""A smaller strength changes no pixel by a whole step; the frame is left untouched."""
+_BATCH = 4
+_DEPTH = 4
+
+
+@dataclass(eq=False)
+class TrackResult:
+    """What became of one track: which backend edits it, in how many frames, and what it noted."""
+
+    track: FaceTrack
+    backend: str | None = None
+    trained: bool = False
+    reason: str | None = None
+    edited: int = 0
+    refused: int = 0
+    notes: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A track with the backend that serves it and what that backend fitted once."""
+
+    loaded: LoadedBackend
+    state: Any
+
+
+class Renderer:
+    """Edits the pictures of one analysed clip. ``timeline`` says when what is wanted, ``edit`` everything else."""
+
+    def __init__(
+        self, session: Session, info: ClipInfo, analysis: Analysis, timeline: ResolvedTimeline, edit: Edit
+    ) -> None:
+        self.session, self.info, self.analysis = session, info, analysis
+        self.timeline, self.edit = timeline, edit
+        self.timings: Timings = {}
+        self.results = {track.number: TrackResult(track, reason=track.reason) for track in analysis.tracks}
+        self.edited_frames = 0
+        self._fitted: dict[int, _Fitted | None] = {}
+        height, width = info.size
+        # Regions are cut from this picture of nothing: it has the right size and takes no memory.
+        self._blank = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (height, width, 3))
+
+    def strength_at(self, track: FaceTrack, index: int) -> float:
+        """The strength of the edit of a track's face in a frame; 0 where it is not edited."""
+        found = track.at(index)
+        if found is None or track.reason is not None or index in self.analysis.damaged:
+            return 0.0
+        wanted = self.timeline.at(self.analysis.times[index])
+        strength = self.edit.strength * wanted.amount * found[1]
+        return strength if strength >= _LEAST_STRENGTH else 0.0
+
+    def apply(self, frames: Sequence[tuple[int, Picture]]) -> None:
+        """Edit the pictures of a few frames in place; the backend gets their faces together."""
+        regions: list[tuple[int, FaceTrack, FaceRegion, Edit]] = []  # (place in frames, ...)
+        for place, (index, picture) in enumerate(frames):
+            for track, region, edit in self._regions(index, picture):
+                regions.append((place, track, region, edit))
+        if not regions:
+            return
+        patches = self._patches([(track, region, edit) for _, track, region, edit in regions])
+        for place, (_, picture) in enumerate(frames):
+            mine = [
+                (region, patch)
+                for (where, _, region, _), patch in zip(regions, patches, strict=True)
+                if where == place and patch is not None
+            ]
+            if mine:
+                self.edited_frames += 1
+                with timed(self.timings, "composite"):
+                    _paste(picture, [region for region, _ in mine], [patch for _, patch in mine])
+
+    def _regions(self, index: int, picture: Picture) -> Iterator[tuple[FaceTrack, FaceRegion, Edit]]:
+        """The regions of one frame that are to be edited, with their pixels, and the edit of each."""
+        present = [(track, found[0]) for track in self.analysis.tracks if (found := track.at(index))]
+        for track, face in present:
+            strength = self.strength_at(track, index)
+            if strength == 0.0:
+                continue
+            fitted = self._fit(track)
+            if fitted is None:
+                continue
+            others = tuple(other for _, other in present if other is not face)
+            blank = region_of(self._blank, face, others)
+            with timed(self.timings, "composite"):
+                pixels = picture.read(blank.box)
+            pixels.flags.writeable = False
+            region = replace(blank, pixels=pixels, track_state=fitted.state)
+            wanted = self.timeline.at(self.analysis.times[index])
+            weights = dict(wanted.weights) if not self.edit.reference else {}
+            yield track, region, replace(self.edit, weights=weights, strength=strength, additive=True, force=True)
+
+    def _fit(self, track: FaceTrack) -> _Fitted | None:
+        """Let the first backend that takes the track fit it once; None where every one refuses."""
+        if track.number in self._fitted:
+            return self._fitted[track.number]
+        samples = []
+        for sample in track.samples:
+            pixels = sample.pixels.view()
+            pixels.flags.writeable = False
+            samples.append(FaceRegion(track.sample_face(sample), sample.box, pixels))
+        result = self.results[track.number]
+        fitted: _Fitted | None = None
+        reasons: dict[str, None] = {}
+        wanted = max((self.timeline.at(time) for time in self.analysis.times), key=lambda one: one.amount)
+        edit = replace(self.edit, weights=dict(wanted.weights), additive=True)
+        with timed(self.timings, "fit"):
+            for loaded in self.session.backends():
+                state = loaded.backend.begin_track(samples)
+                refusals = _refusals(loaded, [replace(one, track_state=state) for one in samples], edit)
+                if 2 * len(refusals) < max(1, len(samples)):
+                    fitted = _Fitted(loaded, state)
+                    break
+                reasons.update(dict.fromkeys(refusals))
+        if fitted is None:
+            result.reason = "; ".join(reasons) or "no backend takes it"
+        else:
+            result.backend, result.trained = fitted.loaded.name, fitted.loaded.trained
+        self._fitted[track.number] = fitted
+        return fitted
+
+    def _patches(self, work: Sequence[tuple[FaceTrack, FaceRegion, Edit]]) -> list[FacePatch | None]:
+        patches: list[FacePatch | None] = [None] * len(work)
+        groups: list[tuple[LoadedBackend, Edit, list[int]]] = []
+        for i, (track, _, edit) in enumerate(work):
+            fitted = self._fitted[track.number]
+            assert fitted is not None
+            for loaded, other, members in groups:
+                if loaded is fitted.loaded and other == edit:
+                    members.append(i)
+                    break
+            else:
+                groups.append((fitted.loaded, edit, [i]))
+        for loaded, edit, members in groups:
+            with timed(self.timings, "prepare"):
+                handles = loaded.backend.prepare([work[i][1] for i in members])
+            good = [(i, handle) for i, handle in zip(members, handles, strict=True) if not isinstance(handle, FaceRefusal)]
+            for i, handle in zip(members, handles, strict=True):
+                if isinstance(handle, FaceRefusal):
+                    self._note_refusal(work[i][0], handle)
+            if not good:
+                continue
+            with timed(self.timings, "generate"):
+                answers = loaded.backend.generate([handle for _, handle in good], edit)
+            for (i, _), answer in zip(good, answers, strict=True):
+                result = self.results[work[i][0].number]
+                if isinstance(answer, FaceRefusal):
+                    self._note_refusal(work[i][0], answer)
+                else:
+                    patches[i] = answer
+                    result.edited += 1
+                    result.notes.update(dict.fromkeys(answer.notes))
+        return patches
+
+    def _note_refusal(self, track: FaceTrack, refusal: FaceRefusal) -> None:
+        result = self.results[track.number]
+        result.refused += 1
+        if len(result.notes) < 8:
+            result.notes[f"some frames left alone: {refusal.reason}"] = None
+
+
+def _refusals(loaded: LoadedBackend, samples: Sequence[FaceRegion], edit: Edit) -> list[str]:
+    """Why a backend would leave a track's samples alone, one reason per refused sample."""
+    reasons: list[str] = []
+    handles = loaded.backend.prepare(samples)
+    reasons += [handle.reason for handle in handles if isinstance(handle, FaceRefusal)]
+    good = [handle for handle in handles if not isinstance(handle, FaceRefusal)]
+    if good and not edit.force:
+        reasons += [refusal.reason for refusal in loaded.backend.check(good, edit) if refusal is not None]
+    return reasons
+
+
+def _paste(picture: Picture, regions: Sequence[FaceRegion], patches: Sequence[FacePatch]) -> None:
+    """Paste patches, those of regions that overlap together, each group within its own rectangle."""
+    for members in _overlapping([region.box for region in regions]):
+        boxes = np.array([regions[i].box for i in members])
+        x0, y0 = boxes[:, :2].min(axis=0).tolist()
+        x1, y1 = boxes[:, 2:].max(axis=0).tolist()
+        old = np.array(regions[members[0]].pixels) if len(members) == 1 else picture.read((x0, y0, x1, y1))
+        shifted = [
+            replace(region, box=(bx0 - x0, by0 - y0, bx1 - x0, by1 - y0))
+            for region in (regions[i] for i in members)
+            for bx0, by0, bx1, by1 in (region.box,)
+        ]
+        new, _ = composite.paste(old, shifted, [patches[i] for i in members])
+        picture.write((x0, y0, x1, y1), old, new)
+
+
+def _overlapping(boxes: Sequence[IntBox]) -> list[list[int]]:
+    """Groups of indices whose boxes overlap, directly or through others."""
+    groups: list[list[int]] = []
+    for i, a in enumerate(boxes):
+        touching = [
+            group
+            for group in groups
+            if any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in (boxes[j] for j in group))
+        ]
+        merged = [i]
+        for group in touching:
+            groups.remove(group)
+            merged += group
+        groups.append(sorted(merged))
+    return groups
+
+
+Finished = Callable[[ClipFrame, Picture], None]
+"""Receives each frame with its finished picture, in order."""
+
+
+def render(
+    renderer: Renderer,
+    indices: Iterator[range] | Sequence[range],
+    finished: Finished,
+    *,
+    keep_original: bool = False,
+    stop: threading.Event | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> bool:
+    """Decode the clip once and edit the frames in ``indices`` (ascending, disjoint); the others are only decoded.
+
+    With ``keep_original`` the finished picture has the untouched one beside it. Returns False where ``stop`` was set:
+    the range that had begun is then complete and no other was begun.
+    """
+    stop = stop or threading.Event()
+    info, analysis = renderer.info, renderer.analysis
+    wanted = sorted(indices, key=lambda one: one.start)
+    if not wanted:
+        return True
+    hold = threading.Event()  # set only when this pass is over: Ctrl-C must not cut a segment short
+    frames = ahead(_checked(info, analysis, wanted[-1].stop), _DEPTH, hold)
+    place, done = 0, 0
+    last: Picture | None = None
+    batch: list[tuple[ClipFrame, Picture]] = []
+
+    def flush() -> None:
+        nonlocal done
+        originals = [picture.copy() if keep_original else None for _, picture in batch]
+        renderer.apply([(frame.index, picture) for frame, picture in batch])
+        for (frame, picture), original in zip(batch, originals, strict=True):
+            finished(frame, picture if original is None else original.beside(picture))
+            done += 1
+            if progress is not None:
+                progress(done)
+        batch.clear()
+
+    try:
+        for frame in _timed(frames, renderer.timings):
+            while frame.index >= wanted[place].stop:
+                flush()
+                place += 1
+                if stop.is_set():
+                    return False
+            if frame.index < wanted[place].start:
+                last = frame.picture or last
+                continue
+            if frame.picture is None:
+                flush()
+                if last is None:
+                    raise VideoError(f"{info.path}: frame {frame.index} does not decode and nothing comes before it.")
+                finished(frame, last.copy())
+                done += 1
+                continue
+            last = frame.picture
+            batch.append((frame, frame.picture))
+            if len(batch) >= _BATCH:
+                flush()
+        flush()
+        return not (stop.is_set() and place + 1 < len(wanted))
+    finally:
+        hold.set()
+        with contextlib.suppress(RuntimeError):
+            frames.close()  # type: ignore[attr-defined]
+
+
+def _timed(frames: Iterator[ClipFrame], timings: Timings) -> Iterator[ClipFrame]:
+    """The time spent waiting for the decoder."""
+    while True:
+        with timed(timings, "decode"):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
+
+
+def _checked(info: ClipInfo, analysis: Analysis, stop: int) -> Iterator[ClipFrame]:
+    """The clip's frames up to ``stop``; they must be those that the first pass saw."""
+    for frame in read_frames(info):
+        if frame.index >= stop:
+            return
+        if frame.pts != analysis.pts[frame.index]:
+            raise VideoError(
+                f"{info.path}: frame {frame.index} decodes to another time than in the first pass. The file changed "
+                "while it was read, or its disk is failing; run again."
+            )
+        yield frame
+
+
+class SegmentSink:
+    """Encodes finished pictures in a thread of its own and closes a segment at every boundary."""
+
+    def __init__(self, plan: EncoderPlan, work: WorkFolder, segments: Sequence[range], timings: Timings) -> None:
+        self.plan, self.work, self.segments, self.timings = plan, work, list(segments), timings
+        self._queue: queue.Queue[tuple[ClipFrame, Picture] | None] = queue.Queue(maxsize=_DEPTH)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="encode", daemon=True)
+        self._thread.start()
+
+    def add(self, frame: ClipFrame, picture: Picture) -> None:
+        while True:
+            if self._error is not None:
+                raise self._error
+            try:
+                self._queue.put((frame, picture), timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def close(self) -> None:
+        """Wait until everything handed over is on disk; raises what went wrong there."""
+        while self._thread.is_alive():
+            try:
+                self._queue.put(None, timeout=0.2)
+                break
+            except queue.Full:
+                continue
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def abandon(self) -> None:
+        """Stop without finishing the segment that is being written."""
+        self._error = self._error or VideoError("abandoned")
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(None)
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        writer: SegmentWriter | None = None
+        try:
+            number: int | None = None
+            encoder: StretchEncoder | None = None
+            while self._error is None:
+                item = self._queue.get()
+                if item is None:
+                    break
+                frame, picture = item
+                began = time.perf_counter()
+                if number is None:
+                    number = next(i for i, one in enumerate(self.segments) if frame.index in one)
+                    encoder = StretchEncoder(self.plan)
+                    writer = SegmentWriter(self.work.segment(number))
+                assert encoder is not None and writer is not None
+                for packet in encoder.encode(picture, frame.pts, frame.duration):
+                    writer.add(packet.pts or 0, packet.duration or 0, packet.is_keyframe, bytes(packet))
+                if frame.index + 1 == self.segments[number].stop:
+                    for packet in encoder.finish():
+                        writer.add(packet.pts or 0, packet.duration or 0, packet.is_keyframe, bytes(packet))
+                    self._finish(writer, number)
+                    number = encoder = writer = None
+                self.timings["encode"] = self.timings.get("encode", 0.0) + time.perf_counter() - began
+        except BaseException as error:  # raised again in the caller's thread
+            from av.error import FFmpegError
+
+            own = isinstance(error, FFmpegError) and not isinstance(error, OSError)
+            self._error = encoder_failed(error, self.plan) if own and isinstance(error, Exception) else error
+        finally:
+            if writer is not None:
+                with contextlib.suppress(OSError):
+                    writer.discard()
+            while self._error is not None:  # let a blocked producer go
+                try:
+                    self._queue.get_nowait()
+                except queue.Empty:
+                    break
+
+    def _finish(self, writer: SegmentWriter, number: int) -> None:
+        expected = len(self.segments[number])
+        if writer.packets != expected:
+            raise VideoError(
+                f"The encoder {self.plan.codec} gave {writer.packets} pictures for {expected}. Try another --codec."
+            )
+        self.work.finished(number, writer.finish())
