@@ -1,0 +1,112 @@
+"""Two expressions of one person, and the exact flow from the one to the other.
+
+Every render of a portrait knows its backward flow to the portrait. From a render S and a render T follows the flow
+from T to S: a pixel p of T shows the portrait's point n = p + f_T(p), which S shows at the q with q + f_S(q) = n, so
+that g(p) = q - p. The equation for q is solved by fixed-point iteration, which converges because an expression moves
+neighbouring skin nearly alike (the flow's gradient is well below 1 wherever nothing was painted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from exprtool.types import FacePatch, Image
+from exprtool_synth.canvas import SUPERSAMPLING, Canvas
+from exprtool_synth.states import State
+
+_ITERATIONS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Render:
+    """A canvas in some state.
+
+    ``image`` (S, S, 3) uint8; ``flow`` (S, S, 2) float32 to the portrait itself, in canvas pixels; ``painted`` (S, S)
+    float32 in [0, 1] where the flow does not hold. ``state`` None is the portrait as it was.
+    """
+
+    image: Image
+    flow: NDArray[np.float32]
+    painted: NDArray[np.float32]
+    state: State | None
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One training pair at the network's size S.
+
+    ``source`` and ``target`` (S, S, 3) uint8 RGB; ``flow`` (S, S, 2) float16, backward, in crop pixels: the target at p
+    shows what the source has at p + flow; ``painted`` (S, S) uint8, 255 where the target shows what the source does
+    not. The weights are those of `states.State.vector`; the source's are NaN where it is the portrait as it was.
+    """
+
+    source: Image
+    target: Image
+    flow: NDArray[np.float16]
+    painted: NDArray[np.uint8]
+    source_weights: NDArray[np.float32]
+    target_weights: NDArray[np.float32]
+
+
+def untouched(canvas: Canvas) -> Render:
+    """The portrait itself as a render."""
+    side = canvas.image.shape[0]
+    zero = np.zeros((side, side), np.float32)
+    return Render(canvas.image, np.zeros((side, side, 2), np.float32), zero, None)
+
+
+def rendered(canvas: Canvas, patch: FacePatch, state: State) -> Render:
+    """A backend's patch over the canvas; raises ValueError for a patch without flow."""
+    if patch.flow is None or patch.painted is None:
+        raise ValueError("training pairs need a backend that tells its flow")
+    alpha = patch.alpha[..., None]
+    image = np.clip(canvas.image * (1 - alpha) + patch.pixels * alpha + 0.5, 0, 255).astype(np.uint8)
+    return Render(image, patch.flow.astype(np.float32), patch.painted.astype(np.float32), state)
+
+
+def make_pair(canvas: Canvas, source: Render, target: Render) -> Pair:
+    """The pair of two renders of one canvas, brought to the network's size."""
+    flow, painted = flow_between(source, target)
+    return Pair(
+        canvas.crop(source.image),
+        canvas.crop(target.image),
+        (canvas.crop(flow) / SUPERSAMPLING).astype(np.float16),
+        np.clip(canvas.crop(painted) * 255 + 0.5, 0, 255).astype(np.uint8),
+        _weights(source),
+        _weights(target),
+    )
+
+
+def flow_between(source: Render, target: Render) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Backward flow (S, S, 2) from target to source in canvas pixels, and where it does not hold (S, S) in [0, 1]."""
+    if source.state is None:
+        return target.flow, target.painted
+    side = target.flow.shape[0]
+    here = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).astype(np.float32)
+    wanted = here + target.flow
+    there = wanted.copy()
+    for _ in range(_ITERATIONS):
+        there = wanted - _sample(source.flow, there)
+    painted = np.maximum(target.painted, _sample(source.painted, there))
+    return there - here, painted
+
+
+def _sample(values: NDArray[np.float32], at: NDArray[np.float32]) -> NDArray[np.float32]:
+    return cv2.remap(values, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _weights(render: Render) -> NDArray[np.float32]:
+    from exprtool_blendshape.names import CONTROLS
+
+    return render.state.vector if render.state else np.full(len(CONTROLS), np.nan, np.float32)
+
+
+def stack(pairs: Sequence[Pair]) -> dict[str, NDArray]:
+    """Pairs as arrays with the pair first, by the names of `Pair`'s fields."""
+    names = ("source", "target", "flow", "painted", "source_weights", "target_weights")
+    return {name: np.stack([getattr(pair, name) for pair in pairs]) for name in names}
