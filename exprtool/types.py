@@ -247,6 +247,9 @@ class BackendSpec:
     provenance whether a trained model makes the pixels. ``load`` receives the device ("cpu", "cuda", "cuda:1", "mps");
     ``load_from`` also receives what the user wrote after a colon (``--backend onnx:model.onnx``), and is None where
     the backend takes nothing there. ``runtime`` ("onnxruntime" or "torch") is the library whose devices it runs on.
+    ``import_weights`` makes weights for this backend of a foreign file with one of the suffixes ``imports``
+    (``exprtool models import``): it receives the path and the labels that the user gave, and returns the name for
+    ``--backend`` and where the weights now lie.
     """
 
     name: str
@@ -262,6 +265,9 @@ class BackendSpec:
     trained: bool = True
     reference: bool = False
     load_from: Callable[[str, str], Backend] | None = None
+    opens: Callable[[Path], bool] | None = None
+    imports: tuple[str, ...] = ()
+    import_weights: Callable[[Path, tuple[str, ...]], tuple[str, Path]] | None = None
     readiness: Callable[[], Readiness] = _always_ready
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from exprtool.errors import ExprtoolError, ModelError
 from exprtool.faces.align import CropTemplate
+from exprtool.model_card import CropCard
 from exprtool_usgan.config import DiscriminatorConfig, GeneratorConfig
 
 FORMAT = "exprtool us-gan 1"
@@ -43,6 +44,23 @@ class ModelCard:
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)
+
+
+def crop_card(card: ModelCard, parameters: int | None = None) -> CropCard:
+    """What any backend for aligned crops must know, in the common form; ``parameters`` are the generator's."""
+    return CropCard(
+        labels=card.labels,
+        size=card.generator.image_size,
+        template=card.crop,
+        licence=card.licence,
+        training_data=card.training_data,
+        architecture="us-gan" if card.generator.skip else "us-gan without skip",
+        source=card.source,
+        parameters=parameters,
+        skip=card.generator.skip,
+        residual_blocks=card.generator.residual_blocks,
+        step=card.step,
+    )
 
 
 def card_from_json(text: str | None, path: Path) -> ModelCard:

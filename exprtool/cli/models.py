@@ -255,14 +255,38 @@ def _where(check: Check) -> str:
 @group.command("import")
 def import_models(
     files: Annotated[list[Path], typer.Argument(help="Files, or folders to search.", show_default=False)],
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What each label input of a PyTorch checkpoint means, in order. Repeatable.", show_default=False
+        ),
+    ] = None,
     commercial_only: CommercialOnly = False,
 ) -> None:
-    """Take models from files that you brought here yourself; they are recognised by their contents."""
+    """Take models from files that you brought here yourself; they are recognised by their contents.
+
+    PyTorch checkpoints of the US-GAN authors and of StarGAN (.ckpt) are read without running any code in them.
+    """
     from exprtool import models
 
     for source in files:
+        if (converter := _converter(source)) is not None:
+            name, target = converter(source, tuple(label or ()))
+            _say(f"imported as --backend {name} → {target}")
+            continue
         for check in models.import_files([source], commercial_only=commercial_only or None):
             _say(f"{check.weight.name}: {check.detail} → {check.path}")
+
+
+def _converter(source: Path) -> Callable[[Path, tuple[str, ...]], tuple[str, Path]] | None:
+    """The backend's function that makes weights of a foreign file of this kind; None where no backend has one."""
+    from exprtool.plugins import registry
+
+    if source.is_file():
+        for spec in registry().backends.values():
+            if source.suffix.lower() in spec.imports and spec.import_weights is not None:
+                return spec.import_weights
+    return None
 
 
 @group.command()
