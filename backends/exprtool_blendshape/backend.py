@@ -73,7 +73,9 @@ class BlendshapeBackend(Backend):
             return FacePatch(
                 np.array(face.region.pixels), empty, np.zeros((*empty.shape, 2), np.float32), empty.copy(), (), details
             )
-        pixels, alpha, flow, painted = compose(face.look, changes(face.look, target))
+        replaces = (edit.weights or edit.reference is not None) and not edit.additive
+        taken_off = min(1.0, edit.strength) if replaces else 0.0
+        pixels, alpha, flow, painted = compose(face.look, changes(face.look, target, taken_off))
         return FacePatch(pixels, alpha, flow, painted, _notes(face.look), details)
 
     def _worn_by_reference(self, edit: Edit) -> dict[str, float] | None:

@@ -1,7 +1,7 @@
 """From the working grid back to the photo: the one place that samples the photo's own pixels at their own resolution.
 
 The edited picture is the photo moved by the flow, under the gain, with what is painted laid over it. Where the edit
-changes nothing, alpha is exactly 0.
+changes nothing, alpha is exactly 0. Only the part of the region that changes is touched.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from exprtool.types import Face
-from exprtool_blendshape import shading
 from exprtool_blendshape.render import Changes, FaceLook
+from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
 
 MOVES = (0.02, 0.12)
 """Flow in region pixels from which alpha rises, and at which it is full; below, moved and unmoved look the same."""
 LIGHTENS = (0.002, 0.012)
-"""The same for the log gain."""
+"""The same for the log gain of gamma-encoded values."""
+_Window = tuple[int, int, int, int]
 
 
 def compose(
@@ -32,99 +34,163 @@ def compose(
     alpha = np.zeros((h, w), np.float32)
     flow = np.zeros((h, w, 2), np.float32)
     painted = np.zeros((h, w), np.float32)
-
-    y0, y1, x0, x1 = _reach(face, (h, w))
+    y0, y1, x0, x1 = _reach(face, edit)
     if y1 <= y0 or x1 <= x0:
         return pixels, alpha, flow, painted
-    size = (x1 - x0, y1 - y0)
-    window_from_work = face.frame.region_from_work.copy()
-    window_from_work[:, 2] -= [x0, y0]
 
-    # a region coarser than the working grid needs the painted layers averaged, not picked
-    soften = 0.45 / face.frame.scale if face.frame.scale > 1.3 else 0.0
-
-    def lifted(values: NDArray[np.float32], smooth: bool = False) -> NDArray[np.float32]:
-        if smooth and not soften:
-            return cv2.warpAffine(values, window_from_work, size, flags=cv2.INTER_LINEAR)
-        if smooth:
+    def lifted(values: NDArray[np.float32], window: _Window, step: int = 1, painting: bool = False) -> NDArray[np.float32]:
+        """Values on the working grid (or on every ``step``-th pixel of it) at the region's pixels of a window."""
+        if painting and face.frame.scale > 1.3:  # a region coarser than the grid: average what is painted, not pick
             values = cv2.GaussianBlur(values, (0, 0), 0.45 * face.frame.scale)
-        return cv2.warpAffine(values, window_from_work, size, flags=cv2.INTER_LINEAR)
+        matrix = face.frame.work_from_region.copy()
+        matrix[:, 2] += matrix[:, :2] @ [window[2], window[0]]
+        size = (window[3] - window[2], window[1] - window[0])
+        return cv2.warpAffine(values, matrix / step, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
-    moved = lifted(edit.flow) @ face.frame.region_from_work[:, :2].T.astype(np.float32)
-    gain = lifted(edit.log_gain)
-    paint = lifted(edit.alpha, smooth=True)
-
-    columns = np.arange(x0, x1, dtype=np.float32)[None] + moved[..., 0]
-    rows = np.arange(y0, y1, dtype=np.float32)[:, None] + moved[..., 1]
+    window = (y0, y1, x0, x1)
+    moved = lifted(edit.flow, window)
+    gain = lifted(edit.log_gain, window, face.frame.coarse)
+    paint = lifted(edit.alpha, window, painting=True)
+    _to_region(moved, face.frame.region_from_work[:, :2].astype(np.float32))
+    columns = moved[..., 0] + np.arange(x0, x1, dtype=np.float32)[None]
+    rows = moved[..., 1] + np.arange(y0, y1, dtype=np.float32)[:, None]
     warped = cv2.remap(region, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    out = shading.applied(warped.astype(np.float32) / 255, gain, 1 - face.tone.monochrome)
+    free = _off_others(face.region.others, face, window)
+    exponents = 1 + (1 - face.tone.monochrome) * (SHADOW_EXPONENTS - 1)
+    photo = np.ascontiguousarray(region[y0:y1, x0:x1])
+    out = np.empty((y1 - y0, x1 - x0, 3), np.float32)
+    changed = np.empty(paint.shape, np.float32)
+    _light_up(warped, moved, gain, paint, free, exponents.astype(np.float32), out, changed)
 
-    here = np.flatnonzero(paint.max(1) > 0)
-    if len(here):
-        band = slice(here[0], here[-1] + 1)
-        across = np.flatnonzero(paint.max(0) > 0)
-        box = (band, slice(across[0], across[-1] + 1))
-        keep = lifted(edit.keep, smooth=True)[box][..., None]
-        colour = lifted(edit.colour, smooth=True)[box]
-        shade = lifted(edit.shade, smooth=True)[box][..., None]
-        own = region[y0:y1, x0:x1][box].astype(np.float32) / 255
-        layer = (own * keep + colour * (1 - keep)) * shade
+    for box in _painted_boxes(paint):
+        top, left = y0 + box[0].start, x0 + box[1].start
+        part = (top, y0 + box[0].stop, left, x0 + box[1].stop)
+        keep = lifted(edit.keep, part, painting=True)[..., None]
+        colour = lifted(edit.colour, part, painting=True)
+        shade = lifted(edit.shade, part, painting=True)[..., None]
+        layer = (photo[box] * (keep / np.float32(255)) + colour * (1 - keep)) * shade
         a = paint[box][..., None]
         out[box] = out[box] * (1 - a) + layer * a
 
-    changed = np.maximum(
-        _rising(np.hypot(moved[..., 0], moved[..., 1]), MOVES), _rising(np.abs(gain), LIGHTENS)
-    )
-    changed = np.maximum(changed, paint)
-    changed *= _off_others(face.region.others, face, (y0, y1, x0, x1))
-    changed[changed < 1 / 512] = 0
-    window = (slice(y0, y1), slice(x0, x1))
-    patch = np.clip(out * 255 + 0.5, 0, 255).astype(np.uint8)
-    pixels[window] = np.where(changed[..., None] > 0, patch, pixels[window])
-    alpha[window] = changed
-    flow[window] = moved * (changed > 0)[..., None]
-    painted[window] = paint * (changed > 0)
+    here = (slice(y0, y1), slice(x0, x1))
+    _store(out, changed, photo, pixels[here])
+    alpha[here] = changed
+    changes = changed > 0
+    flow[here] = moved * changes[..., None]
+    painted[here] = np.minimum(paint, 1) * changes
     return pixels, alpha, flow, painted
 
 
-def _reach(face: FaceLook, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Rows y0:y1 and columns x0:x1 of the region that the working grid covers."""
-    h, w = face.frame.shape
-    corners = np.array([[0, 0], [w - 1, 0], [0, h - 1], [w - 1, h - 1]], dtype=np.float64)
+@njit(cache=True)
+def _to_region(flow, matrix):  # pragma: no cover - compiled
+    """Turn flow in work pixels into flow in region pixels, in place."""
+    for i in range(flow.shape[0]):
+        for j in range(flow.shape[1]):
+            x, y = flow[i, j, 0], flow[i, j, 1]
+            flow[i, j, 0] = matrix[0, 0] * x + matrix[0, 1] * y
+            flow[i, j, 1] = matrix[1, 0] * x + matrix[1, 1] * y
+
+
+@njit(cache=True)
+def _rise(value, low, high):  # pragma: no cover - compiled
+    t = min(max((value - low) / (high - low), 0.0), 1.0)
+    return t * t * (3 - 2 * t)
+
+
+@njit(cache=True, fastmath=True)
+def _light_up(warped, flow, log_gain, paint, free, exponents, out, alpha):  # pragma: no cover - compiled
+    """The moved photo under its gain, (h, w, 3) in [0, 1], and how much of it to take, (h, w).
+
+    Brightening fades out towards clipped channels: a highlight that misses a channel would change its hue.
+    """
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            size = np.sqrt(flow[i, j, 0] ** 2 + flow[i, j, 1] ** 2)
+            gain = log_gain[i, j] / GAMMA
+            a = max(_rise(size, MOVES[0], MOVES[1]), _rise(abs(gain), LIGHTENS[0], LIGHTENS[1]))
+            a = min(max(a, paint[i, j]), 1.0) * free[i, j]
+            alpha[i, j] = a if a >= 1 / 512 else 0.0
+            most = max(warped[i, j, 0], warped[i, j, 1], warped[i, j, 2])
+            if gain > 0:
+                gain *= min(max((252.0 - most) / 64.0, 0.0), 1.0)
+            for k in range(3):
+                factor = 1 / 255
+                if gain > 0:
+                    factor *= np.exp(gain)
+                elif gain < 0:
+                    factor *= np.exp(gain * exponents[k])
+                out[i, j, k] = warped[i, j, k] * factor
+
+
+@njit(cache=True)
+def _store(colour, alpha, photo, pixels):  # pragma: no cover - compiled
+    for i in range(colour.shape[0]):
+        for j in range(colour.shape[1]):
+            for k in range(3):
+                if alpha[i, j] > 0:
+                    pixels[i, j, k] = np.uint8(min(max(colour[i, j, k] * 255 + 0.5, 0.0), 255.0))
+                else:
+                    pixels[i, j, k] = photo[i, j, k]
+
+
+def _painted_boxes(paint: NDArray[np.float32]) -> list[tuple[slice, slice]]:
+    """Boxes around what is painted: the eyes and the mouth, apart from each other."""
+    small = (cv2.resize(paint, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(small, np.ones((3, 3), np.uint8)))
+    taken = np.zeros(small.shape, np.bool_)
+    boxes = []
+    for x, y, w, h, _ in stats[1:count]:
+        if taken[y : y + h, x : x + w].any():  # overlapping boxes would be painted twice
+            rows, columns = np.flatnonzero(paint.max(1) > 0), np.flatnonzero(paint.max(0) > 0)
+            return [(slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))]
+        taken[y : y + h, x : x + w] = True
+        bottom, right = min(4 * (y + h), paint.shape[0]), min(4 * (x + w), paint.shape[1])
+        boxes.append((slice(4 * y, bottom), slice(4 * x, right)))
+    return boxes
+
+
+def _reach(face: FaceLook, edit: Changes) -> _Window:
+    """Rows y0:y1 and columns x0:x1 of the region in which the edit changes anything."""
+    moves = np.abs(edit.flow).max(-1) * (1 / face.frame.scale) > MOVES[0] / 2
+    moves |= edit.alpha > 0
+    c = face.frame.coarse
+    lights = np.abs(edit.log_gain) > LIGHTENS[0]
+    rows = moves.any(1)
+    columns = moves.any(0)
+    rows[::c] |= lights.any(1)
+    columns[::c] |= lights.any(0)
+    if not rows.any():
+        return 0, 0, 0, 0
+    top, bottom = np.flatnonzero(rows)[[0, -1]]
+    left, right = np.flatnonzero(columns)[[0, -1]]
+    corners = np.array([[x, y] for x in (left - 3, right + 3) for y in (top - 3, bottom + 3)], dtype=np.float64)
     inverse = face.frame.region_from_work
     points = corners @ inverse[:, :2].T + inverse[:, 2]
     low = np.floor(points.min(0)).astype(int)
     high = np.ceil(points.max(0)).astype(int) + 1
-    return max(low[1], 0), min(high[1], shape[0]), max(low[0], 0), min(high[0], shape[1])
+    h, w = face.region.pixels.shape[:2]
+    return max(int(low[1]), 0), min(int(high[1]), h), max(int(low[0]), 0), min(int(high[0]), w)
 
 
-def _rising(value: NDArray[np.float32], bounds: tuple[float, float]) -> NDArray[np.float32]:
-    t = np.clip((value - bounds[0]) / (bounds[1] - bounds[0]), 0, 1)
-    return t * t * (3 - 2 * t)
-
-
-def _off_others(others: Sequence[Face], face: FaceLook, window: tuple[int, int, int, int]) -> NDArray[np.float32]:
+def _off_others(others: Sequence[Face], face: FaceLook, window: _Window) -> NDArray[np.float32]:
     """1, falling to 0 on the other faces of the photo, except inside this face's own outline."""
     y0, y1, x0, x1 = window
     free = np.ones((y1 - y0, x1 - x0), np.float32)
     if not others:
         return free
-    u = face.fit.camera.scale
     taken = np.zeros(free.shape, np.uint8)
     for other in others:
         if other.landmarks68 is not None:
             points = face.region.to_region(other.landmarks68)
             brows, chin = points[17:27].mean(0), points[8]
-            outline = np.concatenate([points, points[17:27] + 0.6 * (brows - chin)])
-            hull = cv2.convexHull(np.round(outline - [x0, y0]).astype(np.int32))
+            outline = np.concatenate([points, points[17:27] + 0.6 * (brows - chin)]) - [x0, y0]
         else:
             a, b, c, d = other.box
-            box = face.region.to_region(np.array([[a, b], [c, b], [c, d], [a, d]])) - [x0, y0]
-            hull = np.round(box).astype(np.int32)
-        cv2.fillConvexPoly(taken, hull, 1)
+            outline = face.region.to_region(np.array([[a, b], [c, b], [c, d], [a, d]])) - [x0, y0]
+        cv2.fillConvexPoly(taken, cv2.convexHull(np.round(outline).astype(np.int32)), 1)
     own = cv2.convexHull(np.round(face.fit.landmarks - [x0, y0]).astype(np.int32))
     cv2.fillConvexPoly(taken, own, 0)
     if not taken.any():
         return free
     distance = cv2.distanceTransform(1 - taken, cv2.DIST_L2, 5)
-    return np.clip(distance / max(1.5, 0.5 * u), 0, 1).astype(np.float32)
+    return np.clip(distance / max(1.5, 0.5 * face.fit.camera.scale), 0, 1).astype(np.float32)

@@ -38,9 +38,10 @@ class Eye:
 
 
 def complete(
-    picture: NDArray[np.float32], hole: NDArray[np.bool_], corners: NDArray[np.float64], u: float
+    picture: NDArray[np.float32], hole: NDArray[np.bool_], corners: NDArray[np.float64], skin: float, u: float
 ) -> Eye | None:
-    """Complete one eye. ``hole`` (H, W) is where the mesh shows the eye, ``corners`` its six landmarks; None off grid."""
+    """Complete one eye. ``hole`` (H, W) is where the mesh shows the eye, ``corners`` its six landmarks, ``skin`` the luma
+    of lit skin, by which the white of an eye is judged that hardly shows. None where the eye is off the grid."""
     centre = corners.mean(0)
     width = float(np.linalg.norm(corners[3] - corners[0]))
     height, columns = hole.shape
@@ -87,8 +88,14 @@ def complete(
         mean = cv2.GaussianBlur(crop * weight[..., None], (0, 0), spread)
         ball = (mean + 2e-3 * middle) / (total + 2e-3)
         white = np.percentile(crop[sclera], 80, axis=0).astype(np.float32)
+        # between half-closed lids lies more lash and shade than white
+        hidden = 1 - float(_smoothstep(np.float32((opening - 0.16) / 0.10)))
+        lift = max(1.0, 0.80 * min(skin, 0.8) / max(float(middle @ _LUMA), 1e-3))
+        pale = np.float32(middle @ _LUMA) * np.array([1.01, 1.0, 0.99], np.float32) * np.float32(lift)
+        ball = ball * (1 - hidden) + pale * hidden
+        white = white * (1 - hidden) + np.maximum(white, pale) * hidden
     else:
-        middle = np.full(3, min(0.75, 1.1 * float(np.percentile(luma, 80))), np.float32)
+        middle = np.float32(0.80 * min(skin, 0.8)) * np.array([1.01, 1.0, 0.99], np.float32)
         ball = np.broadcast_to(middle, crop.shape).astype(np.float32)
 
     iris = good & (r <= 1.0)
@@ -193,7 +200,7 @@ def _run(mask: NDArray[np.bool_], down: bool) -> NDArray[np.float32]:
     return out if down else out[::-1]
 
 
-LASHES, LASHES_END = 0.22, 0.55
+LASHES, LASHES_END = 0.50, 1.10
 """The upper lashes reach this far (cm) above the lid's margin; beyond, up to the second figure, skin takes up the rest."""
 
 

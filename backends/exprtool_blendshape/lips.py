@@ -98,23 +98,32 @@ def on_photo(vertices: NDArray[np.float64], topology: Topology, photo: LipCurves
     return _moved(vertices, topology, mesh, upper + overlap - mesh.upper, lower - overlap - mesh.lower, u) - vertices
 
 
-def wanted_gap(photo: LipCurves, source: LipCurves, target: LipCurves, u: float) -> NDArray[np.float64]:
-    """The opening (y, at target.x) of the mouth after the edit; negative where closed lips overlap.
+SLIT = 0.05
+"""Openings (cm) below this are closed: frowns and presses leave slits in the model that lips do not."""
 
-    ``photo`` is the opening that is there, ``source`` and ``target`` the model's before and after. Closing scales the
-    photo's own opening down, reaching zero where the model's does, however well the model's fitted; opening adds.
+PARTED = 0.05
+"""Mean opening (cm) from which on a mouth is not closed: pressed lips gape at their sides in the model."""
+
+
+def wanted_gap(
+    photo: LipCurves, source: LipCurves, target: LipCurves, taken_off: float, u: float
+) -> NDArray[np.float64]:
+    """The opening (y) of the mouth after the edit, evenly from corner to corner; negative where closed lips overlap.
+
+    ``photo`` is the opening that is there, ``source`` and ``target`` the model's before and after. What the model does
+    not explain of the photo's opening stays as far as the worn expression does: ``taken_off`` in [0, 1] is how much of
+    it the edit removes.
     """
     share = np.linspace(0, 1, _SAMPLES)
 
     def opening(lips: LipCurves) -> NDArray[np.float64]:
-        return np.maximum(np.interp(share, lips.along(lips.x), lips.gap), 0)
+        return np.maximum(np.interp(share, lips.along(lips.x), lips.gap) - SLIT * u, 0)
 
-    before, after, own = opening(source), opening(target), opening(photo)
-    middle = slice(_SAMPLES // 5, -(_SAMPLES // 5))
-    left = min(1.0, after[middle].mean() / before[middle].mean()) if before[middle].mean() > 0.01 * u else 1.0
-    gap = own * left + np.maximum(after - np.maximum(before, 0), 0)
-    gap = np.where(gap < 0.035 * u, -2 * OVERLAP * u, gap)
-    return np.interp(target.along(target.x), share, gap)
+    own = np.maximum(np.interp(share, photo.along(photo.x), photo.gap), 0)
+    gap = opening(target) + (own - opening(source)) * (1 - min(1.0, taken_off))
+    if gap[_SAMPLES // 5 : -(_SAMPLES // 5)].mean() < PARTED * u:
+        return np.full_like(gap, -2 * OVERLAP * u)
+    return np.where(gap < 0.04 * u, -2 * OVERLAP * u, gap)
 
 
 def settled(
@@ -131,7 +140,7 @@ def texture(
 ) -> NDArray[np.float64]:
     """Where in the photo each vertex (V, 3) of the source mesh takes its colour: (V, 2) work coordinates."""
     source = vertices[:, :2].copy()
-    margin = np.where(photo.gap > 0.05 * u, 0.035 * u, 0.012 * u)
+    margin = np.where(photo.gap > 0.05 * u, 0.09 * u, 0.012 * u)
     for sign, rim in ((1, photo.upper), (-1, photo.lower)):
         part = np.flatnonzero(topology.lip == sign)
         x, y = vertices[part, 0], vertices[part, 1]

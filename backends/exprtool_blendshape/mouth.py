@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from exprtool_blendshape import topology as parts
 from exprtool_blendshape.eyes import _run, _smoothstep
 from exprtool_blendshape.lips import LipCurves
+from exprtool_blendshape.raster import Raster, interpolate
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-TOOTH = np.array([1.04, 1.0, 0.93], np.float32)
+TOOTH = np.array([1.05, 1.0, 0.92], np.float32)
 GUM = np.array([0.66, 0.39, 0.38], np.float32)
 LINING = np.array([0.42, 0.22, 0.22], np.float32)
 TONGUE = np.array([0.64, 0.37, 0.35], np.float32)
@@ -33,12 +34,13 @@ TOOTH_TO_SCLERA = 1.22
 @dataclass(frozen=True, eq=False)
 class MouthPhoto:
     """What the photo tells about the mouth: ``white`` the colour of a fully lit tooth, ``seam`` that of the line between
-    closed lips, ``inside`` (H, W) float32 where the photo shows the inside of the mouth, ``teeth`` whether it shows teeth,
+    closed lips, ``inside`` (H, W) float32 where the photo shows the inside of the mouth, ``teeth`` whether it shows teeth there,
     ``picture`` (H, W, 3) the photo on the working grid."""
 
     white: NDArray[np.float32]
     seam: NDArray[np.float32]
     inside: NDArray[np.float32]
+    is_open: bool
     teeth: bool
     picture: NDArray[np.float32]
     lips: LipCurves
@@ -60,17 +62,30 @@ def look_at(
     is_open: bool,
     teeth: bool,
     sclera: NDArray[np.float32] | None,
+    skin: NDArray[np.float32],
     u: float,
 ) -> MouthPhoto:
-    """Take the mouth's colours and what is open of it from the photo on the working grid."""
+    """Take the mouth's colours and what is open of it from the photo on the working grid.
+
+    ``sclera`` (3,) is the white of the eyes, ``skin`` (n, 3) pixels of skin, whose light the mouth shares.
+    """
     height, width = picture.shape[:2]
     n = len(lips.x)
     middle = slice(n // 5, -(n // 5))
-    line = cv2.GaussianBlur(picture, (0, 0), max(0.6, 0.03 * u))
-    xs = lips.x[middle].astype(np.float32)[None]
-    ys = ((lips.upper + lips.lower) / 2)[middle].astype(np.float32)[None]
-    along = cv2.remap(line, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
-    seam = (np.percentile(along, 30, axis=0) * 0.85).astype(np.float32)
+    soft = cv2.GaussianBlur(picture, (0, 0), max(0.6, 0.03 * u))
+    x = lips.x[middle]
+
+    def along(y: NDArray[np.float64]) -> NDArray[np.float32]:
+        return cv2.remap(
+            soft, x.astype(np.float32)[None], y.astype(np.float32)[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )[0]
+
+    if is_open:  # the seam is not to be seen; it is as dark as lips in their own shade
+        rims = np.concatenate([along(lips.upper[middle] - 0.15 * u), along(lips.lower[middle] + 0.15 * u)])
+        seam = np.median(rims, axis=0) * np.array([0.52, 0.42, 0.42])
+    else:
+        seam = np.percentile(along(lips.upper[middle]), 30, axis=0) * 0.85
+    seam = seam.astype(np.float32)
 
     inside = np.zeros((height, width), np.float32)
     if is_open:
@@ -84,40 +99,56 @@ def look_at(
 
     white = np.full(3, 0.8, np.float32) if sclera is None else np.clip(sclera * TOOTH_TO_SCLERA, 0.38, 0.98)
     white = 0.5 * white + 0.5 * white.mean()
+    if len(skin) > 50:  # eyes in the shade, or with hardly any white, would make grey teeth
+        least = 0.92 * float(np.percentile(skin @ _LUMA, 75))
+        white = white * max(1.0, least / max(float(white @ _LUMA), 1e-3))
+        white = np.minimum(white, 0.98)
     if teeth and is_open:
         pixels = picture[inside > 0.9]
         if len(pixels) > 20:
             luma = pixels @ _LUMA
             own = np.median(pixels[luma >= np.percentile(luma, 80)], axis=0)
             white = np.clip(own / TOOTH * 1.05, 0.2, 1.0)
-    return MouthPhoto(white.astype(np.float32), seam, inside, teeth and is_open, picture, lips)
+    return MouthPhoto(white.astype(np.float32), seam, inside, is_open, teeth and is_open, picture, lips)
 
 
 def paint(
     photo: MouthPhoto,
+    seen: Raster,
     label: NDArray[np.int8],
-    depth: NDArray[np.float32],
-    normal: NDArray[np.float32],
+    triangles: NDArray[np.int32],
+    normals: NDArray[np.float64],
     lip_depth: float,
     widening: float,
     u: float,
 ) -> MouthPaint | None:
     """Paint the open mouth of a target raster; None where it is closed.
 
-    ``label`` (H, W) from `topology`, ``depth`` (H, W) and ``normal`` (H, W, 3) of the raster, ``lip_depth`` the depth of
-    the upper lip's rim, ``widening`` how much (cm) the mouth opens beyond the photo's own opening.
+    ``label`` (H, W) are the raster's labels from `topology`, ``normals`` (V, 3) those of the vertices, ``lip_depth`` the
+    depth of the upper lip's rim, ``widening`` how much (cm) the mouth opens beyond the photo's own opening.
     """
-    hole = np.isin(label, (parts.MOUTH, parts.GUM, parts.TOOTH_UPPER, parts.TOOTH_LOWER))
+    mouth_labels = (label == parts.MOUTH) | ((label >= parts.GUM) & (label <= parts.TOOTH_LOWER))
     slit = np.ones((max(2, round(0.05 * u)), 2), np.uint8)
-    hole = cv2.morphologyEx(hole.astype(np.uint8), cv2.MORPH_OPEN, slit) > 0
-    rows, columns = np.nonzero(hole)
-    if len(rows) < 4:
+    rows = np.flatnonzero(mouth_labels.any(1))
+    columns = np.flatnonzero(mouth_labels.any(0))
+    if len(rows) == 0:
         return None
     pad = int(0.25 * u) + 4
-    y0, y1 = max(rows.min() - pad, 0), min(rows.max() + pad + 1, hole.shape[0])
-    x0, x1 = max(columns.min() - pad, 0), min(columns.max() + pad + 1, hole.shape[1])
+    y0, y1 = max(rows[0] - pad, 0), min(rows[-1] + pad + 1, label.shape[0])
+    x0, x1 = max(columns[0] - pad, 0), min(columns[-1] + pad + 1, label.shape[1])
     window = (slice(y0, y1), slice(x0, x1))
-    hole, label, depth, normal = hole[window], label[window], depth[window], normal[window]
+    mouth_labels = mouth_labels[window]
+    hole = cv2.morphologyEx(mouth_labels.astype(np.uint8), cv2.MORPH_OPEN, slit) > 0
+    if hole.sum() < 4:
+        if not photo.is_open:
+            return None
+        hole = mouth_labels
+    part = Raster(
+        np.ascontiguousarray(seen.depth[window]),
+        np.ascontiguousarray(seen.triangle[window]),
+        np.ascontiguousarray(seen.weights[window]),
+    )
+    label, depth, normal = label[window], part.depth, interpolate(part, triangles, normals)
 
     facing = np.clip(normal[..., 2] / (np.linalg.norm(normal, axis=-1) + 1e-6), 0, 1)
     behind = np.maximum(0, lip_depth - depth) / u
@@ -129,13 +160,14 @@ def paint(
     if not photo.teeth:
         upper = (label == parts.TOOTH_UPPER) & hole
         lower = (label == parts.TOOTH_LOWER) & hole
-        for teeth, least, full in ((upper, 0.07, 0.17), (lower, 0.22, 0.40)):
+        for teeth, least, full in ((upper, 0.10, 0.20), (lower, 0.22, 0.40)):
             lit = (0.34 + 0.66 * facing**0.9) * np.exp(-np.maximum(0, behind - 0.9) / 1.9)
             lit *= (0.66 + 0.34 * _smoothstep(rim / 0.16)) * (0.66 + 0.34 * _smoothstep(above / 0.35))
             if least > 0.1:
                 lit = lit * 0.72
             tooth = TOOTH * np.stack([lit**0.9, lit**1.06, lit**1.12], -1) + (0.06 * facing**40 * np.exp(-behind / 1.5))[..., None]
-            shown = _smoothstep((_visible_height(teeth, u) - least) / (full - least))
+            teeth, tooth = _without_gaps(teeth, tooth.astype(np.float32), hole, u)
+            shown = _smoothstep((_visible_height(teeth, u) - least) / (full - least)) * _row(teeth, u)
             weight = cv2.GaussianBlur(teeth.astype(np.float32), (0, 0), 0.025 * u) * shown
             colour = colour * (1 - weight[..., None]) + tooth * weight[..., None]
         gum = (label == parts.GUM) & hole & (above < 0.5) & (behind < 1.6)
@@ -153,6 +185,11 @@ def paint(
         keep = inside * (1 - float(_smoothstep(np.float32(widening / 0.15))))
         ajar = _smoothstep((cv2.GaussianBlur((opening * hole).astype(np.float32), (0, 0), 0.05 * u) - 0.10) / 0.20)
         colour = colour * ajar[..., None] + photo.seam * (1 - ajar[..., None])
+    if photo.is_open:  # between closed lips a slit of the photo's open mouth would show
+        slits = mouth_labels & (cv2.morphologyEx(hole.astype(np.uint8), cv2.MORPH_OPEN, slit) == 0)
+        hole = hole | slits
+        colour = np.where(slits[..., None], photo.seam, colour)
+        keep = keep * ~slits
     colour = cv2.GaussianBlur(colour.astype(np.float32), (0, 0), 0.6)
     alpha = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 0.8)
     # what lies under the soft rim continues the inside outwards
@@ -191,7 +228,26 @@ def _cavity(
 def _visible_height(teeth: NDArray[np.bool_], u: float) -> NDArray[np.float32]:
     """Height (cm) of a row of teeth that shows, column by column and smoothed, so that the row fades as a whole (1, w)."""
     height = teeth.sum(0).astype(np.float32)[None] / u
-    return cv2.GaussianBlur(height, (0, 0), sigmaX=0.45 * u, sigmaY=1)
+    return cv2.GaussianBlur(height, (0, 0), sigmaX=0.6 * u, sigmaY=1)
+
+
+def _row(teeth: NDArray[np.bool_], u: float) -> float:
+    """1 for a row of teeth of which enough is seen, 0 for one or two that peep out."""
+    width = float((teeth.sum(0) > 0.08 * u).sum()) / u
+    return float(_smoothstep(np.float32((width - 2.0) / 1.2)))
+
+
+def _without_gaps(
+    teeth: NDArray[np.bool_], tooth: NDArray[np.float32], hole: NDArray[np.bool_], u: float
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Teeth touch: the slits between the model's teeth are filled with the shade of their neighbours."""
+    size = 2 * max(1, round(0.09 * u)) + 1
+    closed = cv2.morphologyEx(teeth.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, size), np.uint8)) > 0
+    between = closed & ~teeth & hole
+    mask = teeth.astype(np.float32)
+    near = cv2.GaussianBlur(mask, (0, 0), 0.06 * u)[..., None]
+    mean = cv2.GaussianBlur(tooth * mask[..., None], (0, 0), 0.06 * u) / (near + 1e-3)
+    return teeth | between, np.where(between[..., None], 0.72 * mean, tooth).astype(np.float32)
 
 
 def _around_own_teeth(
@@ -205,18 +261,21 @@ def _around_own_teeth(
     rows = np.arange(window[0].start, window[0].stop, dtype=np.float32)[:, None]
     columns = np.arange(window[1].start, window[1].stop, dtype=np.float32)[None]
     upper, lower = photo.lips.at(columns[0].astype(np.float64))
-    edge = (upper + 0.05 * u).astype(np.float32)[None]
+    edge = (upper + 0.06 * u).astype(np.float32)[None]
     over = edge - rows
-    mirrored = cv2.remap(
-        photo.picture,
-        np.broadcast_to(columns, hole.shape).astype(np.float32),
-        (edge + np.minimum(np.abs(over), 0.5 * (lower - upper)[None].astype(np.float32))).astype(np.float32),
+    # a tooth goes on as it begins, a little darker towards the gum
+    soft = cv2.GaussianBlur(photo.picture[window], (0, 0), 0.04 * u)
+    above = cv2.remap(
+        soft,
+        np.broadcast_to(columns - window[1].start, hole.shape).astype(np.float32),
+        (edge + 0.25 * np.maximum(over, 0) - window[0].start + 0 * rows).astype(np.float32),
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
+    above = above * (1 - 0.45 * np.clip(over / (0.45 * u), 0, 1))[..., None]
     gap = ((lower - upper) / u)[None]
     weight = (_smoothstep((over / u + 0.02) / 0.04) * _smoothstep((gap - 0.08) / 0.12))[..., None]
-    return colour * (1 - weight) + mirrored * weight
+    return colour * (1 - weight) + above * weight
 
 
 __all__ = ["MouthPaint", "MouthPhoto", "look_at", "paint"]

@@ -49,14 +49,18 @@ def skin_likeness(
 
 @dataclass(frozen=True, eq=False)
 class Glasses:
-    """``frame`` (H, W) float32 in [0, 1] where the frame is, with soft edges; ``score`` how sure."""
+    """``frame`` (H, W) float32 in [0, 1] where the frame is, with soft edges; ``distance`` (H, W) from it in work pixels;
+    ``score`` how sure."""
 
     frame: NDArray[np.float32]
+    distance: NDArray[np.float32]
     score: float
 
 
-CERTAIN = 0.55
+CERTAIN = 0.45
 """Share of the columns over the nose bridge and under the eyes that a frame must cross."""
+CLEAR_BROWS = 0.9
+"""Least height (cm) of the brows above the lids: a frown, too, draws dark lines across the bridge of the nose."""
 
 
 def glasses(
@@ -69,7 +73,8 @@ def glasses(
         cv2.GaussianBlur(luma, (0, 0), 0.40 * u) - cv2.GaussianBlur(luma, (0, 0), max(0.6, 0.05 * u)), 0
     )
     score = frame_score(dark, landmarks, u)
-    if score < CERTAIN:
+    brows = landmarks[[37, 38, 43, 44], 1].mean() - landmarks[[18, 19, 20, 23, 24, 25], 1].mean()
+    if score < CERTAIN or brows < CLEAR_BROWS * u:
         return None
     # frame: dark structures around the eyes that are neither eye nor (unless they touch the frame) brow
     zone = np.zeros(shape, np.uint8)
@@ -92,10 +97,10 @@ def glasses(
     for i in range(1, count):
         if max(stats[i, cv2.CC_STAT_WIDTH], stats[i, cv2.CC_STAT_HEIGHT]) < 1.2 * u:
             found[part == i] = 0
-    reach = 2 * int(0.22 * u) + 1
-    wide = cv2.dilate(found, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
-    frame = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), 0.18 * u)
-    return Glasses(np.clip(frame * 1.3, 0, 1), score)
+    found = cv2.dilate(found, np.ones((3, 3), np.uint8))
+    distance = cv2.distanceTransform(1 - found, cv2.DIST_L2, 5)
+    frame = cv2.GaussianBlur(found.astype(np.float32), (0, 0), 0.08 * u)
+    return Glasses(np.clip(frame * 1.3, 0, 1), distance.astype(np.float32), score)
 
 
 def frame_score(dark: NDArray[np.float32], landmarks: NDArray[np.float64], u: float) -> float:
@@ -120,6 +125,17 @@ def frame_score(dark: NDArray[np.float32], landmarks: NDArray[np.float64], u: fl
     return min(bridge, max(rims))
 
 
-def hold(flow: NDArray[np.float32], frame: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The flow (H, W, 2), still where the frame is: the head does not move, and so neither does what rests on it."""
-    return flow * (1 - frame[..., None])
+YIELD = 0.6
+"""Skin moves by at most this share of its distance from the frame: so none of it takes frame along, or folds."""
+
+
+def hold(flow: NDArray[np.float32], glasses: Glasses) -> NDArray[np.float32]:
+    """The flow (H, W, 2), still where the frame is and slowed beside it.
+
+    The head does not move, and so neither does what rests on it. Nowhere does the flow reach for a pixel of the frame.
+    """
+    size = np.hypot(flow[..., 0], flow[..., 1])
+    allowed = YIELD * glasses.distance
+    # a soft minimum, so that the slowing has no edge
+    share = allowed / np.sqrt(allowed**2 + size**2 + 1e-6)
+    return flow * share[..., None]

@@ -38,6 +38,17 @@ class Raster:
         return np.where(self.triangle >= 0, triangle_labels[self.triangle], np.int8(-1))
 
 
+    def every(self, step: int) -> Raster:
+        """Every ``step``-th pixel of it."""
+        if step == 1:
+            return self
+        return Raster(
+            np.ascontiguousarray(self.depth[::step, ::step]),
+            np.ascontiguousarray(self.triangle[::step, ::step]),
+            np.ascontiguousarray(self.weights[::step, ::step]),
+        )
+
+
 def blank(shape: tuple[int, int]) -> Raster:
     """A raster of (h, w) pixels on which nothing is seen yet."""
     return Raster(

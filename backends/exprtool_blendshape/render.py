@@ -33,11 +33,12 @@ FOREHEAD_FROM = 4.9
 
 @dataclass(frozen=True, eq=False)
 class FaceLook:
-    """Everything about one face that no edit changes. Pictures are (H, W, ...) on ``frame``'s working grid.
+    """Everything about one face that no edit changes.
 
+    Pictures are (H, W, ...) on ``frame``'s working grid, or, where they serve light, on its coarse grid (h, w, ...).
     ``picture`` is the photo, RGB in [0, 1]; ``lip_offset`` (V, 3) is what puts the source mesh's lips on the photo's;
-    ``texture`` (V, 2) where each vertex takes its colour; ``normals`` (V, 3) those of the source mesh; ``cavity`` of the
-    source surface; ``skin`` likeness in [0, 1].
+    ``texture`` (V, 2) where each vertex takes its colour; ``normals`` (V, 3) those of the source mesh. Coarse:
+    ``cavity`` of the source surface, ``skin`` likeness and ``burnt`` in [0, 1].
     """
 
     region: FaceRegion
@@ -53,6 +54,7 @@ class FaceLook:
     normals: NDArray[np.float64]
     cavity: NDArray[np.float32]
     light: shading.Light
+    burnt: NDArray[np.float32]
     tone: Tone
     skin: NDArray[np.float32]
     glasses: occluders.Glasses | None
@@ -65,9 +67,12 @@ class FaceLook:
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """An edit on the working grid (H, W): backward ``flow`` in work pixels (H, W, 2); ``log_gain`` of linear light; what is
-    painted: ``alpha``, ``keep`` (how much of the photo's own pixel in place), ``colour`` (H, W, 3) for the rest, and
-    ``shade`` on both."""
+    """An edit on the working grid (H, W).
+
+    Backward ``flow`` in work pixels (H, W, 2); ``log_gain`` of linear light on the coarse grid; what is painted:
+    ``alpha``, ``keep`` (how much of the photo's own pixel in place), ``colour`` (H, W, 3) for the rest, and ``shade`` on
+    both.
+    """
 
     flow: NDArray[np.float32]
     log_gain: NDArray[np.float32]
@@ -81,8 +86,9 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
     """Look at a fitted face once; the result serves every edit of it."""
     topology = topology_of(fit.model)
     frame = work_frame(fit.landmarks, fit.camera.scale, region.pixels.shape[:2])
-    u = frame.u
-    picture = frame.picture(region.pixels) / np.float32(255)
+    u, c = frame.u, frame.coarse
+    picture = frame.picture(region.pixels)
+    picture *= np.float32(1 / 255)
     landmarks = frame.points(fit.landmarks)
 
     plain = frame.points(fit.camera.project(fit.mesh(fit.source)))
@@ -90,37 +96,25 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
     source = frame.points(fit.posed(fit.source))
     lip_offset = lips.on_photo(source, topology, photo_lips, u)
     source = source + lip_offset
-    teeth_offset = _teeth_in_place(fit, frame, topology)
-    texture = lips.texture(source, topology, photo_lips, u)
     normals = _normals(plain, topology)
 
     seen = raster.blank(frame.shape)
     raster.draw(seen, source, topology.triangles, 0, topology.outer)
     label = seen.labels(topology.label)
-    shown = raster.interpolate(
-        seen, topology.triangles, np.c_[topology.template, topology.front, normals]
-    )
+    coarse = seen.every(c)
+    small = cv2.blur(picture, (c, c), anchor=(0, 0))[::c, ::c] if c > 1 else picture
+    shown = raster.interpolate(coarse, topology.triangles, np.c_[topology.template, topology.front, normals])
     template, front, normal = shown[..., :2], shown[..., 2], shown[..., 3:6]
-    skin_mesh = label == parts.SKIN
-    cavity = shading.cavity(seen.depth, skin_mesh & (front > 0.5), u)
-
-    likeness = occluders.skin_likeness(picture, template, skin_mesh & (front > 0.5), u)
-    light = _light(picture, normal, skin_mesh, likeness, landmarks)
-    face = picture[skin_mesh & (front > 0.5)][::7]
-    tone = tone_of(face) if len(face) > 50 else Tone(0.0, np.zeros((3, 2), np.float32))
-
+    skin_mesh = (label[::c, ::c] == parts.SKIN) & (front > 0.5)
+    likeness = occluders.skin_likeness(small, template, skin_mesh, u / c)
+    face = small[skin_mesh & (likeness > 0.5)][::3]
+    lit = float(np.percentile(face @ _LUMA, 70)) if len(face) > 50 else 0.6
     found: dict[int, eyes.Eye] = {}
     for part, ids in ((parts.EYE_RIGHT, slice(36, 42)), (parts.EYE_LEFT, slice(42, 48))):
-        eye = eyes.complete(picture, label == part, landmarks[ids], u)
+        eye = eyes.complete(picture, label == part, landmarks[ids], lit, u)
         if eye is not None:
             found[part] = eye
     whites = [eye.white for eye in found.values() if eye.white is not None]
-    inside = mouth.look_at(
-        picture, photo_lips, fit.lips.open, fit.lips.teeth, np.mean(whites, 0) if whites else None, u
-    )
-    own = wrinkles.measure(
-        picture, template, likeness * (skin_mesh & (front > 0.5)), u, detail_cm=1 / fit.camera.scale
-    )
     return FaceLook(
         region=region,
         fit=fit,
@@ -130,29 +124,32 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
         photo_lips=photo_lips,
         source_lips=lips.mesh_curves(plain, topology),
         lip_offset=lip_offset,
-        teeth_offset=teeth_offset,
-        texture=texture,
+        teeth_offset=_teeth_in_place(fit, frame, topology),
+        texture=lips.texture(source, topology, photo_lips, u),
         normals=normals,
-        cavity=cavity,
-        light=light,
-        tone=tone,
+        cavity=shading.cavity(coarse.depth / c, skin_mesh, u / c),
+        light=_light(small, normal, skin_mesh, likeness, landmarks / c),
+        burnt=shading.burnt(small, u / c),
+        tone=tone_of(small[skin_mesh][::3]) if len(face) > 50 else Tone(0.0, np.zeros((3, 2), np.float32)),
         skin=likeness,
         glasses=occluders.glasses(picture, landmarks, u),
-        own_lines=own,
+        own_lines=wrinkles.measure(small, template, likeness * skin_mesh, u / c),
         lines=wrinkles.lay_out(int(abs(float(fit.identity[0])) * 997) % 997),
         eyes=found,
-        mouth=inside,
+        mouth=mouth.look_at(
+            picture, photo_lips, fit.lips.open, fit.lips.teeth, np.mean(whites, 0) if whites else None, face, u
+        ),
         border=field.at_border(frame.shape, u),
     )
 
 
-def changes(face: FaceLook, weights: Mapping[str, float]) -> Changes:
-    """The maps of an edit to absolute control ``weights``."""
+def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0) -> Changes:
+    """The maps of an edit to absolute control ``weights``; ``taken_off`` as in `exprtool_blendshape.lips.wanted_gap`."""
     fit, frame, topology = face.fit, face.frame, face.topology
-    u = frame.u
+    u, c = frame.u, frame.coarse
     plain = frame.points(fit.camera.project(fit.mesh(weights)))
     target = frame.points(fit.posed(weights)) + face.lip_offset
-    gap = lips.wanted_gap(face.photo_lips, face.source_lips, lips.mesh_curves(plain, topology), u)
+    gap = lips.wanted_gap(face.photo_lips, face.source_lips, lips.mesh_curves(plain, topology), taken_off, u)
     target = lips.settled(target, topology, np.interp(*_onto(target, topology, gap)), u)
     target = target + face.teeth_offset
     normals = _normals(plain, topology)
@@ -162,37 +159,25 @@ def changes(face: FaceLook, weights: Mapping[str, float]) -> Changes:
     through_lips = seen.labels(topology.label) == parts.MOUTH
     raster.draw(seen, target, topology.triangles, topology.outer, within=through_lips)
     label = seen.labels(topology.label)
-    shown = raster.interpolate(
-        seen,
-        topology.triangles,
-        np.c_[face.texture - target[:, :2], topology.front, topology.template, face.normals, normals],
-    )
-    front = shown[..., 2]
-    skin_mesh = label == parts.SKIN
-    known = skin_mesh & (front > 0.5)
+    moved = raster.interpolate(seen, topology.triangles, np.c_[face.texture - target[:, :2], topology.front])
+    known = (label == parts.SKIN) & (moved[..., 2] > 0.5)
 
-    flow = field.extended(shown[..., :2], known, u)
+    flow = field.extended(moved[..., :2], known, u)
     for part in face.eyes:
         eyes.carry_lashes(flow, label == part, u)
     if face.glasses is not None:
-        flow = occluders.hold(flow, face.glasses.frame)
-    flow = flow * face.border[..., None]
+        flow = occluders.hold(flow, face.glasses)
+    flow *= face.border[..., None]
 
-    before, after = wrinkles.drivers(fit.source), wrinkles.drivers(weights)
-    log_gain = _shading(face, seen, known, shown, label, flow, u)
-    log_gain += _lines(face, before, after, known, shown, flow, u)
-    holes = (label != parts.SKIN) & (label >= 0) & (label != parts.NOSTRIL)
-    eye_hole = np.isin(label, (parts.EYE_LEFT, parts.EYE_RIGHT))
-    near_eyes = np.clip(4 * cv2.GaussianBlur(eye_hole.astype(np.float32), (0, 0), 0.45 * u), 0, 1)
-    log_gain = shading.limited(log_gain, near_eyes)
-    log_gain = cv2.GaussianBlur(log_gain, (0, 0), 0.8) * face.border
-    log_gain = log_gain + _seam(face, target, holes, u)
+    log_gain = _light_changes(face, seen.every(c), known[::c, ::c], normals, label[::c, ::c], flow, weights)
+    log_gain += _seam(face, target, label)[::c, ::c]
     if face.glasses is not None:
-        log_gain = log_gain * (1 - face.glasses.frame)
-    return _painted(face, seen, label, shown, target, gap, flow, log_gain, u)
+        log_gain *= 1 - face.glasses.frame[::c, ::c]
+    return _painted(face, seen, label, normals, target, gap, flow, log_gain)
 
 
-def _painted(face, seen, label, shown, target, gap, flow, log_gain, u) -> Changes:
+def _painted(face, seen, label, normals, target, gap, flow, log_gain) -> Changes:
+    u = face.frame.u
     alpha = np.zeros(face.frame.shape, np.float32)
     keep = np.zeros_like(alpha)
     shade = np.ones_like(alpha)
@@ -201,62 +186,76 @@ def _painted(face, seen, label, shown, target, gap, flow, log_gain, u) -> Change
         drawn = eyes.paint(eye, label == part, flow, u)
         w = drawn.window
         alpha[w] = np.maximum(alpha[w], drawn.alpha)
-        keep[w], shade[w], colour[w] = drawn.keep, drawn.shade, drawn.colour
+        keep[w], shade[w], colour[w] = drawn.keep, drawn.shade, face.tone(drawn.colour)
     middle = slice(len(gap) // 5, -(len(gap) // 5))
     own = np.interp(np.linspace(0, 1, len(gap)), face.photo_lips.along(face.photo_lips.x), face.photo_lips.gap)
     widening = float(np.mean(np.maximum(gap, 0)[middle] - np.maximum(own, 0)[middle])) / u
     lip_depth = float(target[face.topology.edge_upper[len(face.topology.edge_upper) // 2], 2])
-    inside = mouth.paint(face.mouth, label, seen.depth, shown[..., 8:11], lip_depth, widening, u)
+    inside = mouth.paint(face.mouth, seen, label, face.topology.triangles, normals, lip_depth, widening, u)
     if inside is not None:
         w = inside.window
         alpha[w] = np.maximum(alpha[w], inside.alpha)
         over = inside.alpha > 0
         keep[w] = np.where(over, inside.keep, keep[w])
-        colour[w] = np.where(over[..., None], inside.colour, colour[w])
-    colour = face.tone(np.clip(colour, 0, 1))
+        colour[w] = np.where(over[..., None], face.tone(np.clip(inside.colour, 0, 1)), colour[w])
     if face.glasses is not None:
-        alpha = alpha * (1 - face.glasses.frame)
+        alpha *= 1 - face.glasses.frame
     return Changes(flow, log_gain, alpha * face.border, keep, colour, shade)
 
 
-def _shading(face, seen, known, shown, label, flow, u) -> NDArray[np.float32]:
-    """Log ratio from the turned surface and its folds, faded at the rims of skin and off what is not skin."""
-    ratio = shading.log_ratio(face.light, shown[..., 5:8], shown[..., 8:11])
-    now = shading.cavity(seen.depth, known, u)
-    then = field.sample(face.cavity, flow)
-    folds = np.clip(now - then, -0.10, 0.5)
-    holes = (label != parts.SKIN) & (label >= 0)
-    inner = cv2.erode(known.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float32)
+def _light_changes(
+    face: FaceLook,
+    seen: raster.Raster,
+    known: NDArray[np.bool_],
+    normals: NDArray[np.float64],
+    label: NDArray[np.int8],
+    flow: NDArray[np.float32],
+    weights: Mapping[str, float],
+) -> NDArray[np.float32]:
+    """Log gain of linear light on the coarse grid: the turned surface, its folds, and lines that come and go."""
+    c = face.frame.coarse
+    u = face.frame.u / c
+    flow = np.ascontiguousarray(flow[::c, ::c]) / np.float32(c)
+    shown = raster.interpolate(seen, face.topology.triangles, np.c_[face.topology.template, face.normals, normals])
+    x, y = shown[..., 0], shown[..., 1]
+    was = field.sample(np.dstack([face.cavity, face.skin, face.burnt]), flow)
+
+    ratio = cv2.GaussianBlur(shading.log_ratio(face.light, shown[..., 2:5], shown[..., 5:8]), (0, 0), 0.06 * u)
+    folds = np.clip(shading.cavity(seen.depth / np.float32(c), known, u) - was[..., 0], -0.10, 0.5)
+    holes = ((label != parts.SKIN) & (label >= 0)).astype(np.float32)
+    inner = cv2.erode(known.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
     weight = cv2.GaussianBlur(inner, (0, 0), 0.10 * u) * known
-    weight *= np.clip(1 - 1.6 * cv2.GaussianBlur(holes.astype(np.float32), (0, 0), 0.08 * u), 0, 1)
-    weight *= _skin_here(face, shown, flow)
-    ratio = cv2.GaussianBlur(ratio, (0, 0), 0.06 * u)
-    return (weight * (ratio - shading.CAVITY_STRENGTH * folds)).astype(np.float32)
+    weight *= np.clip(1 - 1.6 * cv2.GaussianBlur(holes, (0, 0), 0.08 * u), 0, 1)
+    # skin likeness counts on the forehead only: below it beards and shadows are skin too
+    weight *= 1 - np.clip((y - FOREHEAD_FROM) / 0.8, 0, 1) * (1 - was[..., 1])
+    # between the brows the frown folds the mesh more sharply than skin: its shadow would be a bar across the nose
+    weight *= 1 - 0.75 * np.exp(-((x / 2.2) ** 4) - ((y - 4.4) / 0.9) ** 4)
+    log_gain = weight * (ratio - np.float32(shading.CAVITY_STRENGTH) * folds)
 
-
-def _skin_here(face: FaceLook, shown: NDArray[np.float32], flow: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Skin likeness at each target pixel, counted on the forehead only: below it beards and shadows are skin too."""
-    high = np.clip((shown[..., 4] - FOREHEAD_FROM) / 0.8, 0, 1)
-    return 1 - high * (1 - field.sample(face.skin, flow))
-
-
-def _lines(face, before, after, known, shown, flow, u) -> NDArray[np.float32]:
     own = face.own_lines
-    skin = field.sample(face.skin, flow) * known
+    before, after = wrinkles.drivers(face.fit.source), wrinkles.drivers(weights)
     change = {name: after[name] - before[name] for name in after}
     amount = wrinkles.AMPLITUDE * (0.30 + 0.70 * own.lined) * (0.55 + 0.45 * own.sharp)
-    least = 1.1 / face.fit.camera.scale
-    drawn = wrinkles.drawn(face.lines, change, np.ascontiguousarray(shown[..., 3:5]), skin, least)
-    kept = field.sample(wrinkles.own_change(own, before, after), flow) * known
-    return np.float32(amount) * drawn + kept
+    least = max(1.1 / face.fit.camera.scale, 1.2 / u)
+    skin = was[..., 1] * known
+    log_gain += np.float32(amount) * wrinkles.drawn(face.lines, change, shown[..., :2], skin, least)
+    log_gain += field.sample(wrinkles.own_change(own, before, after), flow) * known
+
+    eye = ((label == parts.EYE_LEFT) | (label == parts.EYE_RIGHT)).astype(np.float32)
+    near_eyes = np.clip(4 * cv2.GaussianBlur(eye, (0, 0), 0.45 * u), 0, 1)
+    log_gain = shading.limited(log_gain, near_eyes)
+    log_gain *= 1 - was[..., 2] * (log_gain < 0)
+    log_gain = cv2.GaussianBlur(log_gain, (0, 0), max(0.5, 0.03 * u))
+    return log_gain * face.border[::c, ::c]
 
 
 SEAM_DEPTH, SEAM_WIDTH = 0.75, 0.045
 """Log darkening and width (cm) of the line between lips that the edit closed."""
 
 
-def _seam(face: FaceLook, target: NDArray[np.float64], holes: NDArray[np.bool_], u: float) -> NDArray[np.float32]:
+def _seam(face: FaceLook, target: NDArray[np.float64], label: NDArray[np.int8]) -> NDArray[np.float32]:
     """Darken the line where lips that were apart in the photo now meet."""
+    u = face.frame.u
     out = np.zeros(face.frame.shape, np.float32)
     if not face.fit.lips.open:
         return out
@@ -275,7 +274,7 @@ def _seam(face: FaceLook, target: NDArray[np.float64], holes: NDArray[np.bool_],
     depth = np.interp(xs, now.x, closed) * lips.smoothstep(np.minimum(xs - now.x[0], now.x[-1] - xs) / u, 0.0, 0.35)
     off = (np.arange(y0, y1)[:, None] - centre[None]) / (SEAM_WIDTH * u)
     out[y0:y1, x0:x1] = -SEAM_DEPTH * 2.2 * depth[None] * (np.exp(-(off**2)) * 0.7 + 0.3 * np.exp(-((off / 3) ** 2)))
-    return out * ~holes
+    return out * (label == parts.SKIN)
 
 
 def _onto(target: NDArray[np.float64], topology: Topology, gap: NDArray[np.float64]):
@@ -312,13 +311,14 @@ def _light(
     likeness: NDArray[np.float32],
     landmarks: NDArray[np.float64],
 ) -> shading.Light:
-    """Fit the light to skin between brows and jaw line."""
+    """Fit the light to skin between brows and jaw line; all on the coarse grid."""
     outline = np.concatenate([landmarks[0:17], landmarks[26:16:-1]])
     hull = np.zeros(skin.shape, np.uint8)
     cv2.fillPoly(hull, [np.round(outline).astype(np.int32)], 1)
     use = np.zeros(skin.shape, np.bool_)
-    use[::3, ::3] = True
-    size = np.linalg.norm(normal, axis=-1)
-    use &= skin & (hull > 0) & (likeness > 0.4) & (normal[..., 2] > 0.35 * size) & (size > 0.1)
-    luminance = (picture[use] @ _LUMA) ** shading.GAMMA
-    return shading.fit_light(luminance, normal[use] / size[use][:, None])
+    use[::2, ::2] = (skin & (hull > 0) & (likeness > 0.4))[::2, ::2]
+    normals = normal[use]
+    size = np.linalg.norm(normals, axis=-1)
+    facing = (normals[:, 2] > 0.35 * size) & (size > 0.1)
+    luminance = (picture[use][facing] @ _LUMA) ** shading.GAMMA
+    return shading.fit_light(luminance, normals[facing] / size[facing][:, None])

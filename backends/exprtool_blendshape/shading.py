@@ -83,6 +83,12 @@ def cavity(depth: NDArray[np.float32], skin: NDArray[np.bool_], u: float) -> NDA
     return total * mask
 
 
+def burnt(picture: NDArray[np.float32], u: float) -> NDArray[np.float32]:
+    """Where the photo (H, W, 3) in [0, 1] is burnt out, (H, W) in [0, 1]: darkened, white would turn grey, not skin."""
+    pale = np.clip((picture.min(-1) - 0.62) / 0.2, 0, 1) * np.clip((picture.max(-1) - 0.85) / 0.1, 0, 1)
+    return np.clip(1.5 * cv2.GaussianBlur(pale.astype(np.float32), (0, 0), 0.30 * u), 0, 1)
+
+
 def log_ratio(light: Light, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log of shading after over before, (H, W), for interpolated normals (H, W, 3), faded out where skin turns away."""
     out = np.zeros(before.shape[:2], np.float32)

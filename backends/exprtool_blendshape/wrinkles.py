@@ -139,7 +139,7 @@ def drawn(
         width = np.maximum(lines.width, least_width).astype(np.float32)
         _draw_lines(
             lines.points[active], width[active], strength[active].astype(np.float32), lines.ends[active],
-            lines.phase[active], template, skin, out,
+            lines.phase[active], template, skin.astype(np.float32), out,
         )  # fmt: skip
     return out
 
@@ -190,20 +190,20 @@ def _draw_lines(points, width, strength, ends, phase, template, skin, out):  # p
 
 @dataclass(frozen=True, eq=False)
 class OwnLines:
-    """``detail`` (H, W) the photo's dark lines as log luminance (<= 0) on the working grid; ``zones`` (9, H, W) weights of
-    the zones there; ``lined`` in [0, 1] how lined the face is; ``sharp`` in [0, 1] how much fine detail the photo has."""
+    """``detail`` (H, W) the photo's dark lines as log luminance (<= 0); ``folds`` (H, W) the same for broader furrows;
+    ``zones`` (9, H, W) weights of the zones there; ``lined`` in [0, 1] how lined the face is; ``sharp`` in [0, 1] how much fine detail the photo has."""
 
     detail: NDArray[np.float32]
+    folds: NDArray[np.float32]
     zones: NDArray[np.float32]
     lined: float
     sharp: float
 
 
 def measure(
-    picture: NDArray[np.float32], template: NDArray[np.float32], skin: NDArray[np.float32], u: float, detail_cm: float
+    picture: NDArray[np.float32], template: NDArray[np.float32], skin: NDArray[np.float32], u: float
 ) -> OwnLines:
-    """Measure the photo's own lines. ``template`` (H, W, 2) and ``skin`` (H, W) are those of the source raster, ``detail_cm``
-    the size of the photo's own pixel, below which nothing is to be found."""
+    """Measure the photo's own lines; ``template`` (H, W, 2) and ``skin`` (H, W) are those of the source raster."""
     log = np.log(np.maximum(picture @ _LUMA, 0.02)) * 2.2
     fine = cv2.GaussianBlur(log, (0, 0), max(0.03 * u, 0.6))
     smooth = cv2.GaussianBlur(log, (0, 0), 0.16 * u)
@@ -224,24 +224,25 @@ def measure(
     grain = log - fine
     sharp = float(np.sqrt(np.mean(grain[cheek] ** 2))) if cheek.sum() > 40 else 0.0
     detail = np.maximum(np.minimum(band, 0), -0.7)
-    return OwnLines(detail.astype(np.float32), zones, lined, float(np.clip(sharp / 0.03, 0, 1)))
+    wide = np.maximum(np.minimum(cv2.GaussianBlur(log, (0, 0), 0.06 * u) - cv2.GaussianBlur(log, (0, 0), 0.45 * u), 0), -0.6)
+    return OwnLines(detail.astype(np.float32), wide, zones, lined, float(np.clip(sharp / 0.03, 0, 1)))
 
 
 def _zones(template: NDArray[np.float32]) -> NDArray[np.float32]:
     """Weights (9, H, W) in [0, 1] of `ZONES` at template coordinates (H, W, 2)."""
-    x, y = template[..., 0], template[..., 1]
+    x, y = np.ascontiguousarray(template[..., 0]), np.ascontiguousarray(template[..., 1])
 
     def blob(cx: float, cy: float, rx: float, ry: float) -> NDArray[np.float32]:
         d = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2
-        return np.exp(-(d**2)).astype(np.float32)
+        return np.exp(-(d * d))
 
     out = [blob(0, 8.2, 4.6, 1.7), blob(0, 5.3, 0.95, 1.2), blob(0, 2.8, 1.5, 1.3)]
     folds = []
     for s in (1, -1):
         # the fold runs from the wing of the nose past the corner of the mouth; how far a point lies off that line
         t = np.clip((-0.3 - y) / 3.4, 0, 1)
-        off = np.abs(s * x - (1.75 + 1.75 * t**0.9))
-        folds.append((np.exp(-((off / 0.75) ** 4)) * _rise(-y, -0.2, 0.5) * _rise(y, -4.2, -3.2)).astype(np.float32))
+        off = np.abs(s * x - (1.75 + 1.75 * t))
+        folds.append((np.exp(-np.square(np.square(off / 0.75))) * _rise(-y, -0.2, 0.5) * _rise(y, -4.2, -3.2)).astype(np.float32))
     out += folds
     out += [blob(s * 5.6, 3.4, 0.9, 1.2) for s in (1, -1)]
     out += [blob(s * 3.2, 2.25, 1.5, 0.55) for s in (1, -1)]
@@ -267,5 +268,5 @@ def own_change(own: OwnLines, before: Mapping[str, float], after: Mapping[str, f
             change += 0.7 * (after["inner"] - before["inner"])
         amount = DEEPEN * min(change, 1.0) if change > 0 else SOFTEN * max(change * 1.4, -1.0)
         if abs(amount) > 0.01:
-            total += np.float32(amount) * zone
-    return total * own.detail
+            total += np.float32(amount) * zone * (own.folds if name.startswith("fold") else own.detail)
+    return total
