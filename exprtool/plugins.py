@@ -100,12 +100,16 @@ def _collect() -> Registry:
         try:
             _take_in(name, load(), found)
         except pluggy.PluginValidationError as error:
-            found.problems.append(PluginProblem(name, f"has a hook that exprtool does not know: {error}"))
+            found.problems.append(PluginProblem(name, f"has a hook that exprtool does not know: {_one_line(error)}"))
         except PluginError as error:
             found.problems.append(PluginProblem(name, str(error)))
         except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and must not end the program
-            found.problems.append(PluginProblem(name, f"did not load: {type(error).__name__}: {error}"))
+            found.problems.append(PluginProblem(name, f"did not load: {type(error).__name__}: {_one_line(error)}"))
     return found
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _take_in(name: str, plugin: Any, found: Registry) -> None:
