@@ -249,7 +249,8 @@ class BackendSpec:
     the backend takes nothing there. ``runtime`` ("onnxruntime" or "torch") is the library whose devices it runs on.
     ``import_weights`` makes weights for this backend of a foreign file with one of the suffixes ``imports``
     (``exprtool models import``): it receives the path and the labels that the user gave, and returns the name for
-    ``--backend`` and where the weights now lie.
+    ``--backend`` and where the weights now lie. ``opens`` tells whether a file or folder is one of the backend's own
+    (``exprtool evaluate --model PATH``).
     """
 
     name: str

@@ -1,0 +1,1 @@
+"""Any generator on aligned face crops, from an ONNX file, on ONNX Runtime."""
