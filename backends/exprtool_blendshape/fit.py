@@ -3,10 +3,10 @@
 Method
 ------
 68 landmarks are explained by a weak perspective camera, identity coefficients and expression weights together, by
-Gauss-Newton steps on one quadratic with bounds. Identity has a unit normal prior; expression weights are >= 0 with a
-quadratic and a linear penalty, so that what identity explains as well stays zero (a ridge on identity alone would let
-neutral faces wear small smiles, and a small prior would let identity explain real ones). The landmarks of the jaw line
-slide along it. What remains of the landmarks' residual is spread over the mesh as a smooth offset.
+Gauss-Newton steps on one quadratic with bounds. Identity has a normal prior; expression weights are >= 0 with a
+quadratic and a linear penalty, so that what identity explains as well stays zero (a ridge alone lets neutral faces wear
+small smiles, a tight one lets identity explain real ones). The landmarks of the jaw line slide along it. What remains
+of the landmarks' residual is spread over the mesh as a smooth offset.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,17 @@ from exprtool.types import FaceRegion, Points
 from exprtool_blendshape.camera import Camera
 from exprtool_blendshape.lipline import Lips, MouthFrame, find_lips
 from exprtool_blendshape.model import CONTOUR_LEFT, CONTOUR_RIGHT, FaceModel, face_model
+from exprtool_blendshape.names import mirrored
+from exprtool_blendshape.points68 import landmark_shifts
 from exprtool_blendshape.solve import bounded_minimum
 from exprtool_blendshape.warp import TemplateSpline
 
 IDENTITIES = 50
 """How many identity coefficients are fitted."""
-LANDMARK_SD = 3 / 28
+_IDENTITY_SD = 0.7
+"""Standard deviation of a coefficient; with the landmarks' definition accounted for, faces vary less than upstream's
+unit variance."""
+_LANDMARK_SD = 0.086
 """Standard deviation (cm) of a landmark of weight 1."""
 _ITERATIONS = 7
 _YAW_SD, _PITCH_SD = math.radians(30), math.radians(9)
@@ -40,22 +45,29 @@ _LEFT_RIGHT_SD = 0.2
 
 @dataclass(frozen=True)
 class _Prior:
-    """Of an expression weight: standard deviation, linear cost (in units of the fit's energy), upper bound."""
+    """Of an expression weight: standard deviation, cost per unit (in the fit's energy), upper bound.
 
-    sd: float = 0.25
-    cost: float = 0.5
+    The cost keeps what a neutral face has at zero; being linear, it takes little off a strong expression.
+    """
+
+    sd: float = 0.5
+    cost: float = 12.0
     high: float = 1.2
 
 
 _PRIORS: Mapping[str, _Prior] = {
-    "browDown": _Prior(), "browInnerUp": _Prior(), "browOuterUp": _Prior(),
+    "browDown": _Prior(), "browInnerUp": _Prior(), "browOuterUp": _Prior(), "corrugator": _Prior(),
     "eyeBlink": _Prior(high=1.0), "eyeSquint": _Prior(), "eyeWide": _Prior(),
-    "jawOpen": _Prior(sd=0.4, high=1.0), "jawLeft": _Prior(sd=0.1), "jawRight": _Prior(sd=0.1),
-    "mouthFrown": _Prior(), "mouthFunnel": _Prior(), "mouthLeft": _Prior(sd=0.1), "mouthRight": _Prior(sd=0.1),
-    "mouthLowerDown": _Prior(), "mouthPress": _Prior(), "mouthPucker": _Prior(),
+    "jawOpen": _Prior(sd=0.8, high=1.0), "jawLeft": _Prior(sd=0.15), "jawRight": _Prior(sd=0.15),
+    "mouthDimple": _Prior(), "mouthFrown": _Prior(), "mouthFunnel": _Prior(), "mouthLeft": _Prior(sd=0.15),
+    "mouthLowerDown": _Prior(), "mouthPress": _Prior(), "mouthPucker": _Prior(), "mouthRight": _Prior(sd=0.15),
     "mouthRollLower": _Prior(), "mouthRollUpper": _Prior(), "mouthShrugLower": _Prior(), "mouthShrugUpper": _Prior(),
-    "mouthSmile": _Prior(sd=0.5), "mouthStretch": _Prior(), "mouthUpperUp": _Prior(), "noseSneer": _Prior(),
+    "mouthSmile": _Prior(sd=0.6, cost=2.0), "mouthStretch": _Prior(), "mouthUpperUp": _Prior(), "noseSneer": _Prior(),
 }  # fmt: skip
+"""Of the controls that landmarks can see. Tuned on 38 of the London Set's neutral and smiling pairs: neutral faces near
+zero, the same identity from both photos, and a smile that, taken off, leaves the neutral face."""
+_FOLLOWERS: Mapping[str, Mapping[str, float]] = {"mouthSmile": {"cheekSquint": 0.45}}
+"""Controls that landmarks hardly see but that go with one they do see: a smile lifts the cheeks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +77,8 @@ class Fit:
     ``source`` holds the weight of every control that the face wears; what it lacks is 0. ``neutral`` (V, 3) is the
     identity's own mesh, ``offset`` (V, 3) what the landmarks add to it, both in cm in model space.
     ``landmark_vertices`` (68,) are the vertices under the landmarks, with the jaw line's where they slid to.
-    ``residual`` is the root mean square distance in cm between landmarks and mesh before the offset.
+    ``residual`` is the root mean square distance in cm between the landmarks but for the jaw line's and the mesh before
+    the offset.
     """
 
     model: FaceModel
@@ -83,7 +96,7 @@ class Fit:
     @property
     def angles(self) -> tuple[float, float, float]:
         """Yaw, pitch and roll in degrees; signs as in `Camera`."""
-        return tuple(math.degrees(a) for a in (self.camera.yaw, self.camera.pitch, self.camera.roll))
+        return math.degrees(self.camera.yaw), math.degrees(self.camera.pitch), math.degrees(self.camera.roll)
 
     def mesh(self, weights: Mapping[str, float]) -> NDArray[np.float64]:
         """The head with absolute ``weights`` in model space, (V, 3) cm, without the landmarks' offset."""
@@ -156,45 +169,43 @@ class _Basis:
     """The model at the vertices that landmarks can lie on (n of them), and the priors of the fitted controls."""
 
     rows: NDArray[np.int64]
-    place: dict[int, int]
     neutral: NDArray[np.float64]
     identity: NDArray[np.float64]
     expression: NDArray[np.float64]
-    controls: tuple[str, ...]
+    shapes: tuple[dict[str, float], ...]
     quadratic: NDArray[np.float64]
     linear: NDArray[np.float64]
     high: NDArray[np.float64]
     frontal: NDArray[np.int64]
     contours: tuple[tuple[range, NDArray[np.int64]], ...]
 
+    def shaped(self, identity: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The vertices (n, 3) with identity coefficients and expression weights."""
+        return self.neutral + np.tensordot(identity, self.identity, 1) + np.tensordot(weights, self.expression, 1)
+
 
 @lru_cache(maxsize=2)
 def _basis(model: FaceModel) -> _Basis:
     rows = np.unique(np.concatenate([model.landmarks, CONTOUR_RIGHT, CONTOUR_LEFT]))
     place = {int(v): i for i, v in enumerate(rows)}
-    controls, priors = [], []
+    controls: list[str] = []
+    priors: list[_Prior] = []
+    shapes: list[dict[str, float]] = []
     for stem, prior in _PRIORS.items():
         for name in model.expand({stem: 1.0}):
             controls.append(name)
             priors.append(prior)
-    k = len(controls)
-    quadratic = np.diag([1 / p.sd**2 for p in priors])
-    for i, name in enumerate(controls):
-        if name.endswith("Left") and f"{name[:-4]}Right" in controls and name[:-4] in _PRIORS:
-            j = controls.index(f"{name[:-4]}Right")
-            difference = np.zeros(k)
-            difference[[i, j]] = 1, -1
-            quadratic += np.outer(difference, difference) / _LEFT_RIGHT_SD**2
+            side = name[len(stem) :]
+            shapes.append({name: 1.0} | {f"{other}{side}": w for other, w in _FOLLOWERS.get(stem, {}).items()})
     return _Basis(
         rows=rows,
-        place=place,
         # landmarkers draw closed lips with the small gap of upstream's neutral
         neutral=(model.vertices - model.lip_gap)[rows],
         identity=model.identity[:IDENTITIES, rows].astype(np.float64),
-        expression=model.expression[[model.index[c] for c in controls]][:, rows].astype(np.float64),
-        controls=tuple(controls),
-        quadratic=quadratic,
-        linear=np.array([p.cost / p.sd for p in priors]),
+        expression=np.stack([model.offsets_at(shape, rows) for shape in shapes]),
+        shapes=tuple(shapes),
+        quadratic=np.diag([1 / p.sd**2 for p in priors]) + _left_right(controls),
+        linear=np.array([p.cost for p in priors]),
         high=np.array([p.high for p in priors]),
         frontal=np.array([place[int(v)] for v in model.landmarks]),
         contours=(
@@ -202,6 +213,18 @@ def _basis(model: FaceModel) -> _Basis:
             (range(9, 17), np.array([place[v] for v in CONTOUR_LEFT])),
         ),
     )
+
+
+def _left_right(controls: list[str]) -> NDArray[np.float64]:
+    """The energy (k, k) that holds the two halves of a pair together."""
+    energy = np.zeros((len(controls), len(controls)))
+    for i, name in enumerate(controls):
+        other = mirrored(name)
+        if name.endswith("Left") and name not in ("jawLeft", "mouthLeft"):
+            difference = np.zeros(len(controls))
+            difference[[i, controls.index(other)]] = 1, -1
+            energy += np.outer(difference, difference) / _LEFT_RIGHT_SD**2
+    return energy
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,40 +239,37 @@ class _Solution:
 
 def _landmark_weights() -> NDArray[np.float64]:
     weights = np.ones(68)
-    weights[0:17] = 0.35
-    weights[8] = 0.5
-    weights[17:27] = 0.6
-    weights[36:48] = 1.5
-    weights[48:68] = 1.3
+    weights[0:17] = 0.15
+    weights[17:27] = 0.8
+    weights[36:60] = 1.2
     return weights
 
 
 def _solve(landmarks: Points, basis: _Basis, identity: NDArray[np.float64] | None) -> _Solution:
     free_identity = identity is None
     coefficients = np.zeros(IDENTITIES) if identity is None else identity.copy()
-    weights = np.zeros(len(basis.controls))
+    weights = np.zeros(len(basis.shapes))
     places = basis.frontal.copy()
     camera = _first_camera(landmarks, basis)
     tangents = _jaw_tangents(landmarks)
+    shifts = landmark_shifts()
     # the jaw line is where the silhouette is: along it a landmark says little
     filters = np.repeat(np.eye(2)[None], 68, 0)
     filters[:17] -= 0.8 * tangents[:17, :, None] * tangents[:17, None, :]
     filters *= _landmark_weights()[:, None, None]
     n = IDENTITIES if free_identity else 0
-    k = len(basis.controls)
+    k = len(basis.shapes)
     for iteration in range(_ITERATIONS):
-        shape = (
-            basis.neutral + np.tensordot(coefficients, basis.identity, 1) + np.tensordot(weights, basis.expression, 1)
-        )
+        shape = basis.shaped(coefficients, weights)
         if iteration:
             places = _slid(landmarks, camera, shape, basis, places)
-        points, by_pose = camera.derivatives(shape[places])
+        points, by_pose = camera.derivatives(shape[places] + shifts)
         matrix = camera.matrix
         by_shape = [np.einsum("ab,knb->nak", matrix, basis.expression[:, places])]
         if free_identity:
             by_shape.insert(0, np.einsum("ab,knb->nak", matrix, basis.identity[:, places]))
         jacobian = np.concatenate([by_pose, *by_shape], 2)
-        sd = LANDMARK_SD * camera.scale
+        sd = _LANDMARK_SD * camera.scale
         jacobian = (filters @ jacobian).reshape(136, -1) / sd
         missing = np.einsum("nab,nb->na", filters, landmarks - points).reshape(136) / sd
         now = np.concatenate([np.zeros(6), coefficients[:n], weights])
@@ -259,7 +279,7 @@ def _solve(landmarks: Points, basis: _Basis, identity: NDArray[np.float64] | Non
         gradient[0] -= camera.yaw / _YAW_SD**2
         hessian[1, 1] += 1 / _PITCH_SD**2
         gradient[1] -= camera.pitch / _PITCH_SD**2
-        hessian[np.arange(6, 6 + n), np.arange(6, 6 + n)] += 1
+        hessian[np.arange(6, 6 + n), np.arange(6, 6 + n)] += 1 / _IDENTITY_SD**2
         hessian[6 + n :, 6 + n :] += basis.quadratic
         gradient[6 + n :] -= basis.linear
         low = np.concatenate([[-0.5, -0.5, -0.5, -0.5, -np.inf, -np.inf], np.full(n, -3.0), np.zeros(k)])
@@ -276,17 +296,25 @@ def _solve(landmarks: Points, basis: _Basis, identity: NDArray[np.float64] | Non
         if free_identity:
             coefficients = step[6 : 6 + n]
         weights = step[6 + n :]
-    shape = basis.neutral + np.tensordot(coefficients, basis.identity, 1) + np.tensordot(weights, basis.expression, 1)
-    error = camera.project(shape[places])[:, :2] - landmarks
-    error[:17] -= 0.8 * tangents[:17] * (error[:17] * tangents[:17]).sum(1, keepdims=True)
+    shape = basis.shaped(coefficients, weights)
+    error = (camera.project(shape[places] + shifts)[:, :2] - landmarks)[17:]
     return _Solution(
         camera=camera,
         identity=coefficients,
-        weights={name: float(w) for name, w in zip(basis.controls, weights, strict=True) if w > 1e-4},
+        weights=_named(weights, basis),
         vertices=basis.rows[places],
         residual=float(np.sqrt((error**2).sum(1).mean())) / camera.scale,
         tangents=tangents,
     )
+
+
+def _named(weights: NDArray[np.float64], basis: _Basis) -> dict[str, float]:
+    named: dict[str, float] = {}
+    for amount, shape in zip(weights, basis.shapes, strict=True):
+        if amount > 1e-4:
+            for name, share in shape.items():
+                named[name] = named.get(name, 0.0) + float(amount) * share
+    return named
 
 
 def _first_camera(landmarks: Points, basis: _Basis) -> Camera:
@@ -332,10 +360,23 @@ def _spline(model: FaceModel) -> TemplateSpline:
     return TemplateSpline(model)
 
 
+@cache
+def _surface_shifts() -> NDArray[np.float64]:
+    """Where on the surface a landmark belongs, (68, 3) cm from its vertex.
+
+    Eyes and lips have edges that the mesh must lie on, wherever the mean face has them: there only the points' places
+    along the lips are a matter of definition.
+    """
+    shifts = landmark_shifts().copy()
+    shifts[36:48] = 0
+    shifts[48:, 1] = 0
+    return shifts
+
+
 def _landmark_offset(fit: Fit, tangents: NDArray[np.float64]) -> NDArray[np.float64]:
     """Offsets (V, 3) in cm that bring the mesh onto the outer landmarks."""
-    posed = fit.camera.project(fit.mesh(fit.source)[fit.landmark_vertices])[:, :2]
-    missing = fit.landmarks - posed
+    mesh = fit.mesh(fit.source)[fit.landmark_vertices]
+    missing = fit.landmarks - fit.camera.project(mesh + _surface_shifts())[:, :2]
     sides = np.r_[0:8, 9:17]
     missing[sides] -= tangents[sides] * (missing[sides] * tangents[sides]).sum(1, keepdims=True)
     at = np.arange(60)

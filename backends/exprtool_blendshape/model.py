@@ -121,16 +121,17 @@ class FaceModel:
 
     def offsets(self, weights: Mapping[str, float]) -> NDArray[np.float32]:
         """What the expression adds to the neutral, (V, 3) cm. Takes stems (``mouthSmile``) as well as controls."""
-        rows, amounts = [], []
+        moved = np.zeros(self.vertices.shape, dtype=np.float32)
         for name, amount in expand(weights).items():
             if amount:
-                rows.append(self.index[name])
-                amounts.append(amount)
-        if not rows:
-            return np.zeros(self.vertices.shape, dtype=np.float32)
-        moved = np.zeros(self.vertices.shape, dtype=np.float32)
-        for row, amount in zip(rows, amounts, strict=True):
-            moved += np.float32(amount) * self.expression[row]
+                moved += np.float32(amount) * self.expression[self.index[name]]
+        return moved
+
+    def offsets_at(self, weights: Mapping[str, float], vertices: NDArray[np.integer]) -> NDArray[np.float64]:
+        """`offsets` at some vertices (n,) alone, (n, 3) cm, float64."""
+        moved = np.zeros((len(vertices), 3))
+        for name, amount in expand(weights).items():
+            moved += amount * self.expression[self.index[name], vertices].astype(np.float64)
         return moved
 
 
@@ -180,7 +181,7 @@ def load_face_model(path: Path) -> FaceModel:
 
 
 def _triangulate(quads: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Triangles (T, 3) and the polygon each came from (T,). A triangle is stored as a quad with its last vertex twice."""
+    """Triangles (T, 3) and the polygon each came from (T,). A triangle is a quad that ends in a repetition."""
     real = quads[:, 2] != quads[:, 3]
     polygon = np.repeat(np.arange(len(quads)), np.where(real, 2, 1))
     second = np.r_[False, polygon[1:] == polygon[:-1]]

@@ -3,17 +3,21 @@
 A target is absolute: the identity's neutral face plus the preset. What the face wears now is taken off first, and
 strength goes from the one to the other:
 
-    new = source + strength * (target - source)
+    new = source + progress(strength) * (target - source)
 
-so that strength 0 is exactly the photo's face, and a smiling face made sad does not smile. One thing is not taken off:
-what looks like a trace of expression is often how the face is built (a pouting lip, a raised brow). A control that the
-preset does not name keeps that trace (`_at_rest`).
+so that strength 0 is exactly the photo's face, and a smiling face made sad does not smile. Progress is strength itself,
+but for controls that a preset lets set in late (`Move.onset`) while they grow.
+
+One thing is not taken off: what looks like a trace of expression is often how the face is built (a pouting lip, a
+raised brow). Controls that the preset does not name keep it (`_at_rest`).
 """
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 
@@ -25,19 +29,39 @@ from exprtool.types import Edit
 from exprtool_blendshape.names import expand, mirrored
 
 REST = 0.25
-"""Weight of a control up to which a fit mostly shows a face at rest."""
+"""Size of an expression (root of the sum of squared weights in one part of the face) up to which a fit mostly shows a
+face at rest."""
 HIGHEST = 1.5
 
 
+@dataclass(frozen=True)
+class Move:
+    """What a preset does to one control: its amount, and the share of the way at which it sets in, in [0, 1)."""
+
+    amount: float
+    onset: float = 0.0
+
+    def progress(self, strength: float) -> float:
+        """How far the control has come at ``strength``: 0 up to the onset, 1 at 1, straight on beyond."""
+        return max(0.0, (strength - self.onset) / (1 - self.onset))
+
+
 @lru_cache(maxsize=1)
-def presets() -> Mapping[str, Mapping[str, float]]:
-    """{expression: {control: weight}} of the seven expressions, stems expanded."""
+def presets() -> Mapping[str, Mapping[str, Move]]:
+    """{expression: {control: move}} of the seven expressions, stems expanded."""
     with (files("exprtool_blendshape") / "presets.toml").open("rb") as file:
         tables = tomllib.load(file)
     for name in tables:
         if name not in EXPRESSIONS:
             raise UnknownNameError("expression", name, EXPRESSIONS)
-    return {name: expand(table) for name, table in tables.items()}
+    return {
+        name: {
+            control: Move(**entry) if isinstance(entry, dict) else Move(float(entry))
+            for stem, entry in table.items()
+            for control in expand({stem: 1.0})
+        }
+        for name, table in tables.items()
+    }
 
 
 def weights_for(
@@ -46,7 +70,7 @@ def weights_for(
     reference: Mapping[str, float] | None = None,
     rest: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """The absolute weight of every control after the edit.
+    """The absolute weight of every control after the edit; controls that it leaves out are 0.
 
     ``source`` is what the face wears, ``reference`` what the face to be copied wears. Without expressions and
     reference, ``edit.controls`` are added to what the face wears. With ``rest`` (a track's resting expression) the
@@ -54,11 +78,12 @@ def weights_for(
     Raises `UnknownNameError` for an expression or control that is not known.
     """
     start = dict(source) if rest is None else dict(rest)
-    target = _target(edit, start, reference)
+    target, onsets = _target(edit, start, reference)
     new = {}
     for name in target.keys() | start.keys() | source.keys():
         worn = source.get(name, 0.0)
-        moved = worn + edit.strength * (target.get(name, 0.0) - start.get(name, 0.0))
+        way = target.get(name, 0.0) - start.get(name, 0.0)
+        moved = worn + way * (Move(0, onsets.get(name, 0.0)).progress(edit.strength) if way > 0 else edit.strength)
         if moved != worn:
             moved = float(np.clip(moved, 0.0, max(HIGHEST, worn)))
         new[name] = moved
@@ -67,37 +92,55 @@ def weights_for(
     return {name: amount for name, amount in sorted(new.items()) if amount}
 
 
-def _target(edit: Edit, start: Mapping[str, float], reference: Mapping[str, float] | None) -> dict[str, float]:
-    controls = expand(edit.controls)
+def _target(
+    edit: Edit, start: Mapping[str, float], reference: Mapping[str, float] | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Weights at strength 1 before clipping, and the onsets on the way there."""
+    onsets: dict[str, float] = {}
     if reference is not None:
         target = dict(reference)
     elif edit.weights:
-        target = _blend(edit.weights, start)
+        target, onsets = _blend(edit.weights, start)
     else:
         target = dict(start)
-    for name, amount in controls.items():
+    for name, amount in expand(edit.controls).items():
         target[name] = target.get(name, 0.0) + amount
-    return _lopsided(target, edit)
+    return _lopsided(target, edit), onsets
 
 
-def _blend(weights: Mapping[str, float], start: Mapping[str, float]) -> dict[str, float]:
-    """Presets by their weights; a control that none of them names keeps what is at rest in it."""
+def _blend(weights: Mapping[str, float], start: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Presets by their weights, and mean onsets; a control that none of them names keeps what is at rest in it."""
     known = presets()
     target: dict[str, float] = {}
+    late: dict[str, float] = {}
     for expression, amount in weights.items():
         if expression not in known:
             raise UnknownNameError("expression", expression, EXPRESSIONS)
-        for name, weight in known[expression].items():
-            target[name] = target.get(name, 0.0) + amount * weight
-    for name, worn in start.items():
-        if name not in target:
-            target[name] = _at_rest(worn)
-    return target
+        for name, move in known[expression].items():
+            share = move.amount * move.progress(amount)
+            target[name] = target.get(name, 0.0) + share
+            late[name] = late.get(name, 0.0) + share * move.onset
+    onsets = {name: late[name] / amount for name, amount in target.items() if amount > 0}
+    kept = _at_rest(start)
+    return {name: kept[name] for name in start if name not in target} | target, onsets
 
 
-def _at_rest(worn: float) -> float:
-    """The part of a fitted weight that a face keeps when its expression is taken off: all of a little, none of a lot."""
-    return worn * float(np.exp(-((worn / REST) ** 2)))
+def _at_rest(worn: Mapping[str, float]) -> dict[str, float]:
+    """What a face keeps when its expression is taken off: all of a trace, nothing of a lot.
+
+    Judged for brows, eyes and mouth on their own: where a part of the face shows an expression, its small weights
+    belong to it, too.
+    """
+    size: dict[str, float] = {}
+    for name, amount in worn.items():
+        size[_part(name)] = size.get(_part(name), 0.0) + amount**2
+    return {name: amount * math.exp(-size[_part(name)] / REST**2) for name, amount in worn.items()}
+
+
+def _part(control: str) -> str:
+    if control.startswith(("brow", "corrugator")):
+        return "brows"
+    return "eyes" if control.startswith("eye") else "mouth"
 
 
 def _lopsided(target: dict[str, float], edit: Edit) -> dict[str, float]:

@@ -14,6 +14,7 @@ from exprtool.errors import ModelError
 from exprtool.types import WeightFile
 
 _COMMIT = "master"
+_NEUTRAL = "generic_neutral_mesh"
 _IDENTITIES = 60
 """How many of upstream's 100 identity shapes are kept; they come in order of the variance they explain."""
 
@@ -33,17 +34,15 @@ def pack(archive: Path, target: Path) -> None:
                 for name in tree.namelist()
                 if name.endswith(".obj") and Path(name).parent.name == "FaceXModel"
             }
-            if "generic_neutral_mesh" not in meshes:
+            if _NEUTRAL not in meshes:
                 raise ModelError(
                     f"{archive} holds no FaceXModel/generic_neutral_mesh.obj; is it ICT-FaceKit's archive?"
                 )
             identities = sorted(name for name in meshes if name.startswith("identity"))[:_IDENTITIES]
-            expressions = sorted(
-                set(meshes) - {"generic_neutral_mesh"} - {n for n in meshes if n.startswith("identity")}
-            )
+            expressions = sorted(set(meshes) - {_NEUTRAL} - {n for n in meshes if n.startswith("identity")})
             if not identities or not expressions:
                 raise ModelError(f"{archive} holds no identity or no expression shapes; is it ICT-FaceKit's archive?")
-            with tree.open(meshes["generic_neutral_mesh"]) as file:
+            with tree.open(meshes[_NEUTRAL]) as file:
                 vertices, uv, quads, uv_quads = _read_obj(file, archive)
 
             def offsets(name: str):
