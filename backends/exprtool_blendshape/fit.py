@@ -45,13 +45,15 @@ _LEFT_RIGHT_SD = 0.2
 
 @dataclass(frozen=True)
 class _Prior:
-    """Of an expression weight: standard deviation, cost per unit (in the fit's energy), upper bound.
+    """Of an expression weight: standard deviation, cost, upper bound.
 
-    The cost keeps what a neutral face has at zero; being linear, it takes little off a strong expression.
+    The cost keeps what a neutral face has at zero; being linear, it takes little off a strong expression. It is in
+    units of the fit's energy per centimetre that the control moves the landmarks (root of their summed squares), so
+    that one strong shape (jawOpen) is no cheaper than several weak ones that explain the same.
     """
 
     sd: float = 0.5
-    cost: float = 12.0
+    cost: float = 10.0
     high: float = 1.2
 
 
@@ -59,10 +61,10 @@ _PRIORS: Mapping[str, _Prior] = {
     "browDown": _Prior(), "browInnerUp": _Prior(), "browOuterUp": _Prior(), "corrugator": _Prior(),
     "eyeBlink": _Prior(high=1.0), "eyeSquint": _Prior(), "eyeWide": _Prior(),
     "jawOpen": _Prior(sd=0.8, high=1.0), "jawLeft": _Prior(sd=0.15), "jawRight": _Prior(sd=0.15),
-    "mouthDimple": _Prior(), "mouthFrown": _Prior(), "mouthFunnel": _Prior(), "mouthLeft": _Prior(sd=0.15),
+    "mouthDimple": _Prior(), "mouthFrown": _Prior(), "mouthFunnel": _Prior(cost=15.0), "mouthLeft": _Prior(sd=0.15),
     "mouthLowerDown": _Prior(), "mouthPress": _Prior(), "mouthPucker": _Prior(), "mouthRight": _Prior(sd=0.15),
     "mouthRollLower": _Prior(), "mouthRollUpper": _Prior(), "mouthShrugLower": _Prior(), "mouthShrugUpper": _Prior(),
-    "mouthSmile": _Prior(sd=0.6, cost=2.0), "mouthStretch": _Prior(), "mouthUpperUp": _Prior(), "noseSneer": _Prior(),
+    "mouthSmile": _Prior(sd=0.6, cost=0.9), "mouthStretch": _Prior(), "mouthUpperUp": _Prior(), "noseSneer": _Prior(),
 }  # fmt: skip
 """Of the controls that landmarks can see. Tuned on 38 of the London Set's neutral and smiling pairs: neutral faces near
 zero, the same identity from both photos, and a smile that, taken off, leaves the neutral face."""
@@ -197,15 +199,18 @@ def _basis(model: FaceModel) -> _Basis:
             priors.append(prior)
             side = name[len(stem) :]
             shapes.append({name: 1.0} | {f"{other}{side}": w for other, w in _FOLLOWERS.get(stem, {}).items()})
+    expression = np.stack([model.offsets_at(shape, rows) for shape in shapes])
+    seen = [place[int(v)] for v in model.landmarks[17:]]
+    motion = np.sqrt((expression[:, seen, :2] ** 2).sum((1, 2)))
     return _Basis(
         rows=rows,
         # landmarkers draw closed lips with the small gap of upstream's neutral
         neutral=(model.vertices - model.lip_gap)[rows],
         identity=model.identity[:IDENTITIES, rows].astype(np.float64),
-        expression=np.stack([model.offsets_at(shape, rows) for shape in shapes]),
+        expression=expression,
         shapes=tuple(shapes),
         quadratic=np.diag([1 / p.sd**2 for p in priors]) + _left_right(controls),
-        linear=np.array([p.cost for p in priors]),
+        linear=np.array([p.cost for p in priors]) * motion,
         high=np.array([p.high for p in priors]),
         frontal=np.array([place[int(v)] for v in model.landmarks]),
         contours=(
