@@ -94,20 +94,18 @@ class Timeline:
     def is_constant(self) -> bool:
         return len(self.keys) == 1 and self.keys[0].moment is None
 
-    def at(self, time: float, times: Sequence[float]) -> Wanted:
-        """What is wanted at ``time``; ``times`` (seconds of all frames) tell where keys given as frames lie."""
-        starts = [0.0 if key.moment is None else key.moment.resolve(times) for key in self.keys]
-        return self._at(time, starts)
-
     def resolved(self, times: Sequence[float]) -> ResolvedTimeline:
         """The timeline of one clip, with every key at its time in seconds; raises where they do not rise."""
-        starts = [float("-inf") if key.moment is None else key.moment.resolve(times) for key in self.keys]
+        first = times[0] if times else 0.0
+        starts = [first if key.moment is None else key.moment.resolve(times) for key in self.keys]
         for i, (before, after) in enumerate(zip(starts, starts[1:], strict=False)):
             if after <= before:
                 raise UsageError(
                     f"--expr {self.text!r}: key {i + 2} ({self.keys[i + 1].moment}) must come after key {i + 1} "
                     f"({self.keys[i].moment}) in this clip."
                 )
+        if starts[0] <= first:
+            starts[0] = float("-inf")  # wanted from the clip's beginning on: there is nothing to ease in from
         return ResolvedTimeline(self, tuple(starts))
 
     def _at(self, time: float, starts: Sequence[float]) -> Wanted:

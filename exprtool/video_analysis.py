@@ -225,9 +225,7 @@ def _tracks(
 ) -> tuple[FaceTrack, ...]:
     tracks = tracker.finish()
     smoothed = {track.number: [steady(stretch) for stretch in track.stretches] for track in tracks}
-    edited = [
-        stretch for track in tracks if track.reason is None for stretch in smoothed[track.number]
-    ]
+    edited = [stretch for track in tracks if track.reason is None for stretch in smoothed[track.number]]
     found = []
     for track in tracks:
         stretches = smoothed[track.number]
@@ -357,7 +355,13 @@ def load_analysis(path: Path) -> Analysis:
                 key = f"t{entry['number']}x{i}"
                 x0, y0, x1, y1 = one["box"]
                 samples.append(
-                    Sample(one["frame"], (x0, y0, x1, y1), stored[f"{key}pixels"], stored[f"{key}landmarks"], one["quality"])
+                    Sample(
+                        one["frame"],
+                        (x0, y0, x1, y1),
+                        stored[f"{key}pixels"],
+                        stored[f"{key}landmarks"],
+                        one["quality"],
+                    )
                 )
             tracks.append(
                 FaceTrack(

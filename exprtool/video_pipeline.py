@@ -74,6 +74,7 @@ class VideoResult:
     label: str
     status: str
     info: ClipInfo
+    analysis: Analysis
     frames: int
     edited_frames: int
     tracks: tuple[TrackResult, ...]
@@ -145,7 +146,14 @@ def analyse_clip(
     total = info.frames or 0
     report = None if progress is None else lambda done: progress("analyse", done, total)
     return analyse(
-        info, session.detector, settings, options.start, options.end, ease_seconds=options.ease, stop=stop, progress=report
+        info,
+        session.detector,
+        settings,
+        options.start,
+        options.end,
+        ease_seconds=options.ease,
+        stop=stop,
+        progress=report,
     )
 
 
@@ -187,7 +195,9 @@ def edit_video(
             # Another number of threads would give other bits; the run goes on with the one that it began with.
             plan = replace(plan, threads=int(work.header.get("threads") or plan.threads))
         try:
-            return _edit(session, info, target, edit, timeline, options, container, plan, work, analysis, stop, progress)
+            return _edit(
+                session, info, target, edit, timeline, options, container, plan, work, analysis, stop, progress
+            )
         except OSError as error:
             raise write_error(target, error) from error
 
@@ -224,24 +234,25 @@ def _edit(
     if not analysis.selected:
         return _nothing_to_edit(info, target, timeline, options, container, analysis, work, notes, renderer)
     save_analysis(analysis, stored)
-    before_after = _Middle(analysis)
+    middle = _Middle(analysis)
+    renderer.watch = middle.index
     count = work.done.copy()
     if plan is None:
         from exprtool.videos.animation import open_writer
 
-        _render_animation(renderer, info, target, container, options, before_after, stop, progress, open_writer)
+        _render_animation(renderer, info, target, container, options, middle, stop, progress, open_writer)
         extra: list[str] = []
     else:
         segments = cut_segments(analysis, options.segment_seconds)
-        _render_segments(renderer, plan, segments, work, options, before_after, stop, progress, target)
+        _render_segments(renderer, plan, segments, work, options, middle, stop, progress, target)
         with timed(renderer.timings, "mux"):
             extra = _join(info, plan, segments, work, target, container, options, analysis, edit, timeline, renderer)
     work.remove()
     results = tuple(renderer.results.values())
     return VideoResult(
-        info.path, target, timeline.label, "edited", info, analysis.frames, renderer.edited_frames, results,
+        info.path, target, timeline.label, "edited", info, analysis, analysis.frames, renderer.edited_frames, results,
         tuple(dict.fromkeys([*notes, *extra])), renderer.timings, len(count), True, None,
-        before_after.before, before_after.after,
+        renderer.before, middle.after,
     )  # fmt: skip
 
 
@@ -301,7 +312,6 @@ class _Middle:
         stretch = track.stretches[[s is shares for s in track.shares].index(True)]
         full = np.flatnonzero(shares >= 0.95 * shares.max())
         self.index = stretch.first + int(full[len(full) // 2])
-        self.before: Image | None = None
         self.after: Image | None = None
 
 
@@ -344,8 +354,7 @@ def _watching(add: Any, middle: _Middle, renderer: Renderer, options: VideoOptio
 
     def finished(frame: Any, picture: Any) -> None:
         if frame.index == middle.index:
-            shown = picture.rgb()
-            middle.after = shown
+            middle.after = picture.rgb()
         add(frame, picture)
 
     return finished
@@ -430,7 +439,7 @@ def _nothing_to_edit(
         written = True
     work.remove()
     return VideoResult(
-        info.path, target, timeline.label, "no_face", info, analysis.frames, 0, tuple(renderer.results.values()),
+        info.path, target, timeline.label, "no_face", info, analysis, analysis.frames, 0, tuple(renderer.results.values()),
         tuple(notes), renderer.timings, 0, written, error,
     )  # fmt: skip
 
@@ -479,6 +488,7 @@ def preview(
     options: VideoOptions | None = None,
     *,
     analysis: Analysis | None = None,
+    stop: threading.Event | None = None,
     progress: Progress | None = None,
 ) -> tuple[Image, Mapping[int, float]]:
     """A contact sheet of ``count`` edited frames at equal distances, (H, W, 3), with the original above each.
@@ -491,7 +501,9 @@ def preview(
     options = options or VideoOptions()
     info = probe(source)
     if analysis is None:
-        analysis = analyse_clip(session, info, options, progress=progress)
+        analysis = analyse_clip(session, info, options, stop=stop, progress=progress)
+    if stop is not None and stop.is_set():
+        raise VideoInterrupted(f"{source}: interrupted; nothing was written.", resumable=False)
     if not analysis.selected:
         raise VideoError(f"{source}: no face to edit was found in {analysis.frames} frames. Try another --detector.")
     renderer = Renderer(session, info, analysis, timeline.resolved(analysis.times), edit)
@@ -503,6 +515,8 @@ def preview(
         both = picture.rgb()
         width = both.shape[1] // 2
         pairs.append((f"{analysis.times[frame.index]:.2f} s", both[:, :width], both[:, width:]))
+        if progress is not None:
+            progress("render", len(pairs), len(places))
 
     render(renderer, [range(i, i + 1) for i in places], finished, keep_original=True)
     return contact_sheet(pairs), {i: analysis.times[i] for i in places}

@@ -21,7 +21,7 @@ from exprtool.errors import VideoError
 from exprtool.faces.select import region_of
 from exprtool.pipeline import LoadedBackend, Session, Timings, timed
 from exprtool.timeline import ResolvedTimeline
-from exprtool.types import Edit, FacePatch, FaceRefusal, FaceRegion, IntBox
+from exprtool.types import Edit, FacePatch, FaceRefusal, FaceRegion, Image, IntBox
 from exprtool.video_analysis import Analysis, FaceTrack, ahead
 from exprtool.videos.clip import ClipInfo
 from exprtool.videos.encoder import EncoderPlan, StretchEncoder, encoder_failed
@@ -67,6 +67,9 @@ class Renderer:
         self.timings: Timings = {}
         self.results = {track.number: TrackResult(track, reason=track.reason) for track in analysis.tracks}
         self.edited_frames = 0
+        self.watch: int | None = None
+        """A frame whose untouched picture is kept in ``before``."""
+        self.before: Image | None = None
         self._fitted: dict[int, _Fitted | None] = {}
         height, width = info.size
         # Regions are cut from this picture of nothing: it has the right size and takes no memory.
@@ -85,6 +88,8 @@ class Renderer:
         """Edit the pictures of a few frames in place; the backend gets their faces together."""
         regions: list[tuple[int, FaceTrack, FaceRegion, Edit]] = []  # (place in frames, ...)
         for place, (index, picture) in enumerate(frames):
+            if index == self.watch:
+                self.before = picture.rgb()
             for track, region, edit in self._regions(index, picture):
                 regions.append((place, track, region, edit))
         if not regions:
@@ -165,7 +170,9 @@ class Renderer:
         for loaded, edit, members in groups:
             with timed(self.timings, "prepare"):
                 handles = loaded.backend.prepare([work[i][1] for i in members])
-            good = [(i, handle) for i, handle in zip(members, handles, strict=True) if not isinstance(handle, FaceRefusal)]
+            good = [
+                (i, handle) for i, handle in zip(members, handles, strict=True) if not isinstance(handle, FaceRefusal)
+            ]
             for i, handle in zip(members, handles, strict=True):
                 if isinstance(handle, FaceRefusal):
                     self._note_refusal(work[i][0], handle)

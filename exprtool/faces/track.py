@@ -20,7 +20,6 @@ from exprtool.faces.align import invert, transform
 from exprtool.faces.detect import find_faces, merge
 from exprtool.faces.embed import Embedding, embedding, squared_distance
 from exprtool.faces.landmarks import refine68, with_landmarks
-from exprtool.faces.plausible import why_no_face
 from exprtool.faces.pose import pose_of
 from exprtool.faces.select import Selection, region_of, select_faces
 from exprtool.faces.smooth import smooth
@@ -47,6 +46,7 @@ _SMALLEST_OF_PICTURE = 0.06
 """Faces below this part of the picture's shorter side are not searched for; once found they are followed."""
 _WORK_SIZE = 200.0
 _SAMPLES = 5
+_SAMPLE_EVERY = 12
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,7 @@ class Tracker:
         self._thumbnail: NDArray[np.float32] | None = None
         self._changes: deque[float] = deque(maxlen=24)
         self._last_scan = self._last_deep = float("-inf")
+        self._deep_pause = self.settings.deep
         self._smallest: float | None = None
 
     def feed(self, index: int, time: float, luma: Luma, rgb: Callable[[], Image]) -> None:
@@ -335,12 +336,16 @@ class Tracker:
         self._last_scan = time
         begun = self._last_deep > float("-inf")
         faces = self._quick(image) if begun else []
-        if not faces and not self._live and time - self._last_deep >= self.settings.deep:
+        if not faces and not self._live and time - self._last_deep >= self._deep_pause:
+            # The longer a clip shows no face, the seldomer is it searched thoroughly.
+            self._deep_pause = min(2 * self._deep_pause, 8 * self.settings.deep) if begun else self.settings.deep
             self._last_deep = time
             smallest = max(self.settings.min_face, _SMALLEST_OF_PICTURE * min(image.shape[:2]))
             found = find_faces(image, self.detector, min_face=smallest)
             self.tried = self.tried or found.tried
             faces = list(found.faces)
+        if faces:
+            self._deep_pause = self.settings.deep
         for live in list(self._live):
             match = _nearest(live.face, faces)
             if match is not None:
@@ -377,7 +382,13 @@ class Tracker:
             whole = replace(face, landmarks5=five, landmarks68=None, box=(x0 * fx, y0 * fy, x1 * fx, y1 * fy))
             faces.append(refine68(image, whole))
         faces = [face for face in merge(faces) if face.size >= self.settings.min_face]
-        return [face for face in faces if why_no_face(image, face) is None]
+        return [face for face in faces if self._credible(face, image)]
+
+    def _credible(self, face: Face, image: Image) -> bool:
+        """Whether a detection is a face beyond doubt: followed already, of a high score, or confirmed by a closer look."""
+        if face.score >= self.detector.sure or any(_together(face, live.face) for live in self._live):
+            return True
+        return self.detector.confirms(image, face)
 
     def _begin(self, face: Face, index: int, time: float, luma: Luma, image: Image, *, at_cut: bool) -> None:
         if any(_together(face, live.face) for live in self._live):
@@ -471,27 +482,21 @@ class Tracker:
         return count
 
     def _sample(self, track: Track, face: Face, index: int, image: Image) -> None:
-        """Keep the picture if it is among the best looks at this face, and not next to one that is as good."""
-        import cv2
-
+        """Keep the picture if it is among the best looks at this face: large, frontal, the mouth at rest."""
         pose = pose_of(face)
         frontal = np.cos(np.radians(min(80.0, abs(pose.yaw)))) * np.cos(np.radians(min(80.0, abs(pose.pitch))))
         points = _points(face)
         gap = np.linalg.norm(points[62] - points[66]) / face.size
         quality = float(frontal**4 * face.size * (1.0 - min(0.5, 4 * gap)))
-        near = [sample for sample in track.samples if abs(sample.frame - index) < 12]
-        if near:
-            if quality <= 1.05 * max(sample.quality for sample in near):
-                return
-            track.samples = [sample for sample in track.samples if sample not in near]
-        elif len(track.samples) >= _SAMPLES:
-            worst = min(track.samples, key=lambda sample: sample.quality)
-            if quality <= 1.05 * worst.quality:
+        # One look per half second or so, the best of it; and of those the best few.
+        same = [sample for sample in track.samples if sample.frame // _SAMPLE_EVERY == index // _SAMPLE_EVERY]
+        rivals = same or (track.samples if len(track.samples) >= _SAMPLES else [])
+        worst = min(rivals, key=lambda sample: sample.quality, default=None)
+        if worst is not None:
+            if quality <= worst.quality:
                 return
             track.samples.remove(worst)
         region = region_of(image, face, ())
-        sharp = float(cv2.Laplacian(np.asarray(cv2.cvtColor(region.pixels, cv2.COLOR_RGB2GRAY)), cv2.CV_32F).var())
-        quality *= 0.5 + 0.5 * min(1.0, sharp / 100.0)
         track.samples.append(Sample(index, region.box, region.pixels.copy(), points.copy(), quality))
         track.samples.sort(key=lambda sample: sample.frame)
 

@@ -37,9 +37,13 @@ def probe_animation(path: Path) -> ClipInfo:
             alpha = image.has_transparency_data
             loop = image.info.get("loop")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise VideoError(f"{path}: cannot be read as a GIF or WebP ({error}). The file is damaged or of another kind.") from error
+        raise VideoError(
+            f"{path}: cannot be read as a GIF or WebP ({error}). The file is damaged or of another kind."
+        ) from error
     if frames < 2:
-        raise VideoError(f"{path}: is a still picture, not a clip. Use `exprtool edit`, or `exprtool animate` to move it.")
+        raise VideoError(
+            f"{path}: is a still picture, not a clip. Use `exprtool edit`, or `exprtool animate` to move it."
+        )
     return ClipInfo(
         path=path, container=kind.lower(), codec=kind.lower(), height=height, width=width,
         pix_fmt="rgba" if alpha else "rgb24", time_base=MILLISECOND, rate=None, frames=frames, duration=None,
@@ -60,7 +64,9 @@ def read_animation(info: ClipInfo) -> Iterator[ClipFrame]:
                 image.load()
             except (EOFError, OSError, SyntaxError) as error:
                 if index == 0:
-                    raise VideoError(f"{info.path}: its first frame does not decode ({error}). The file is damaged.") from error
+                    raise VideoError(
+                        f"{info.path}: its first frame does not decode ({error}). The file is damaged."
+                    ) from error
                 return
             duration = int(image.info.get("duration", 0))
             yield ClipFrame(index, time, duration, ArrayPicture(np.array(image.convert(mode))))
@@ -164,13 +170,23 @@ class AnimationWriter(Protocol):
 
 @contextmanager
 def open_writer(
-    kind: str, file: BinaryIO, height: int, width: int, times: Sequence[float], loop: int = 0, quality: float | None = None
+    kind: str,
+    file: BinaryIO,
+    height: int,
+    width: int,
+    times: Sequence[float],
+    loop: int = 0,
+    quality: float | None = None,
 ) -> Iterator[AnimationWriter]:
     """A writer for ``kind`` "gif" or "webp" of frames (H, W, 3 or 4) shown from ``times[i]`` to ``times[i + 1]`` (s).
 
     ``loop`` is how often it plays, 0 for ever. ``quality`` from 1 to 100 matters for WebP alone; 100 is lossless.
     """
-    writer = _TimedGif(file, height, width, times, loop) if kind == "gif" else _WebP(file, height, width, times, loop, quality)
+    writer = (
+        _TimedGif(file, height, width, times, loop)
+        if kind == "gif"
+        else _WebP(file, height, width, times, loop, quality)
+    )
     yield writer
     writer.close()
 

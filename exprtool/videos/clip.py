@@ -159,7 +159,9 @@ def _probe_stream(path: Path) -> ClipInfo:
         orientation = Orientation()
         if "DISPLAYMATRIX" in {data.type.name for data in first.side_data}:
             raw = bytes(first.side_data["DISPLAYMATRIX"])
-            orientation = Orientation.from_matrix([int.from_bytes(raw[i : i + 4], "little", signed=True) for i in range(0, 36, 4)])
+            orientation = Orientation.from_matrix(
+                [int.from_bytes(raw[i : i + 4], "little", signed=True) for i in range(0, 36, 4)]
+            )
         time_base = stream.time_base or Fraction(1, 1000)
         duration = stream.duration * time_base if stream.duration else None
         if duration is None and container.duration:

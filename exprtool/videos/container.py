@@ -291,9 +291,7 @@ def _carry(source: Any, target: Any) -> None:
         target.time_base = source.time_base
 
 
-def _other_packets(
-    source: Any, copied: dict[int, _Copied], trim: Trim
-) -> Iterator[tuple[Fraction, int, Any]]:
+def _other_packets(source: Any, copied: dict[int, _Copied], trim: Trim) -> Iterator[tuple[Fraction, int, Any]]:
     """Packets of all copied streams in the file's order, each with the time by which to interleave it."""
     from av.error import FFmpegError
 

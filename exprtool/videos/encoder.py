@@ -130,7 +130,9 @@ def find_encoder(name: str) -> str:
     for candidate in CODEC_ALIASES.get(name.lower(), (name,)):
         if candidate in known:
             return candidate
-    raise UnknownNameError("video codec", name, [*(a for a, to in CODEC_ALIASES.items() if set(to) & set(known)), *known])
+    raise UnknownNameError(
+        "video codec", name, [*(a for a, to in CODEC_ALIASES.items() if set(to) & set(known)), *known]
+    )
 
 
 def plan_encoding(info: ClipInfo, options: EncodeOptions, container: str) -> EncoderPlan:
@@ -145,7 +147,9 @@ def plan_encoding(info: ClipInfo, options: EncodeOptions, container: str) -> Enc
     pix_fmt, notes = _pixel_format(codec, source, options.pix_fmt)
     colour = info.colour
     if _is_rgb(source) and not _is_rgb(pix_fmt):
-        colour = Colour(range=1, primaries=1 if info.animation else colour.primaries, transfer=colour.transfer, matrix=1)
+        colour = Colour(
+            range=1, primaries=1 if info.animation else colour.primaries, transfer=colour.transfer, matrix=1
+        )
     height, width = info.height, info.width
     if options.side_by_side:
         height, width = (2 * height, width) if info.orientation.transpose else (height, 2 * width)

@@ -276,7 +276,13 @@ class FramePicture(Picture):
         if self._is_rgb:
             shift = self._bits - 8
             for channel, plane in enumerate(self._planes_rgb()):
-                _add(plane, int(y0 + top), int(x0 + left), part[..., channel].astype(np.float32) * (1 << shift), self._bits)
+                _add(
+                    plane,
+                    int(y0 + top),
+                    int(x0 + left),
+                    part[..., channel].astype(np.float32) * (1 << shift),
+                    self._bits,
+                )
         else:
             self._write_yuv(int(y0 + top), int(x0 + left), part.astype(np.float32) / np.float32(255))
 

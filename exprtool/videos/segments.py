@@ -177,7 +177,9 @@ class WorkFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"{self.output}: another run is writing it right now ({self.path}). Wait for it.") from None
+            raise UsageError(
+                f"{self.output}: another run is writing it right now ({self.path}). Wait for it."
+            ) from None
 
     def _compare(self, header: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         for key, what in (("version", "another version"), ("input", "another input"), ("options", "other options")):
@@ -186,7 +188,9 @@ class WorkFolder:
                 detail = ""
                 if key == "options":
                     theirs = header.get("options") or {}
-                    names = sorted(n for n in {*theirs, *identity["options"]} if theirs.get(n) != identity["options"].get(n))
+                    names = sorted(
+                        n for n in {*theirs, *identity["options"]} if theirs.get(n) != identity["options"].get(n)
+                    )
                     detail = f" ({', '.join(names)})"
                 raise UsageError(
                     f"{self.output}: the unfinished run beside it is of {what}{detail}. Give the same again to go on "

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from exprtool.errors import UsageError
+from exprtool.files import atomic_write
 from exprtool.types import Image
 
 _WIDTH, _COLUMNS, _GAP = 360, 6, 4
@@ -31,3 +34,15 @@ def contact_sheet(pairs: Sequence[tuple[str, Image, Image]], width: int = _WIDTH
     if len(rows) > 1:
         rows[-1] += [blank] * (columns - len(rows[-1]))
     return np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
+
+
+def save_sheet(sheet: Image, target: Path) -> None:
+    """Write a sheet as JPEG or PNG, by the target's ending, in one step. Raises `UsageError` for another ending."""
+    from PIL import Image as Pillow
+
+    kinds = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+    kind = kinds.get(target.suffix.lower())
+    if kind is None:
+        raise UsageError(f"{target}: a contact sheet is a picture. Give an output that ends in .jpg or .png.")
+    with atomic_write(target) as temporary:
+        Pillow.fromarray(sheet).save(temporary, kind, quality=92)
