@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,29 @@ from exprtool_blendshape.targets import weights_for
 
 SAME = 1e-6
 """Weights closer than this are the same weight."""
+LOOKS = 3
+"""How many samples of a track are looked at for its light and colours."""
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedFace:
-    """A fitted face; ``look`` (what drawing needs) follows at the first edit that draws it, and is kept."""
+    """A face that was fitted and looked at; serves every edit of it."""
 
     region: FaceRegion
     fit: Fit
     look: FaceLook
+    rest: Mapping[str, float] | None = None
+    """What the person wears at rest along a track, else None."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrackState:
+    """What stays the same along a track: ``shape`` and ``rest``, the expression worn at rest, for the fit; ``looks`` at the
+    samples, from which light and colours are taken so that they do not flicker."""
+
+    shape: TrackShape
+    rest: Mapping[str, float]
+    looks: tuple[FaceLook, ...]
 
 
 class BlendshapeBackend(Backend):
@@ -37,8 +51,16 @@ class BlendshapeBackend(Backend):
         self._model = model or face_model()
         self._reference: tuple[FaceRegion, Fit] | None = None
 
-    def begin_track(self, samples: Sequence[FaceRegion]) -> TrackShape | None:
-        return begin_track(samples, self._model)
+    def begin_track(self, samples: Sequence[FaceRegion]) -> TrackState | None:
+        samples = [sample for sample in samples if sample.landmarks68 is not None]
+        shape = begin_track(samples, self._model)
+        if shape is None:
+            return None
+        fits = [fit_face(sample, shape, self._model) for sample in samples]
+        names = sorted({name for fit in fits for name in fit.source})
+        rest = {name: float(np.median([fit.source.get(name, 0.0) for fit in fits])) for name in names}
+        looks = tuple(look(sample, fit) for sample, fit in zip(samples[:LOOKS], fits[:LOOKS], strict=True))
+        return TrackState(shape, rest, looks)
 
     def prepare(self, regions: Sequence[FaceRegion]) -> list[Any | FaceRefusal]:
         return [self._prepare(region) for region in regions]
@@ -46,10 +68,13 @@ class BlendshapeBackend(Backend):
     def _prepare(self, region: FaceRegion) -> PreparedFace | FaceRefusal:
         if region.landmarks68 is None:
             return FaceRefusal("no 68 landmarks were found on it, and the face model is fitted to them")
-        fit = fit_face(region, region.track_state, self._model)
+        track: TrackState | None = region.track_state
+        fit = fit_face(region, track.shape if track else None, self._model)
         if not np.isfinite(fit.residual) or fit.camera.scale < 1.0:
             return FaceRefusal("the face model could not be fitted to it; the face may be too small or not a face")
-        return PreparedFace(region, fit, look(region, fit))
+        if track is None:
+            return PreparedFace(region, fit, look(region, fit))
+        return PreparedFace(region, fit, _steadied(look(region, fit), track.looks), track.rest)
 
     def check(self, prepared: Sequence[Any], edit: Edit) -> list[FaceRefusal | None]:
         return [None if edit.force else refusal(face.fit, face.region, edit) for face in prepared]
@@ -60,7 +85,8 @@ class BlendshapeBackend(Backend):
 
     def _generate(self, face: PreparedFace, edit: Edit) -> FacePatch:
         fit = face.fit
-        target = weights_for(edit, fit.source, self._worn_by_reference(edit))
+        rest = face.rest if edit.additive else None
+        target = weights_for(edit, fit.source, self._worn_by_reference(edit), rest)
         details = {
             "source": _rounded(fit.source),
             "target": _rounded(target),
@@ -83,9 +109,30 @@ class BlendshapeBackend(Backend):
             return None
         if self._reference is None or self._reference[0] is not edit.reference:
             if edit.reference.landmarks68 is None:
-                raise UsageError("The reference face has no 68 landmarks, so its expression cannot be read. Use another photo.")
+                raise UsageError(
+                    "The reference face has no 68 landmarks, so its expression cannot be read. Use another photo."
+                )
             self._reference = (edit.reference, fit_face(edit.reference, None, self._model))
         return self._reference[1].source
+
+
+def _steadied(face: FaceLook, looks: Sequence[FaceLook]) -> FaceLook:
+    """A frame's look with the track's light, colours and lines."""
+    if not looks:
+        return face
+    light = replace(
+        face.light,
+        harmonics=np.mean([each.light.harmonics for each in looks], 0).astype(np.float32),
+        ambient=float(np.mean([each.light.ambient for each in looks])),
+        trust=float(np.mean([each.light.trust for each in looks])),
+    )
+    mouth = replace(face.mouth, white=np.mean([each.mouth.white for each in looks], 0).astype(np.float32))
+    own = replace(
+        face.own_lines,
+        lined=float(np.mean([each.own_lines.lined for each in looks])),
+        sharp=float(np.mean([each.own_lines.sharp for each in looks])),
+    )
+    return replace(face, light=light, mouth=mouth, own_lines=own, tone=looks[0].tone, lines=looks[0].lines)
 
 
 def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

@@ -38,7 +38,9 @@ def compose(
     if y1 <= y0 or x1 <= x0:
         return pixels, alpha, flow, painted
 
-    def lifted(values: NDArray[np.float32], window: _Window, step: int = 1, painting: bool = False) -> NDArray[np.float32]:
+    def lifted(
+        values: NDArray[np.float32], window: _Window, step: int = 1, painting: bool = False
+    ) -> NDArray[np.float32]:
         """Values on the working grid (or on every ``step``-th pixel of it) at the region's pixels of a window."""
         if painting and face.frame.scale > 1.3:  # a region coarser than the grid: average what is painted, not pick
             values = cv2.GaussianBlur(values, (0, 0), 0.45 * face.frame.scale)

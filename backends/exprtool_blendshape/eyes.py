@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 IRIS_RADIUS = 0.59
 """cm; the visible iris of adults varies by a few percent only."""
+UNSEEN_IRIS = np.array([0.42, 0.30, 0.22], np.float32)
+"""Colour of an iris that hardly shows, in shares of the luma of lit skin: brown, as most are."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -72,6 +74,8 @@ def complete(
     inner = from_lid > 0.045 * u
     good = inner & (below_lid > 0.11 * u)
 
+    # between half-closed lids lies more lash and shade than eye
+    hidden = 1 - float(_smoothstep(np.float32((opening - 0.16) / 0.10)))
     sclera = good & (r > 1.12)
     if sclera.sum() < 30:
         sclera = inner & (r > 1.1)
@@ -88,8 +92,6 @@ def complete(
         mean = cv2.GaussianBlur(crop * weight[..., None], (0, 0), spread)
         ball = (mean + 2e-3 * middle) / (total + 2e-3)
         white = np.percentile(crop[sclera], 80, axis=0).astype(np.float32)
-        # between half-closed lids lies more lash and shade than white
-        hidden = 1 - float(_smoothstep(np.float32((opening - 0.16) / 0.10)))
         lift = max(1.0, 0.80 * min(skin, 0.8) / max(float(middle @ _LUMA), 1e-3))
         pale = np.float32(middle @ _LUMA) * np.array([1.01, 1.0, 0.99], np.float32) * np.float32(lift)
         ball = ball * (1 - hidden) + pale * hidden
@@ -109,11 +111,12 @@ def complete(
             profile[i] = np.median(crop[ring], axis=0)
         else:
             profile[i] = profile[i - 1] if i else start
+    profile = profile * (1 - hidden) + np.minimum(profile, UNSEEN_IRIS * skin * _iris_shade(steps)[:, None]) * hidden
     drawn = np.stack([np.interp(np.clip(r, 0, 1), steps, profile[:, k]) for k in range(3)], -1).astype(np.float32)
     mirror_row = np.clip(np.round(2 * cy - rows).astype(int), 0, crop.shape[0] - 1)
     column = cols.astype(int)
     mirror_good = (good[mirror_row, column] & (r < 1)).astype(np.float32)
-    mirror_weight = (0.7 * cv2.GaussianBlur(mirror_good, (0, 0), 2) * mirror_good)[..., None]
+    mirror_weight = ((1 - hidden) * 0.7 * cv2.GaussianBlur(mirror_good, (0, 0), 2) * mirror_good)[..., None]
     drawn = drawn * (1 - mirror_weight) + crop[mirror_row, column] * mirror_weight
     rim = _smoothstep((r - 0.92) / 0.20)[..., None]
     # the eyeball turns away from the light towards its rim
@@ -122,6 +125,11 @@ def complete(
     trusted = cv2.GaussianBlur(good.astype(np.float32), (0, 0), max(1.0, 0.05 * u)) * good
     trusted = np.clip(trusted * 1.6 - 0.6, 0, 1).astype(np.float32)
     return Eye(window, seen, trusted, completed.astype(np.float32), white, opening)
+
+
+def _iris_shade(radius: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Brightness of an iris from its centre to its rim: the pupil, the iris, the dark ring around it."""
+    return 0.15 + 0.85 * _smoothstep((radius - 0.32) / 0.10) * (1 - 0.5 * _smoothstep((radius - 0.75) / 0.25))
 
 
 @njit(cache=True)

@@ -47,7 +47,11 @@ def extended(flow: NDArray[np.float32], known: NDArray[np.bool_], u: float) -> N
     size_cm = cv2.GaussianBlur(np.hypot(carried[..., 0], carried[..., 1]) / u, (0, 0), 0.9 / (cell / u))
     fade = 1 - _smoothstep(distance_cm / np.maximum(SHORTEST_FADE, FADE_SLOPE * size_cm))
     carried = carried * fade[..., None]
-    for sigma_cm, beyond_cm in ((0.5, 0.0), (1.0, 1.0), (2.0, 2.5)):  # seams between nearest-skin cells, wider farther out
+    for sigma_cm, beyond_cm in (
+        (0.5, 0.0),
+        (1.0, 1.0),
+        (2.0, 2.5),
+    ):  # seams between nearest-skin cells, wider farther out
         blurred = cv2.GaussianBlur(carried, (0, 0), sigma_cm / (cell / u))
         mix = np.where(inside, 0, _smoothstep((distance_cm - beyond_cm) / 1.0)).astype(np.float32)[..., None]
         carried = carried * (1 - mix) + blurred * mix

@@ -135,9 +135,7 @@ def settled(
     return _moved(vertices, topology, mesh, half, -half, u)
 
 
-def texture(
-    vertices: NDArray[np.float64], topology: Topology, photo: LipCurves, u: float
-) -> NDArray[np.float64]:
+def texture(vertices: NDArray[np.float64], topology: Topology, photo: LipCurves, u: float) -> NDArray[np.float64]:
     """Where in the photo each vertex (V, 3) of the source mesh takes its colour: (V, 2) work coordinates."""
     source = vertices[:, :2].copy()
     margin = np.where(photo.gap > 0.05 * u, 0.09 * u, 0.012 * u)

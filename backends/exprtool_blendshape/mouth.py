@@ -77,7 +77,11 @@ def look_at(
 
     def along(y: NDArray[np.float64]) -> NDArray[np.float32]:
         return cv2.remap(
-            soft, x.astype(np.float32)[None], y.astype(np.float32)[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            soft,
+            x.astype(np.float32)[None],
+            y.astype(np.float32)[None],
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
         )[0]
 
     if is_open:  # the seam is not to be seen; it is as dark as lips in their own shade
@@ -91,7 +95,10 @@ def look_at(
     if is_open:
         margin = 0.03 * u
         outline = np.concatenate(
-            [np.c_[lips.x, lips.upper + margin], np.c_[lips.x[::-1], np.maximum(lips.lower - margin, lips.upper + margin)[::-1]]]
+            [
+                np.c_[lips.x, lips.upper + margin],
+                np.c_[lips.x[::-1], np.maximum(lips.lower - margin, lips.upper + margin)[::-1]],
+            ]
         )
         area = np.zeros((height, width), np.uint8)
         cv2.fillPoly(area, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
@@ -165,7 +172,10 @@ def paint(
             lit *= (0.66 + 0.34 * _smoothstep(rim / 0.16)) * (0.66 + 0.34 * _smoothstep(above / 0.35))
             if least > 0.1:
                 lit = lit * 0.72
-            tooth = TOOTH * np.stack([lit**0.9, lit**1.06, lit**1.12], -1) + (0.06 * facing**40 * np.exp(-behind / 1.5))[..., None]
+            tooth = (
+                TOOTH * np.stack([lit**0.9, lit**1.06, lit**1.12], -1)
+                + (0.06 * facing**40 * np.exp(-behind / 1.5))[..., None]
+            )
             teeth, tooth = _without_gaps(teeth, tooth.astype(np.float32), hole, u)
             shown = _smoothstep((_visible_height(teeth, u) - least) / (full - least)) * _row(teeth, u)
             weight = cv2.GaussianBlur(teeth.astype(np.float32), (0, 0), 0.025 * u) * shown
@@ -218,7 +228,9 @@ def _cavity(
     # tongue: a low dome, lighter along its front rim, with a groove in the middle
     dome = 0.50 * np.sqrt(np.clip(1 - (across / 0.74) ** 2, 0, 1))
     on_tongue = _smoothstep((dome - share) / 0.16) * wide
-    lit = 0.20 + 0.42 * _smoothstep(1 - np.abs(share - 0.6 * dome) / (0.7 * dome + 0.05)) * (1 - 0.6 * across**2).clip(0, 1)
+    lit = 0.20 + 0.42 * _smoothstep(1 - np.abs(share - 0.6 * dome) / (0.7 * dome + 0.05)) * (1 - 0.6 * across**2).clip(
+        0, 1
+    )
     lit *= 1 - 0.16 * np.exp(-((across / 0.07) ** 2)) * _smoothstep(share / 0.12)
     lit *= 0.55 + 0.45 * _smoothstep(below / 0.18)
     tongue = TONGUE * np.stack([lit**0.9, lit**1.05, lit**1.05], -1)

@@ -63,15 +63,11 @@ CLEAR_BROWS = 0.9
 """Least height (cm) of the brows above the lids: a frown, too, draws dark lines across the bridge of the nose."""
 
 
-def glasses(
-    picture: NDArray[np.float32], landmarks: NDArray[np.float64], u: float
-) -> Glasses | None:
+def glasses(picture: NDArray[np.float32], landmarks: NDArray[np.float64], u: float) -> Glasses | None:
     """Find frames of glasses; None where there are none. ``landmarks`` (68, 2) in work coordinates."""
     shape = picture.shape[:2]
     luma = np.log(np.maximum(picture @ _LUMA, 0.03))
-    dark = np.maximum(
-        cv2.GaussianBlur(luma, (0, 0), 0.40 * u) - cv2.GaussianBlur(luma, (0, 0), max(0.6, 0.05 * u)), 0
-    )
+    dark = np.maximum(cv2.GaussianBlur(luma, (0, 0), 0.40 * u) - cv2.GaussianBlur(luma, (0, 0), max(0.6, 0.05 * u)), 0)
     score = frame_score(dark, landmarks, u)
     brows = landmarks[[37, 38, 43, 44], 1].mean() - landmarks[[18, 19, 20, 23, 24, 25], 1].mean()
     if score < CERTAIN or brows < CLEAR_BROWS * u:
@@ -80,9 +76,7 @@ def glasses(
     zone = np.zeros(shape, np.uint8)
     for eye in (landmarks[36:42], landmarks[42:48]):
         centre = eye.mean(0)
-        cv2.ellipse(
-            zone, (int(centre[0]), int(centre[1] + 0.2 * u)), (int(3.7 * u), int(2.9 * u)), 0, 0, 360, 1, -1
-        )
+        cv2.ellipse(zone, (int(centre[0]), int(centre[1] + 0.2 * u)), (int(3.7 * u), int(2.9 * u)), 0, 0, 360, 1, -1)
     eyes = np.zeros(shape, np.uint8)
     for eye in (landmarks[36:42], landmarks[42:48]):
         cv2.fillPoly(eyes, [np.round(eye).astype(np.int32)], 1)

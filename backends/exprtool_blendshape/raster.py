@@ -37,7 +37,6 @@ class Raster:
         """The label of the triangle at each pixel, -1 where there is none."""
         return np.where(self.triangle >= 0, triangle_labels[self.triangle], np.int8(-1))
 
-
     def every(self, step: int) -> Raster:
         """Every ``step``-th pixel of it."""
         if step == 1:
@@ -51,9 +50,7 @@ class Raster:
 
 def blank(shape: tuple[int, int]) -> Raster:
     """A raster of (h, w) pixels on which nothing is seen yet."""
-    return Raster(
-        np.full(shape, FAR, np.float32), np.full(shape, -1, np.int32), np.zeros((*shape, 2), np.float32)
-    )
+    return Raster(np.full(shape, FAR, np.float32), np.full(shape, -1, np.int32), np.zeros((*shape, 2), np.float32))
 
 
 def draw(
@@ -106,9 +103,7 @@ def _draw(v, triangles, first, stop, depth, seen, weights, window):  # pragma: n
                     weights[y, x, 1] = q
 
 
-def interpolate(
-    raster: Raster, triangles: NDArray[np.int32], attributes: NDArray[np.floating]
-) -> NDArray[np.float32]:
+def interpolate(raster: Raster, triangles: NDArray[np.int32], attributes: NDArray[np.floating]) -> NDArray[np.float32]:
     """Attributes (V, K) of the vertices at each pixel, shape (H, W, K); 0 where nothing is seen."""
     values = np.ascontiguousarray(attributes, dtype=np.float32)
     out = np.zeros((*raster.shape, values.shape[1]), np.float32)

@@ -108,13 +108,27 @@ def _log_ratio(c, floor, before, after, out):  # pragma: no cover - compiled
             x, y, z = before[i, j, 0] / size_before, before[i, j, 1] / size_before, before[i, j, 2] / size_before
             lowest = z
             old = (
-                c[0] + c[1] * x + c[2] * y + c[3] * z + c[4] * x * y + c[5] * x * z + c[6] * y * z
-                + c[7] * (x * x - y * y) + c[8] * (3 * z * z - 1)
+                c[0]
+                + c[1] * x
+                + c[2] * y
+                + c[3] * z
+                + c[4] * x * y
+                + c[5] * x * z
+                + c[6] * y * z
+                + c[7] * (x * x - y * y)
+                + c[8] * (3 * z * z - 1)
             )
             x, y, z = after[i, j, 0] / size_after, after[i, j, 1] / size_after, after[i, j, 2] / size_after
             new = (
-                c[0] + c[1] * x + c[2] * y + c[3] * z + c[4] * x * y + c[5] * x * z + c[6] * y * z
-                + c[7] * (x * x - y * y) + c[8] * (3 * z * z - 1)
+                c[0]
+                + c[1] * x
+                + c[2] * y
+                + c[3] * z
+                + c[4] * x * y
+                + c[5] * x * z
+                + c[6] * y * z
+                + c[7] * (x * x - y * y)
+                + c[8] * (3 * z * z - 1)
             )
             t = min(max((min(lowest, z) - 0.10) / 0.40, 0.0), 1.0)
             out[i, j] = np.log(max(new, floor) / max(old, floor)) * t * t * (3 - 2 * t)
@@ -127,9 +141,7 @@ def limited(log_gain: NDArray[np.float32], near_eyes: NDArray[np.float32] | floa
     return np.where(log_gain > 0, bright, dark).astype(np.float32)
 
 
-def applied(
-    colour: NDArray[np.float32], log_gain: NDArray[np.float32], tinted: float = 1.0
-) -> NDArray[np.float32]:
+def applied(colour: NDArray[np.float32], log_gain: NDArray[np.float32], tinted: float = 1.0) -> NDArray[np.float32]:
     """Gamma-encoded colour (H, W, 3) in [0, 1] under a log gain (H, W) of linear light.
 
     Brightening fades out towards clipped channels: a highlight that already misses a channel would change its hue.

@@ -93,16 +93,56 @@ def lay_out(seed: int) -> Lines:
                       (1.2, y + 0.05 + j(0.08)), (2.4, y - 0.5 + j(0.1))], 0.12 + j(0.01), 0.40 + 0.12 * rng.random())  # fmt: skip
     add("root", [(-0.45, 4.25 + j(0.05)), (0, 4.12 + j(0.05)), (0.45, 4.25 + j(0.05))], 0.12, 0.10)
     for y in (3.5, 2.9, 2.35):
-        add("nose", [(-0.85, y + 0.28 + j(0.05)), (-0.3, y + j(0.04)), (0.3, y + j(0.04)), (0.85, y + 0.28 + j(0.05))], 0.12, 0.20)
+        add(
+            "nose",
+            [(-0.85, y + 0.28 + j(0.05)), (-0.3, y + j(0.04)), (0.3, y + j(0.04)), (0.85, y + 0.28 + j(0.05))],
+            0.12,
+            0.20,
+        )
     for s, side in ((-1, "Right"), (1, "Left")):
-        add("glabella", [(s * (0.42 + j(0.05)), 4.75 + j(0.1)), (s * (0.52 + j(0.05)), 5.3), (s * (0.62 + j(0.06)), 6.0 + j(0.15))], 0.15, 0.50)
+        add(
+            "glabella",
+            [(s * (0.42 + j(0.05)), 4.75 + j(0.1)), (s * (0.52 + j(0.05)), 5.3), (s * (0.62 + j(0.06)), 6.0 + j(0.15))],
+            0.15,
+            0.50,
+        )
         for k in (0, 1):
-            add("nose", [(s * 0.75, 3.4 - k * 0.55 + j(0.05)), (s * 1.15, 2.75 - k * 0.55 + j(0.05)), (s * 1.4, 1.9 - k * 0.5 + j(0.05))], 0.13, 0.24)
-        add(f"fold{side}", [(s * 1.75, -0.45), (s * 2.3, -1.1 + j(0.05)), (s * 2.85, -2.1 + j(0.06)), (s * 3.25, -3.2 + j(0.08))], 0.22, 0.42, (0.10, 0.35))
+            add(
+                "nose",
+                [
+                    (s * 0.75, 3.4 - k * 0.55 + j(0.05)),
+                    (s * 1.15, 2.75 - k * 0.55 + j(0.05)),
+                    (s * 1.4, 1.9 - k * 0.5 + j(0.05)),
+                ],
+                0.13,
+                0.24,
+            )
+        add(
+            f"fold{side}",
+            [(s * 1.75, -0.45), (s * 2.3, -1.1 + j(0.05)), (s * 2.85, -2.1 + j(0.06)), (s * 3.25, -3.2 + j(0.08))],
+            0.22,
+            0.42,
+            (0.10, 0.35),
+        )
         for k, (y1, x1) in enumerate(((4.15, 6.0), (3.45, 6.25), (2.7, 6.0))):
             start = 3.55 - 0.22 * k
-            add(f"crow{side}", [(s * 4.95, start), (s * (5.45 + j(0.05)), (start - 0.05 + y1) / 2 + j(0.06)), (s * (x1 + j(0.1)), y1 + j(0.1))], 0.09, 0.42, (0.15, 0.6))
-        add(f"under{side}", [(s * 2.0, 2.75), (s * 2.7, 2.35 + j(0.04)), (s * 3.5, 2.30 + j(0.04)), (s * 4.4, 2.75)], 0.13, 0.38)
+            add(
+                f"crow{side}",
+                [
+                    (s * 4.95, start),
+                    (s * (5.45 + j(0.05)), (start - 0.05 + y1) / 2 + j(0.06)),
+                    (s * (x1 + j(0.1)), y1 + j(0.1)),
+                ],
+                0.09,
+                0.42,
+                (0.15, 0.6),
+            )
+        add(
+            f"under{side}",
+            [(s * 2.0, 2.75), (s * 2.7, 2.35 + j(0.04)), (s * 3.5, 2.30 + j(0.04)), (s * 4.4, 2.75)],
+            0.13,
+            0.38,
+        )
     return Lines(
         points=np.array([item[1] for item in found], np.float32),
         width=np.array([item[2] for item in found], np.float32),
@@ -224,7 +264,9 @@ def measure(
     grain = log - fine
     sharp = float(np.sqrt(np.mean(grain[cheek] ** 2))) if cheek.sum() > 40 else 0.0
     detail = np.maximum(np.minimum(band, 0), -0.7)
-    wide = np.maximum(np.minimum(cv2.GaussianBlur(log, (0, 0), 0.06 * u) - cv2.GaussianBlur(log, (0, 0), 0.45 * u), 0), -0.6)
+    wide = np.maximum(
+        np.minimum(cv2.GaussianBlur(log, (0, 0), 0.06 * u) - cv2.GaussianBlur(log, (0, 0), 0.45 * u), 0), -0.6
+    )
     return OwnLines(detail.astype(np.float32), wide, zones, lined, float(np.clip(sharp / 0.03, 0, 1)))
 
 
@@ -242,7 +284,9 @@ def _zones(template: NDArray[np.float32]) -> NDArray[np.float32]:
         # the fold runs from the wing of the nose past the corner of the mouth; how far a point lies off that line
         t = np.clip((-0.3 - y) / 3.4, 0, 1)
         off = np.abs(s * x - (1.75 + 1.75 * t))
-        folds.append((np.exp(-np.square(np.square(off / 0.75))) * _rise(-y, -0.2, 0.5) * _rise(y, -4.2, -3.2)).astype(np.float32))
+        folds.append(
+            (np.exp(-np.square(np.square(off / 0.75))) * _rise(-y, -0.2, 0.5) * _rise(y, -4.2, -3.2)).astype(np.float32)
+        )
     out += folds
     out += [blob(s * 5.6, 3.4, 0.9, 1.2) for s in (1, -1)]
     out += [blob(s * 3.2, 2.25, 1.5, 0.55) for s in (1, -1)]

@@ -1,0 +1,45 @@
+"""What exprtool is told about this backend. Listing it loads nothing; see `exprtool_blendshape.backend` for the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from exprtool.expressions import EXPRESSIONS
+from exprtool.hookspecs import hookimpl
+from exprtool.types import Backend, BackendSpec, Readiness
+from exprtool_blendshape.names import CONTROLS, STEMS
+from exprtool_blendshape.weights import FACE_MODEL
+
+QUALITY = 90
+
+
+def _load(device: str) -> Backend:
+    from exprtool_blendshape.backend import BlendshapeBackend
+
+    return BlendshapeBackend()
+
+
+def _readiness() -> Readiness:
+    missing = [package for package in ("cv2", "numba", "scipy") if find_spec(package) is None]
+    if missing:
+        return Readiness(False, f"not installed: {', '.join(missing)}", "python -m pip install exprtool")
+    return Readiness(True)
+
+
+@hookimpl
+def register_backends(register: Callable[[BackendSpec], None]) -> None:
+    register(
+        BackendSpec(
+            name="blendshape",
+            summary="Moves the photo's own pixels as a fitted 3D face model says. No generator network.",
+            load=_load,
+            expressions=EXPRESSIONS,
+            controls=tuple(sorted((*CONTROLS, *STEMS))),
+            needs=(FACE_MODEL,),
+            quality=QUALITY,
+            trained=False,
+            reference=True,
+            readiness=_readiness,
+        )
+    )
