@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from exprtool.pipeline import Session
     from exprtool.types import Edit, FaceRegion, Image
 
-EXPRESSION_PANEL, FACES_PANEL, OUTPUT_PANEL = "Expression", "Which faces", "Output"
+INPUT_PANEL, EXPRESSION_PANEL, FACES_PANEL, OUTPUT_PANEL = "Input", "Expression", "Which faces", "Output"
 
 
 def complete_expression(incomplete: str) -> list[str]:

@@ -11,7 +11,7 @@ from exprtool.faces import dlib_files
 from exprtool.faces.embed import Embedding, embedding, squared_distance
 from exprtool.types import Face, Image
 
-MAX_RESIDUAL = 0.16
+MAX_RESIDUAL = 0.32
 """Largest residual of the fit in cm (rms over the landmarks)."""
 
 MAX_TURN = 25.0

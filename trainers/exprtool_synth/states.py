@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from exprtool.expressions import EXPRESSIONS
 from exprtool.types import Edit
 from exprtool_blendshape.names import CONTROLS, expand, mirrored
-from exprtool_blendshape.targets import presets
+from exprtool_blendshape.targets import weights_for
 
 PRESET, MIX, SINGLE, NEUTRAL = "preset", "mix", "single", "neutral"
 KINDS: Mapping[str, float] = {PRESET: 0.58, MIX: 0.18, SINGLE: 0.16, NEUTRAL: 0.08}
 """How often each kind is drawn. Presets are what users ask for most."""
 
 STRENGTH = (0.35, 1.15)
+SHOWS = 0.5
+"""Strength above which anyone would name the expression."""
 JITTER = 0.15
 """Standard deviation of the logarithm of each control's own factor."""
 LOPSIDED = 0.10
@@ -39,16 +41,24 @@ _SINGLES = (
 
 @dataclass(frozen=True)
 class State:
-    """One wanted expression: ``label`` where it is one of the seven at a strength that shows it, else None."""
+    """One wanted expression.
+
+    ``blend`` are the presets it is made of ({"neutral": 1.0} for none) and ``weights`` what all controls come to, with
+    the variation that makes it this face's own. ``label`` is set where it is one of the seven, strong enough to show.
+    """
 
     kind: str
     label: str | None
+    blend: Mapping[str, float]
     weights: Mapping[str, float]
 
     @property
     def edit(self) -> Edit:
         """What brings a portrait to this state, whatever it wears."""
-        return Edit({"neutral": 1.0}, self.weights, force=True)
+        plain = condition(self.blend)
+        names = plain.keys() | self.weights.keys()
+        differences = {name: self.weights.get(name, 0.0) - plain.get(name, 0.0) for name in sorted(names)}
+        return Edit(self.blend, {name: value for name, value in differences.items() if value}, force=True)
 
     @property
     def vector(self) -> NDArray[np.float32]:
@@ -56,33 +66,33 @@ class State:
         return np.array([self.weights.get(name, 0.0) for name in CONTROLS], np.float32)
 
 
+def condition(blend: Mapping[str, float]) -> dict[str, float]:
+    """The weights of all controls that a blend of the seven asks of a face that wears nothing."""
+    return weights_for(Edit(blend), {})
+
+
 def preset_state(expression: str, random: np.random.Generator, strength: tuple[float, float] = (0.85, 1.1)) -> State:
     """One of the seven, clearly shown, with a little of what makes two people's smiles differ."""
     amount = random.uniform(*strength)
-    weights = {name: amount * weight for name, weight in presets()[expression].items()}
-    return State(PRESET, expression, _varied(weights, random))
+    blend = {expression: amount}
+    return State(PRESET, expression if amount > SHOWS else None, blend, _varied(condition(blend), random))
 
 
 def draw_state(random: np.random.Generator) -> State:
     """A state at random; see `KINDS`."""
     kind = str(random.choice(list(KINDS), p=list(KINDS.values())))
     if kind == NEUTRAL:
-        return State(kind, "neutral", {})
+        return State(kind, "neutral", {"neutral": 1.0}, {})
     if kind == PRESET:
-        name = str(random.choice(EXPRESSIONS[1:]))
-        state = preset_state(name, random, STRENGTH)
-        return state if max(state.weights.values()) > 0.5 else State(kind, None, state.weights)
+        return preset_state(str(random.choice(EXPRESSIONS[1:])), random, STRENGTH)
     if kind == MIX:
-        one, two = random.choice(EXPRESSIONS[1:], 2, replace=False)
-        share = random.uniform(0.25, 0.75)
-        strength = random.uniform(*STRENGTH)
-        weights: dict[str, float] = {}
-        for name, amount in ((str(one), share), (str(two), 1 - share)):
-            for control, weight in presets()[name].items():
-                weights[control] = weights.get(control, 0.0) + strength * amount * weight
-        return State(kind, None, _varied(weights, random))
+        one, two = (str(name) for name in random.choice(EXPRESSIONS[1:], 2, replace=False))
+        share, strength = random.uniform(0.25, 0.75), random.uniform(*STRENGTH)
+        blend = {one: strength * share, two: strength * (1 - share)}
+        return State(kind, None, blend, _varied(condition(blend), random))
     names = random.choice(_SINGLES, int(random.integers(1, 4)), replace=False)
-    return State(kind, None, _varied(expand({str(name): random.uniform(0.2, 1.0) for name in names}), random))
+    single = expand({str(name): random.uniform(0.2, 1.0) for name in names})
+    return State(kind, None, {"neutral": 1.0}, _varied(single, random))
 
 
 def _varied(weights: Mapping[str, float], random: np.random.Generator) -> dict[str, float]:
