@@ -134,3 +134,10 @@ _GIF_XMP_TRAILER = b"\x01" + bytes(range(255, -1, -1)) + b"\x00"
 def gif_xmp_extension(xmp: bytes) -> bytes:
     """The packet stands there unsplit; the trailer leads readers that know only blocks out of it again."""
     return _GIF_XMP_HEAD + xmp + _GIF_XMP_TRAILER
+
+
+def gif_xmp(data: bytes) -> bytes | None:
+    """The XMP packet of a GIF, or None."""
+    start = data.find(_GIF_XMP_HEAD)
+    end = data.find(_GIF_XMP_TRAILER, start)
+    return data[start + len(_GIF_XMP_HEAD) : end] if 0 <= start < end else None

@@ -41,6 +41,15 @@ def orientation(exif: bytes) -> int:
     return entry.value if entry and entry.kind == _SHORT and 1 <= entry.value <= 8 else 1
 
 
+def with_orientation(block: bytes, value: int) -> bytes | None:
+    """A TIFF structure (EXIF block or TIFF file) with another orientation and no other change; None if damaged."""
+    parsed = _Block.parse(bytearray(block))
+    if parsed is None:
+        return None
+    parsed.set(parsed.directory(parsed.first)[0].get(_ORIENTATION), value)
+    return bytes(parsed.data)
+
+
 def has_thumbnail(exif: bytes) -> bool:
     block = _Block.parse(bytearray(exif))
     return bool(block and _THUMBNAIL_OFFSET in block.directory(block.directory(block.first)[1])[0])

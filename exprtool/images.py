@@ -26,6 +26,7 @@ from exprtool.errors import ImageError, UnknownNameError
 from exprtool.files import write_bytes
 from exprtool.gif import GifWriter
 from exprtool.samples import Samples, Values, turned_upright
+from exprtool.tiff import decode_tiff, encode_tiff
 from exprtool.types import Image
 
 MAX_PIXELS = 200_000_000
@@ -220,7 +221,7 @@ def read_xmp_packet(source: Path | str | bytes, *, name: str | None = None) -> b
     with _guarded(label), _open(data, _format_of(data, label)) as opened:
         if opened.format == "PNG":
             opened.load()  # it may stand behind the pixels
-        return _packet(opened)
+        return _packet(opened, data)
 
 
 def _load(source: Path | str | bytes, name: str | None) -> tuple[bytes, str, str]:
@@ -262,9 +263,19 @@ def _not_a_picture(label: str, head: bytes) -> str:
         return f"{label} is a film, not a picture; edit it with `exprtool video`."
     if head.startswith(b"%PDF"):
         return f"{label} is a PDF, not a picture; export the page as {known}."
-    if all(byte in b"\t\r\n\f" or byte >= 32 for byte in head):
+    if _is_text(head):
         return f"{label} is text, not a picture, whatever its name says; give one of {known}."
     return f"{label} is not a picture that exprtool knows; convert it to one of {known}."
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head[:-3].decode() if len(head) > 8 else head.decode()  # the last character may be cut
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 8:
+            return False
+        text = head[: error.start].decode()
+    return all(character.isprintable() or character in "\t\r\n\f\ufeff" for character in text)
 
 
 class _guarded:
@@ -280,34 +291,40 @@ class _guarded:
         if not isinstance(error, Exception) or isinstance(error, (ImageError, MemoryError)):
             return
         if isinstance(error, PillowImage.DecompressionBombError):
-            raise _too_large(self.label, None) from error
+            stated = re.search(r"\d+", str(error))
+            raise _too_large(self.label, int(stated[0]) if stated else None) from error
         text = str(error).strip() or type(error).__name__
         if "truncated" in text.lower() or isinstance(error, EOFError):
             raise ImageError(f"{self.label} is truncated: its end is missing; copy or download it again.") from error
-        text = re.sub(r"<_io\.BytesIO object at 0x[0-9a-f]+>", "it", text)
+        if isinstance(error, PillowImage.UnidentifiedImageError):
+            text = "its header is damaged or of a rare kind"
         raise ImageError(
             f"{self.label} cannot be decoded: {text.rstrip('.')}; it is damaged, copy or download it again."
         ) from error
 
 
-def _too_large(label: str, size: tuple[int, int] | None) -> ImageError:
-    stated = f"{size[0]} x {size[1]} pixels" if size else "more pixels"
+def _too_large(label: str, pixels: int | None) -> ImageError:
+    stated = f"{pixels / 1e6:.0f} megapixels" if pixels else "too many pixels"
     return ImageError(
-        f"{label} claims {stated}; exprtool reads up to {MAX_PIXELS // 1_000_000} megapixels. "
+        f"{label} claims {stated}; exprtool reads up to {MAX_PIXELS // 1_000_000}. "
         "If it is genuine, scale it down first."
     )
 
 
-@functools.cache
-def _prepare_pillow() -> None:
-    """Settle once per process what Pillow keeps in globals.
+_PILLOWS_OWN_LIMIT = 1024 * 1024 * 1024 // 4 // 3
+_PILLOWS_WARNINGS = re.compile(r"PIL\.")
 
-    Its limit on pixels is raised to ours where it is still the default (a host that chose its own is respected), and
-    its warnings, which it prints past us, are silenced: what matters in them is in our errors and notes.
+
+def _prepare_pillow() -> None:
+    """Settle what Pillow and Python keep in globals.
+
+    Pillow's limit on pixels is raised to ours where it is still the default (a host that chose its own is respected),
+    and its warnings, which would be printed past us, are silenced: what matters in them is in our errors and notes.
     """
-    if PillowImage.MAX_IMAGE_PIXELS == 1024 * 1024 * 1024 // 4 // 3:
+    if PillowImage.MAX_IMAGE_PIXELS == _PILLOWS_OWN_LIMIT:
         PillowImage.MAX_IMAGE_PIXELS = MAX_PIXELS
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    if ("ignore", None, Warning, _PILLOWS_WARNINGS, 0) not in warnings.filters:  # also after a host has reset them
+        warnings.filterwarnings("ignore", module=_PILLOWS_WARNINGS.pattern)
 
 
 def _open(data: bytes, image_format: str) -> PillowImage.Image:
@@ -356,7 +373,7 @@ def _decode(data: bytes, label: str, suffix: str) -> tuple[Photo, int]:
         notes.append(f"it is a {found} file, in spite of its suffix {suffix}")
     with _guarded(label), _open(data, found) as opened:
         if opened.size[0] * opened.size[1] > MAX_PIXELS:
-            raise _too_large(label, opened.size)
+            raise _too_large(label, opened.size[0] * opened.size[1])
         frames = getattr(opened, "n_frames", 1)
         if found == "TIFF":
             _check_pages(opened, frames, label)
@@ -364,9 +381,17 @@ def _decode(data: bytes, label: str, suffix: str) -> tuple[Photo, int]:
             if found != "TIFF" and frames > 1:
                 notes.append(f"only the first of its {frames} pictures is used (the rest are previews or depth)")
             frames = 1
+        lying = _lies(opened, found)
         values, orientation = _values(opened, data, found, label, notes, frames == 1)
         photo = _plain_photo(turned_upright(values, orientation), found, label)
-        return _with_metadata(photo, opened, data, notes), frames
+        return _with_metadata(photo, opened, data, lying, notes), frames
+
+
+def _lies(opened: PillowImage.Image, found: str) -> bool:
+    """Whether rows of the file are columns of the upright picture (to be asked before Pillow has turned it)."""
+    if isinstance(opened, TiffImagePlugin.TiffImageFile):
+        return opened.tag_v2.get(274, 1) >= 5
+    return found != "HEIC" and exif.orientation(_exif_block(opened) or b"") >= 5
 
 
 def _check_pages(opened: PillowImage.Image, frames: int, label: str) -> None:
@@ -397,13 +422,13 @@ def _values(
         if kinds != {1} or not bits <= {1, 2, 4, 8, 16} or len(bits) > 1:
             stated = "floating-point" if 3 in kinds else "signed" if 2 in kinds else f"{max(bits)}-bit"
             raise ImageError(f"{label} has {stated} samples; convert it to 8 or 16 bits per channel (unsigned) first.")
-        if bits == {16}:
-            photometric, count = tags.get(262, 1), tags.get(277, 1)
-            if (photometric, count) not in ((1, 1), (1, 2), (2, 3), (2, 4)):
-                raise ImageError(f"{label} has 16-bit samples that are neither grey nor RGB; convert it to RGB first.")
-            opened.load()
-            planar, grey_with_alpha = tags.get(284, 1) == 2 and count > 1, count == 2
-            return deep.decode_tiff(data, planar=planar, grey_with_alpha=grey_with_alpha), tags.get(274, 1)
+        photometric, count, extra = tags.get(262, 1), tags.get(277, 1), tags.get(338, (2,))
+        simple = (photometric, count) in ((1, 1), (2, 3), (2, 4))
+        if bits == {16} and not simple:
+            raise ImageError(f"{label} has 16-bit samples that are neither grey nor RGB; convert it to RGB first.")
+        compressed = opened.info.get("compression") in ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
+        if bits == {16} or (bits == {8} and simple and compressed and extra == (2,)):
+            return decode_tiff(data, planar=tags.get(284, 1) == 2 and count > 1), tags.get(274, 1)
     opened.load()
     # Pillow turns TIFF itself when it loads; libheif turns HEIC.
     orientation = 1 if found in ("TIFF", "HEIC") else exif.orientation(_exif_block(opened) or b"")
@@ -499,16 +524,19 @@ def _exif_block(opened: PillowImage.Image) -> bytes | None:
     return block.removeprefix(exif.HEADER) or None
 
 
-def _packet(opened: PillowImage.Image) -> bytes | None:
-    packet = opened.info.get("xmp") or opened.info.get("XML:com.adobe.xmp")
-    if packet is None and isinstance(opened, TiffImagePlugin.TiffImageFile):
+def _packet(opened: PillowImage.Image, data: bytes) -> bytes | None:
+    if isinstance(opened, TiffImagePlugin.TiffImageFile):
         packet = opened.tag_v2.get(_XMP_TAG)
+    elif opened.format == "GIF":
+        packet = containers.gif_xmp(data)
+    else:
+        packet = opened.info.get("xmp") or opened.info.get("XML:com.adobe.xmp")
     if isinstance(packet, str):
         packet = packet.encode()
     return packet if isinstance(packet, bytes) and packet.strip(b"\0 \r\n\t") else None
 
 
-def _with_metadata(photo: Photo, opened: PillowImage.Image, data: bytes, notes: list[str]) -> Photo:
+def _with_metadata(photo: Photo, opened: PillowImage.Image, data: bytes, lying: bool, notes: list[str]) -> Photo:
     """Everything beyond the pixels, made true for the upright picture."""
     size = photo.size
     profile = opened.info.get("icc_profile") or None
@@ -517,8 +545,7 @@ def _with_metadata(photo: Photo, opened: PillowImage.Image, data: bytes, notes: 
             notes.append("its ICC profile does not fit its pixels and is left out")
         profile = None
     block = _tiff_as_exif(opened) if photo.format == "TIFF" else _exif_block(opened)
-    turned = block is not None and exif.orientation(block) != 1
-    packet = _packet(opened)
+    packet = _packet(opened, data)
     if packet is not None:
         try:
             packet = xmp.for_upright(packet, size) if block or photo.format == "TIFF" else packet
@@ -531,7 +558,7 @@ def _with_metadata(photo: Photo, opened: PillowImage.Image, data: bytes, notes: 
     dpi = opened.info.get("dpi")
     if dpi is not None:
         dpi = (float(dpi[0]), float(dpi[1]))
-        dpi = (dpi[1], dpi[0]) if turned else dpi
+        dpi = (dpi[1], dpi[0]) if lying else dpi
     photo = replace(photo, icc=profile, exif=block, xmp=packet, dpi=dpi)
     if photo.format == "PNG":
         photo = replace(photo, png_chunks=_png_extras(data))
@@ -663,7 +690,7 @@ def write_image(
     packet = photo.xmp if xmp is None else xmp
     try:
         data = _encode(photo, _fitted(samples, kind), rgb, kind, quality, packet)
-    except (ValueError, OSError, SystemError) as error:
+    except (ValueError, OSError, RuntimeError, SystemError) as error:  # what Pillow's encoders raise
         raise ImageError(f"{photo.name} cannot be encoded as {kind}: {error}; try another --format.") from error
     if target is None:
         return data
@@ -870,10 +897,6 @@ def _encode_tiff(
     if packet:
         tags[_XMP_TAG] = packet
         tags.tagtype[_XMP_TAG] = 1
-    lossless = {"raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma"}
-    compression = photo.tiff_compression or "tiff_adobe_deflate"
-    if samples.deep:
-        return deep.encode_tiff(np.asarray(samples.values, dtype=np.uint16), tags, compressed=compression != "raw")
-    if compression not in lossless:  # what was lossy is not encoded a second time
-        compression = "tiff_adobe_deflate"
-    return _save(_to_pillow(samples), "TIFF", tiffinfo=tags, compression=compression)
+    if samples.deep and samples.channels == 2:  # no reader that we know takes 16-bit grey with alpha from TIFF
+        samples = samples.in_colour()
+    return encode_tiff(samples.values, tags, compressed=photo.tiff_compression != "raw")
