@@ -31,8 +31,8 @@ class RejectedFace:
 class FoundFaces:
     """The faces of one image from left to right, each with 68 landmarks, and how they were found.
 
-    ``tried`` names the looks that were taken, in order, for the report: "at 640 px", "at 2000 px", "turned by 90
-    degrees". ``rejected`` is what was found and not believed.
+    ``tried`` names the looks that were taken, in order, for the report: "at 640 px", "turned by 90, 180, 270 degrees".
+    ``rejected`` is what was found and not believed.
     """
 
     faces: tuple[Face, ...]
@@ -88,8 +88,6 @@ class _Search:
 
     def run(self) -> None:
         self.look_at_all()
-        if not self.faces:
-            self.look(self.overview, margin=True)
         if self.faces:
             if angle := self.better_turn():
                 upright, self.faces = self.faces, []
@@ -109,6 +107,8 @@ class _Search:
             self.look(self.second, angle)
         if self.third and self.may_miss_small(self.second or self.overview):
             self.look(self.third, angle)
+        if not self.faces:
+            self.look(self.overview, angle, margin=True)
 
     def may_miss_small(self, scale: float) -> bool:
         """Whether faces smaller than a look can see are to be expected: sizes in one photo are seldom far apart."""
@@ -116,10 +116,12 @@ class _Search:
         return not self.faces or min(face.size for face in self.faces) < 2 * limit
 
     def turn(self, angles: Iterable[int], scale: float) -> bool:
-        """Look at the image turned by each angle, and stay with the first, by its best score, that shows a face."""
-        views = {angle: self.seen(scale, angle) for angle in angles}
+        """Look at the image turned by each angle, and stay with the best, or else second best, that shows a face."""
+        angles = tuple(angles)
+        views = {angle: self.refined(_detect(self.image, self.detector, scale, angle)) for angle in angles}
+        self.tried.append(f"turned by {', '.join(map(str, sorted(angles)))} degrees")
         best_first = sorted(views, key=lambda angle: -max((face.score for face in views[angle]), default=-np.inf))
-        for angle in best_first:
+        for angle in best_first[:2]:
             self.add(views[angle])
             if self.faces:
                 self.look_at_all(angle)
@@ -141,27 +143,28 @@ class _Search:
 
     def score_turned(self, face: Face, angle: int) -> float:
         """The score of one face when its surroundings are turned, 0 where it is not found then."""
-        wide = 2.4 * face.size
-        size = max(128, round(1.4 * 2.4 * self.detector.smallest))
+        wide = 2.6 * face.size
+        size = max(128, round(1.4 * 2.6 * self.detector.smallest))
         scale = size / wide
         middle = np.array(face.centre)
         part = crop(self.image, np.column_stack([np.eye(2) * scale, (size - 1) / 2 - scale * middle]), size)
         found = self.detector.detect(np.ascontiguousarray(np.rot90(part, -angle // 90)))
-        near = [hit.score for hit in found if np.abs(np.array(hit.centre) - size / 2).max() < 0.2 * size]
+        near = [hit.score for hit in found if np.abs(np.array(hit.centre) - size / 2).max() < 0.25 * size]
         return max(near, default=0.0)
 
     def look(self, scale: float, angle: int = 0, *, margin: bool = False) -> None:
         self.add(self.seen(scale, angle, margin=margin))
 
     def look_slowly(self) -> None:
-        self.tried.append("slowly, at a small size")
-        self.add(self.refined(self.detector.detect_slowly(self.image)))
+        if type(self.detector).detect_slowly is not Detector.detect_slowly:
+            self.tried.append("a slower search")
+            self.add(self.refined(self.detector.detect_slowly(self.image)))
 
     def seen(self, scale: float, angle: int = 0, *, margin: bool = False) -> list[Face]:
         """What may be a face in the image at a scale and turned clockwise by ``angle`` degrees."""
-        height, width = self.image.shape[:2]
-        how = (", turned by {angle} degrees" if angle else "") + (", with a margin" if margin else "")
-        self.tried.append(f"at {round(max(height, width) * scale)} px" + how.format(angle=angle))
+        longer = round(max(self.image.shape[:2]) * scale)
+        turn = f" turned by {angle} degrees" if angle else ""
+        self.tried.append(f"at {longer} px{turn}{' with a margin' if margin else ''}")
         return self.refined(_detect(self.image, self.detector, scale, angle, margin))
 
     def refined(self, faces: Iterable[Face]) -> list[Face]:

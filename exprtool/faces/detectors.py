@@ -122,10 +122,16 @@ class YuNetDetector(Detector):
 
         local = self._of_this_thread
         if not hasattr(local, "network"):
+            level = cv2.utils.logging.getLogLevel()
+            cv2.utils.logging.setLogLevel(
+                cv2.utils.logging.LOG_LEVEL_ERROR
+            )  # it warns of targets that nobody asked for
             try:
                 local.network = cv2.FaceDetectorYN.create(str(self._model), "", self._fixed or size, 0.6, 0.3, 5000)
             except cv2.error as error:
                 raise ModelError(f"{self._model}: OpenCV cannot read this as YuNet's model ({error.err}).") from error
+            finally:
+                cv2.utils.logging.setLogLevel(level)
         if self._fixed is None:
             local.network.setInputSize(size)
         return local.network
