@@ -34,6 +34,15 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     yield folder
 
 
+@pytest.fixture
+def face_model(shared: Path, home: Path) -> Path:
+    """The face model of the blendshape backend, imported into this test's cache as a user would do it."""
+    from exprtool.models import import_file
+
+    import_file(shared / "face-model" / "ict_facekit_light.npz")
+    return home
+
+
 class GreenBackend(Backend):
     """Paints a soft green disc on each face, as strongly as the edit asks; counts its calls."""
 

@@ -205,6 +205,11 @@ def _run(
     if not todo:
         return
     count = min(workers or usable_cpus(), len(todo))
+    if count == 1:
+        _start_worker()
+        for index in todo:
+            yield index, _work(*portraits[index], index, out, wish)
+        return
     waiting = iter(todo)
     running: dict[Future[Summary], int] = {}
     with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker) as pool:
