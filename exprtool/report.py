@@ -25,11 +25,15 @@ from exprtool.files import atomic_write, write_bytes, write_error
 from exprtool.types import Image
 
 PREVIEW_SIDE = 1600
+CLOSEUP_SIDE = 420
+MAX_CLOSEUPS = 24
+_LARGE_ENOUGH = 0.35  # of the photo's longer side: a face of that size needs no close-up
 _PICTURES = "pictures"
 _JOURNAL = ".entries.jsonl"
-_PICTURE_NAME = re.compile(r"\d{5,}-(before|after)\.jpg\Z")
+_PICTURE_NAME = re.compile(r"\d{5,}(-face\d+)?-(before|after)\.jpg\Z")
 _MARK = b'<meta name="generator" content="exprtool">'
 _REMEMBERED = 64
+_Remembered = tuple[str | None, tuple[int, int] | None, tuple[int, int] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,7 @@ class Report:
         self._counts: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}
         self._labels: dict[str, None] = {}
-        self._inputs: OrderedDict[str, tuple[str, tuple[int, int], tuple[int, int]]] = OrderedDict()
+        self._inputs: OrderedDict[str, _Remembered] = OrderedDict()
         self._start = time.monotonic()
         page = self.folder / "index.html"
         try:
@@ -112,11 +116,12 @@ class Report:
             self._labels.setdefault(entry.label)
         for stage, seconds in entry.timings.items():
             self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
-        before, preview_size, size = self._before(entry)
+        was, now = _pixels(entry.before, entry.icc), _pixels(entry.after, entry.icc)
+        before, preview_size, size = self._before(entry.input, was)
         after = None
-        if entry.after is not None:
-            after, preview_size, own_size = self._preview(entry.after, "after", entry.icc)
-            size = size or own_size
+        if now is not None:
+            after, preview_size = self._preview(now, "after")
+            size = size or now.size
         record = {
             "number": self._number,
             "input": entry.input,
@@ -131,6 +136,7 @@ class Report:
             "before": before,
             "after": after,
             "preview_size": preview_size,
+            "closeups": self._closeups(entry.faces, was, now),
             "size": entry.size or size,
         }
         try:
@@ -187,38 +193,79 @@ class Report:
         except ValueError:  # another drive
             return None
 
-    def _before(self, entry: ReportEntry) -> tuple[str | None, tuple[int, int] | None, tuple[int, int] | None]:
-        """The preview of the input, made once where it has several outputs."""
-        if entry.before is None:
+    def _before(self, name: str, picture: _Pixels | None) -> _Remembered:
+        """The preview of the input, made once where it has several outputs: (name, its size, the photo's size)."""
+        if picture is None:
             return None, None, None
-        made = self._inputs.get(entry.input)
+        made = self._inputs.get(name)
         if made is None:
-            made = self._preview(entry.before, "before", entry.icc)
-            self._inputs[entry.input] = made
+            made = (*self._preview(picture, "before"), picture.size)
+            self._inputs[name] = made
             if len(self._inputs) > _REMEMBERED:
                 self._inputs.popitem(last=False)
         return made
 
-    def _preview(
-        self, source: Image | Path, which: str, icc: bytes | None
-    ) -> tuple[str, tuple[int, int], tuple[int, int]]:
-        """Save a preview; returns its name in the folder, its size and the original's, both (h, w)."""
+    def _preview(self, picture: _Pixels, which: str, side: int = PREVIEW_SIDE) -> tuple[str, tuple[int, int]]:
+        """Save a picture, at most ``side`` long; returns its name in the folder and its size (h, w)."""
         from PIL import Image as pillow
 
-        if isinstance(source, Path):
-            from exprtool.images import read_image
-
-            pixels = read_image(source).rgb
-        else:
-            pixels = source
-        height, width = pixels.shape[:2]
-        picture = pillow.fromarray(pixels)
-        picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), pillow.Resampling.LANCZOS, reducing_gap=3.0)
+        small = pillow.fromarray(picture.rgb)
+        small.thumbnail((side, side), pillow.Resampling.LANCZOS, reducing_gap=3.0)
         encoded = io.BytesIO()
-        picture.save(encoded, "JPEG", quality=90, progressive=True, optimize=True, icc_profile=icc)
+        small.save(encoded, "JPEG", quality=90, progressive=True, optimize=True, icc_profile=picture.icc)
         name = f"{_PICTURES}/{self._number:05d}-{which}.jpg"
         write_bytes(self.folder / name, encoded.getvalue())
-        return name, (picture.height, picture.width), (height, width)
+        return name, (small.height, small.width)
+
+    def _closeups(
+        self, faces: Sequence[Mapping[str, Any]], before: _Pixels | None, after: _Pixels | None
+    ) -> list[dict[str, Any]]:
+        """Before and after of each edited face that the preview of the whole photo shows too small."""
+        if before is None or after is None or before.size != after.size:
+            return []
+        height, width = before.size
+        made: list[dict[str, Any]] = []
+        for place, face in enumerate(faces, start=1):
+            if not face.get("edited") or not face.get("box") or len(made) == MAX_CLOSEUPS:
+                continue
+            x0, y0, x1, y1 = (float(value) for value in face["box"])
+            reach = 0.8 * max(x1 - x0, y1 - y0)
+            if reach < 1 or 2 * reach > _LARGE_ENOUGH * max(height, width):
+                continue
+            x, y = (x0 + x1) / 2, (y0 + y1) / 2
+            rows = slice(max(0, round(y - reach)), max(1, min(height, round(y + reach))))
+            columns = slice(max(0, round(x - reach)), max(1, min(width, round(x + reach))))
+            was, now = (_Pixels(picture.rgb[rows, columns], picture.icc) for picture in (before, after))
+            if 0 in was.size:
+                continue
+            number = int(face.get("index", place))
+            first, size = self._preview(was, f"face{place}-before", CLOSEUP_SIDE)
+            second, _ = self._preview(now, f"face{place}-after", CLOSEUP_SIDE)
+            made.append({"face": number, "before": first, "after": second, "size": size})
+        return made
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """An upright RGB image and its colour profile."""
+
+    rgb: Image
+    icc: bytes | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.rgb.shape[0], self.rgb.shape[1]
+
+
+def _pixels(source: Image | Path | None, icc: bytes | None) -> _Pixels | None:
+    if source is None:
+        return None
+    if isinstance(source, Path):
+        from exprtool.images import read_image
+
+        photo = read_image(source)
+        return _Pixels(photo.rgb, photo.icc)
+    return _Pixels(source, icc)
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 STATUS_WORDS = {"edited": "edited", "no_face": "no face", "failed": "failed", "skipped": "skipped"}
 _COLOURED_STAGES = 5
+_LAZY = 'loading="lazy" decoding="async" draggable="false"'
 _ENLARGE = (
     '<svg viewBox="0 0 20 20" width="20" height="20" fill="none" stroke="currentColor" stroke-width="2" '
     'stroke-linecap="round" aria-hidden="true"><path d="M3 8V3h5M17 8V3h-5M3 12v5h5M17 12v5h-5"/></svg>'
@@ -157,25 +158,46 @@ def _picture(entry: Mapping[str, Any]) -> str:
         return f'<div class="stage"><p class="blank">{reason}</p></div>'
     height, width = entry["preview_size"]
     boxes = _boxes(entry)
-    style = f'style="--ratio:{width / height:.5f}"'
-    attributes = f'width="{width}" height="{height}" loading="lazy" decoding="async" draggable="false"'
     name = text(entry["input"])
     if before and after:
-        label = text(entry["label"] or "edited")
-        inside = (
-            f'<figure class="compare" {style}><img src="{address(before)}" alt="{name}, before" {attributes}>'
-            f'<img class="after" src="{address(after)}" alt="{name}, {label}" {attributes}>{boxes}'
-            '<span class="line"></span><span class="tag l">before</span><span class="tag r">after</span>'
-            f'<input type="range" min="0" max="100" value="50" step="1" aria-label="Before and after of {name}" '
-            'aria-valuetext="50 % before, 50 % after"></figure>'
-        )
+        inside = _compare(before, after, (height, width), name, boxes)
     else:
         alone = before or after
         inside = (
-            f'<figure class="single" {style}><img src="{address(alone)}" alt="{name}" {attributes}>{boxes}</figure>'
+            f'<figure class="single" style="--ratio:{width / height:.5f}">'
+            f'<img src="{address(alone)}" alt="{name}" width="{width}" height="{height}" {_LAZY}>{boxes}</figure>'
         )
     enlarge = f'<button type="button" class="enlarge" aria-label="Enlarge {name}" title="Enlarge">{_ENLARGE}</button>'
-    return f'<div class="stage">{inside}{enlarge}</div>'
+    return f'<div class="stage">{inside}{enlarge}</div>{_closeups(entry)}'
+
+
+def _compare(before: str, after: str, size: Sequence[int], name: str, over: str = "") -> str:
+    """Two pictures of one size (h, w) with a slider between them; ``name`` and ``over`` are HTML already.
+
+    The slider is the browser's own, made invisible: it works by mouse, finger and keyboard, and with screen readers.
+    """
+    height, width = size
+    attributes = f'width="{width}" height="{height}" {_LAZY}'
+    return (
+        f'<figure class="compare" style="--ratio:{width / height:.5f}">'
+        f'<img src="{address(before)}" alt="{name}, before" {attributes}>'
+        f'<img class="after" src="{address(after)}" alt="{name}, after" {attributes}>{over}'
+        '<span class="line"></span><span class="tag l">before</span><span class="tag r">after</span>'
+        f'<input type="range" min="0" max="100" value="50" step="1" aria-label="Before and after of {name}" '
+        'aria-valuetext="50 % before, 50 % after"></figure>'
+    )
+
+
+def _closeups(entry: Mapping[str, Any]) -> str:
+    closeups = entry["closeups"]
+    if not closeups:
+        return ""
+    name, figures = text(entry["input"]), []
+    for closeup in closeups:
+        number = text(closeup["face"])
+        figure = _compare(closeup["before"], closeup["after"], closeup["size"], f"face {number} in {name}")
+        figures.append(f"<li>{figure}<b>{number}</b></li>")
+    return f'<ul class="closeups" aria-label="Faces, enlarged">{"".join(figures)}</ul>'
 
 
 def _boxes(entry: Mapping[str, Any]) -> str:
