@@ -77,15 +77,18 @@ def stamp(packet: bytes | None, provenance: Provenance) -> bytes:
     ours = provenance.digital_source_type
     if _STRENGTH.get(declared or "", 0) <= _STRENGTH[ours]:
         opened.set(_IPTC_PREFIX, _IPTC_EXT, "DigitalSourceType", ours)
-    description = opened.description_for(_OWN_PREFIX, _OWN)
     rdf = opened.rdf.prefix or "rdf"
-    lists = opened.elements(_OWN, "Edits")
-    edits = lists[0] if lists else _xmp.add_element(description, f"{_OWN_PREFIX}:Edits", _OWN)
+    earlier = opened.elements(_OWN, "Edits")
+    if earlier:
+        edits = earlier[0]
+    else:
+        description = opened.description_for(_OWN_PREFIX, _OWN)
+        edits = _xmp.add_element(description, f"{_OWN_PREFIX}:Edits", _OWN)
     sequence = next(_xmp.children(edits, _xmp.RDF, "Seq"), None) or _xmp.add_element(edits, f"{rdf}:Seq", _xmp.RDF)
     item = _xmp.add_element(sequence, f"{rdf}:li", _xmp.RDF)
     item.setAttributeNS(_xmp.RDF, f"{rdf}:parseType", "Resource")
     for name, value in _fields(provenance).items():
-        _xmp.add_text(item, f"{_OWN_PREFIX}:{name}", _OWN, value)
+        _xmp.add_text(item, f"{edits.prefix}:{name}", _OWN, value)  # another program may have renamed the prefix
     return opened.to_bytes()
 
 

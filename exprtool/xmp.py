@@ -160,30 +160,29 @@ def add_text(parent: minidom.Element, name: str, namespace: str, value: str) -> 
 
 def _decode(data: bytes) -> str:
     """The packet's text; it may be UTF-8, UTF-16 or UTF-32 (XMP part 1, section 7.3.2)."""
-    data = data.strip(b"\0") if b"\0\0" not in data.strip(b"\0")[:4] else data
-    encoding = "utf-8-sig"
-    for mark, name in (
-        (b"\xff\xfe\0\0", "utf-32"),
-        (b"\0\0\xfe\xff", "utf-32"),
-        (b"\xff\xfe", "utf-16"),
-        (b"\xfe\xff", "utf-16"),
-    ):
-        if data.startswith(mark):
-            encoding = name
-            break
-    else:
-        if data.startswith(b"<\0"):
-            encoding = "utf-16-le"
-        elif data.startswith(b"\0<"):
-            encoding = "utf-16-be"
+    encoding = next((name for start, name in _ENCODINGS if data.startswith(start)), "utf-8")
+    unit = {"utf-8": 1, "utf-1": 2, "utf-3": 4}[encoding[:5]]
     try:
-        text = data.decode(encoding)
+        text = data[: len(data) // unit * unit].decode(encoding)
     except UnicodeDecodeError as error:
         raise DamagedXmp(str(error)) from error
     text = text.strip("\0 \t\r\n\ufeff")
     if text.startswith("<?xml "):  # its encoding no longer holds: we parse UTF-8
         text = text[text.find("?>") + 2 :].lstrip()
     return text
+
+
+# By byte order mark or by the first "<"; the longer ones first, since UTF-32 begins like UTF-16.
+_ENCODINGS = (
+    (b"\xff\xfe\0\0", "utf-32-le"),
+    (b"\0\0\xfe\xff", "utf-32-be"),
+    (b"<\0\0\0", "utf-32-le"),
+    (b"\0\0\0<", "utf-32-be"),
+    (b"\xff\xfe", "utf-16-le"),
+    (b"\xfe\xff", "utf-16-be"),
+    (b"<\0", "utf-16-le"),
+    (b"\0<", "utf-16-be"),
+)
 
 
 def _refuse_doctype(text: str) -> None:
