@@ -27,6 +27,8 @@ TOOTH = np.array([1.05, 1.0, 0.92], np.float32)
 GUM = np.array([0.66, 0.39, 0.38], np.float32)
 LINING = np.array([0.42, 0.22, 0.22], np.float32)
 TONGUE = np.array([0.64, 0.37, 0.35], np.float32)
+WIDE_ENOUGH = 0.32
+"""Mean opening (cm) from which on the photo's own teeth are kept."""
 TOOTH_TO_SCLERA = 1.22
 """Teeth are this much brighter than the 80th percentile of the (shaded) white of the eyes."""
 
@@ -114,9 +116,12 @@ def look_at(
         pixels = picture[inside > 0.9]
         if len(pixels) > 20:
             luma = pixels @ _LUMA
-            own = np.median(pixels[luma >= np.percentile(luma, 80)], axis=0)
-            white = np.clip(own / TOOTH * 1.05, 0.2, 1.0)
-    return MouthPhoto(white.astype(np.float32), seam, inside, is_open, teeth and is_open, picture, lips)
+            shown = np.median(pixels[luma >= np.percentile(luma, 80)], axis=0)
+            lift = max(1.0, 0.8 * float(white @ _LUMA) / max(float(shown @ _LUMA), 1e-3))  # the lips' shade taken off
+            white = np.clip(shown / TOOTH * 1.05 * lift, 0.2, 1.0)
+    # through a narrow slit teeth show too little, and too dark, to stand for those of a wide mouth
+    own = teeth and is_open and float(lips.gap[middle].mean()) > WIDE_ENOUGH * u
+    return MouthPhoto(white.astype(np.float32), seam, inside, is_open, own, picture, lips)
 
 
 def paint(

@@ -59,18 +59,19 @@ class Glasses:
 
 CERTAIN = 0.45
 """Share of the columns over the nose bridge and under the eyes that a frame must cross."""
-CLEAR_BROWS = 0.9
-"""Least height (cm) of the brows above the lids: a frown, too, draws dark lines across the bridge of the nose."""
+FROWNING = 0.9
+"""Fitted frown (brows down and together) above which dark lines between the eyes are taken for its own."""
 
 
-def glasses(picture: NDArray[np.float32], landmarks: NDArray[np.float64], u: float) -> Glasses | None:
-    """Find frames of glasses; None where there are none. ``landmarks`` (68, 2) in work coordinates."""
+def glasses(picture: NDArray[np.float32], landmarks: NDArray[np.float64], frown: float, u: float) -> Glasses | None:
+    """Find frames of glasses; None where there are none. ``landmarks`` (68, 2) in work coordinates, ``frown`` is fitted."""
+    if frown > FROWNING:
+        return None
     shape = picture.shape[:2]
     luma = np.log(np.maximum(picture @ _LUMA, 0.03))
     dark = np.maximum(cv2.GaussianBlur(luma, (0, 0), 0.40 * u) - cv2.GaussianBlur(luma, (0, 0), max(0.6, 0.05 * u)), 0)
     score = frame_score(dark, landmarks, u)
-    brows = landmarks[[37, 38, 43, 44], 1].mean() - landmarks[[18, 19, 20, 23, 24, 25], 1].mean()
-    if score < CERTAIN or brows < CLEAR_BROWS * u:
+    if score < CERTAIN:
         return None
     # frame: dark structures around the eyes that are neither eye nor (unless they touch the frame) brow
     zone = np.zeros(shape, np.uint8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,11 @@ from numpy.typing import NDArray
 from exprtool_blendshape.model import FaceModel, Region
 from exprtool_blendshape.raster import vertex_normals
 
-SKIN, MOUTH, EYE_LEFT, EYE_RIGHT, GUM, TOOTH_UPPER, TOOTH_LOWER, NOSTRIL = range(8)
+SKIN, MOUTH, EYE_LEFT, EYE_RIGHT, GUM, TOOTH_UPPER, TOOTH_LOWER = range(7)
 """Labels of what is drawn (`Topology.label`). An eye is eyeball and eye socket together."""
 
 _FRONT_FACING = 0.18
 """Least z of a template normal for skin that moves photo pixels; beyond it (neck, jaw underside) flow is extended."""
-_NOSTRIL_ABOVE = -1.6
-"""The mouth socket mesh also lines the nostrils; triangles wholly above this y belong to the nose."""
 _LOWER_TEETH_FROM = 19247
 
 
@@ -50,11 +49,9 @@ class Topology:
 def topology_of(model: FaceModel) -> Topology:
     """The parts of one model; computed at the first call and kept."""
     region = model.region.astype(int)
-    corners = model.vertices[model.triangles]
     label = np.full(len(region), -1, np.int8)
     label[(region == Region.FACE) & model.narrow_face] = SKIN
     label[region == Region.SOCKET] = MOUTH
-    label[(region == Region.SOCKET) & (corners[:, :, 1].max(1) > _NOSTRIL_ABOVE)] = NOSTRIL
     label[np.isin(region, (Region.EYE_SOCKET_LEFT, Region.EYE_LEFT))] = EYE_LEFT
     label[np.isin(region, (Region.EYE_SOCKET_RIGHT, Region.EYE_RIGHT))] = EYE_RIGHT
     outer = np.flatnonzero(label >= 0)
@@ -119,7 +116,7 @@ def _chain(model: FaceModel, stations: NDArray[np.int32]) -> NDArray[np.int64]:
     size = len(model.vertices)
     graph = coo_matrix((length, (edges[:, 0], edges[:, 1])), shape=(size, size)).tocsr()
     path = [int(stations[0])]
-    for start, end in zip(stations[:-1], stations[1:], strict=True):
+    for start, end in pairwise(stations):
         _, before = dijkstra(graph, directed=False, indices=int(start), return_predecessors=True, limit=3.0)
         leg = [int(end)]
         while leg[-1] != start:
