@@ -167,7 +167,9 @@ class OnnxClassifier:
         fed = self.card.feed(images)
         try:
             if self._input.shape and self._input.shape[0] == 1:  # a graph with a fixed batch of one
-                rows = [np.asarray(self.session.run(None, {self._input.name: fed[i : i + 1]})[0]) for i in range(len(fed))]
+                rows = [
+                    np.asarray(self.session.run(None, {self._input.name: fed[i : i + 1]})[0]) for i in range(len(fed))
+                ]
                 scores = np.concatenate([row.reshape(1, -1) for row in rows])
             else:
                 scores = np.asarray(self.session.run(None, {self._input.name: fed})[0])

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.errors import DataError, ExprtoolError
-from exprtool.faces.align import US_GAN_TEMPLATE, CropTemplate, crop, crop_from_image, scale_of, transform
+from exprtool.faces.align import US_GAN_TEMPLATE, CropTemplate, Matrix, crop, crop_from_image, scale_of, transform
 from exprtool.files import atomic_write, write_bytes
 from exprtool.images import read_image
 from exprtool.types import Detector, Face, Image
@@ -86,7 +86,7 @@ class Outcome:
     """What became of one picture; ``reason`` is empty where there is a crop.
 
     ``landmarks`` are 68 (x, y) in crop pixels; ``enlarged`` is by how much the face had to be enlarged (below 1: it was
-    reduced); ``faces`` counts those found.
+    reduced); ``faces`` counts those found; ``crop_from_image`` holds the six numbers of the (2, 3) matrix, row by row.
     """
 
     sha256: str
@@ -96,6 +96,7 @@ class Outcome:
     faces: int = 0
     enlarged: float = 0.0
     landmarks: tuple[tuple[float, float], ...] = ()
+    crop_from_image: tuple[float, ...] = ()
 
 
 def prepare(
@@ -155,7 +156,7 @@ def load_prepared(
     options = PrepareOptions(size, crop, template, detector, test_fraction, split_seed)
     found = scan(roots, scan_options)
     settings = _settings(options)
-    out = (cache or _cache()) / _cache_name(roots, settings, scan_options or ScanOptions())
+    out = (cache or _cache()) / _cache_name(roots, settings)
     fingerprint = _fingerprint(found, options)
     if is_prepared(out) and read_manifest(out).get("fingerprint") == fingerprint:
         return read_prepared(out, size)
@@ -189,7 +190,7 @@ class Cropper:
         side = self.options.size
         if self.detector is None:
             matrix = centre_matrix(image, side)
-            return self._store(path, digest, crop(image, matrix, side), 0, scale_of(matrix), ())
+            return self._store(path, digest, crop(image, matrix, side), 0, matrix, ())
         faces = find(image, self.detector)
         face = clearly_largest(faces)
         if face is None:
@@ -201,13 +202,20 @@ class Cropper:
         points: tuple[tuple[float, float], ...] = ()
         if face.landmarks68 is not None:
             points = tuple((round(float(x), 2), round(float(y), 2)) for x, y in transform(matrix, face.landmarks68))
-        return self._store(path, digest, crop(image, matrix, side), len(faces), scale_of(matrix), points)
+        return self._store(path, digest, crop(image, matrix, side), len(faces), matrix, points)
 
-    def _store(self, path: str, digest: str, pixels: Image, faces: int, enlarged: float, points: Any) -> Outcome:
+    def _store(self, path: str, digest: str, pixels: Image, faces: int, matrix: Matrix, points: Any) -> Outcome:
         # The path is part of the name: two copies of one picture are two samples, maybe with two labels.
         name = f"{digest[:2]}/{digest[:24]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.png"
         write_bytes(self.out / CROPS / name, encode_png(pixels))
-        return Outcome(digest, f"{CROPS}/{name}", "", "", faces, round(enlarged, 4), points)
+        return Outcome(
+            sha256=digest,
+            crop=f"{CROPS}/{name}",
+            faces=faces,
+            enlarged=round(scale_of(matrix), 4),
+            landmarks=points,
+            crop_from_image=tuple(round(float(value), 6) for value in matrix.ravel()),
+        )
 
 
 def find(image: Image, detector: Detector) -> tuple[Face, ...]:
@@ -291,6 +299,7 @@ def _read_journal(out: Path) -> dict[str, Outcome]:
                 entry = json.loads(line)
                 key = entry.pop("file")
                 entry["landmarks"] = tuple((float(x), float(y)) for x, y in entry["landmarks"])
+                entry["crop_from_image"] = tuple(float(value) for value in entry["crop_from_image"])
                 done[key] = Outcome(**entry)
             except (ValueError, KeyError, TypeError):
                 continue
@@ -368,6 +377,8 @@ def _finish(
             "faces": outcome.faces,
             "enlarged": outcome.enlarged,
             "crop": outcome.crop,
+            "crop_from_image": outcome.crop_from_image,
+            "file": str(source.path.resolve()),
         }
         for source, outcome in usable
     ]
@@ -386,7 +397,7 @@ def _finish(
         "settings": dict(settings),
         "split": {"by": "person", "test_fraction": options.test_fraction, "seed": options.split_seed},
         "template": settings["template"],
-        "label_names": order_labels([source.expression or "" for source, _ in usable]),
+        "label_names": order_labels([source.expression for source, _ in usable if source.expression]),
         "summary": summarise(samples),
         "left_out": dict(found.left_out),
         "rejected": [
@@ -494,10 +505,8 @@ def _cache() -> Path:
     return cache_dir() / "prepared"
 
 
-def _cache_name(roots: Sequence[Path], settings: Mapping[str, Any], scan_options: ScanOptions) -> str:
-    key = json.dumps(
-        {"roots": [str(root.resolve()) for root in roots], "settings": settings, "scan": asdict(scan_options)},
-        sort_keys=True,
-    )
+def _cache_name(roots: Sequence[Path], settings: Mapping[str, Any]) -> str:
+    """One folder for one cut of one data set: labels and split may change without a face being looked for again."""
+    key = json.dumps({"roots": [str(root.resolve()) for root in roots], "settings": settings}, sort_keys=True)
     first = roots[0].resolve().name or "root"
     return f"{first[:40]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"

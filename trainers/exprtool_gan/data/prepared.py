@@ -31,7 +31,8 @@ MANIFEST, IMAGES, LANDMARKS = "manifest.json", "images.npy", "landmarks.npy"
 class PreparedSet:
     """Labelled crops in memory (or mapped from disk), with the people on them and the split.
 
-    ``images`` is (N, S, S, 3) uint8 RGB, ``labels`` (N,) int64 into ``label_names``, ``is_test`` (N,) bool;
+    ``images`` is (N, S, S, 3) uint8 RGB, ``labels`` (N,) int64 into ``label_names`` (-1 where the data does
+    not tell, which only `ScanOptions.labelled` False allows), ``is_test`` (N,) bool;
     ``people`` and ``sources`` hold N strings. ``landmarks`` is (N, 68, 2) float32 in crop pixels or None where no faces
     were looked for. ``manifest_hash`` names the content: pictures, labels, people, split and settings, but not where
     the files lay. No person is on both sides.
@@ -76,6 +77,8 @@ class PreparedSet:
         """Pictures per split and expression: {"train": {"happy": 60, ...}, "test": {...}}."""
         table = {TRAIN: dict.fromkeys(self.label_names, 0), TEST: dict.fromkeys(self.label_names, 0)}
         for label, test in zip(self.labels, self.is_test, strict=True):
+            if label < 0:
+                continue
             table[TEST if test else TRAIN][self.label_names[label]] += 1
         return table
 
@@ -124,7 +127,8 @@ def read_prepared(folder: Path, size: int | None = None, *, verify: bool = True)
         landmarks = np.load(folder / LANDMARKS, mmap_mode="r", allow_pickle=False)
         samples = manifest["samples"]
         names = tuple(manifest["label_names"])
-        labels = np.array([names.index(sample["expression"]) for sample in samples], dtype=np.int64)
+        places = {None: -1, **{name: i for i, name in enumerate(names)}}
+        labels = np.array([places[sample["expression"]] for sample in samples], dtype=np.int64)
         prepared = PreparedSet(
             images=images,
             labels=labels,
@@ -191,7 +195,7 @@ def order_labels(expressions: Sequence[str]) -> tuple[str, ...]:
 
 def manifest_hash(samples: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
     """A sha256 over what decides the content: each picture's hash, label, person and side, and the settings."""
-    content = sorted((s["sha256"], s["expression"], s["person"], s["split"]) for s in samples)
+    content = sorted((s["sha256"], s["expression"] or "", s["person"], s["split"]) for s in samples)
     text = json.dumps({"samples": content, "settings": settings}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,0 +1,291 @@
+"""``exprtool evaluate``, ``compare`` and ``ablate``: the paper's measures, tables and sheets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from exprtool.errors import UsageError
+
+if TYPE_CHECKING:
+    from exprtool.measures.evaluation import Classifier, Evaluation
+    from exprtool.measures.facepp import FacePlusPlus
+    from exprtool.measures.pictures import Pictures
+    from exprtool.measures.subjects import Subject
+
+Format = Literal["table", "json", "markdown", "latex"]
+
+DataRoots = Annotated[
+    list[Path],
+    typer.Option(
+        "--data",
+        "-d",
+        metavar="DIR",
+        help="Faces to measure on: a prepared folder, folders by expression, KDEF/RaFD/CFEE, a CSV. Repeatable.",
+    ),
+]
+Expr = Annotated[list[str] | None, typer.Option("--expr", "-e", help="Only these expressions. Repeatable.")]
+Split = Annotated[str, typer.Option(help="test (held-out people), train or all; auto: test for a model trained here.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many pictures, evenly spread.")]
+Size = Annotated[int, typer.Option(min=32, max=1024, help="Side of the crops for backends that work on photos.")]
+ClassifierFile = Annotated[
+    Path | None, typer.Option("--classifier", metavar="ONNX", help="An independent expression classifier with a card.")
+]
+Fvs = Annotated[bool, typer.Option("--fvs", help="Also measure FVS: sends the crops to Face++ under your key.")]
+FacePPKey = Annotated[
+    str | None, typer.Option("--facepp-key", envvar="FACEPP_API_KEY", show_envvar=True, help="Face++ API key.")
+]
+FacePPSecret = Annotated[
+    str | None, typer.Option("--facepp-secret", envvar="FACEPP_API_SECRET", show_envvar=True, help="Face++ API secret.")
+]
+FacePPUrl = Annotated[str | None, typer.Option("--facepp-url", help="Another address of the compare service.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables (JSON, Markdown, LaTeX) and sheets.")]
+Rows = Annotated[int, typer.Option(min=1, max=64, help="People shown on the sheets.")]
+As = Annotated[Format, typer.Option("--format", "-f", help="What to print.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are in --out already.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("evaluate")(evaluate_command)
+    app.command("compare")(compare_command)
+
+
+def evaluate_command(
+    data: DataRoots,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A training run, an .onnx or .safetensors file, or a backend's name.")
+    ],
+    expr: Expr = None,
+    split: Split = "auto",
+    limit: Limit = None,
+    size: Size = 128,
+    classifier: ClassifierFile = None,
+    fvs: Fvs = False,
+    facepp_key: FacePPKey = None,
+    facepp_secret: FacePPSecret = None,
+    facepp_url: FacePPUrl = None,
+    out: Out = None,
+    rows: Rows = 6,
+    format: As = "table",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model as the paper does: parameters, ACD, FVS, expression accuracy, per expression and in all.
+
+    ACD uses dlib's face embedding (eq. 9). The paper's own rows are printed beside the result.
+    """
+    service = _face_service(fvs, facepp_key, facepp_secret, facepp_url)
+    evaluations, pictures, subjects = _measure(
+        [model], data, expr, split, limit, size, classifier, service, device, out, overwrite, quiet
+    )
+    if out is not None:
+        from exprtool.measures import sheets
+
+        shown = _for_sheets(pictures, rows)
+        labels = _labels(subjects[0], expr)
+        sheets.save(sheets.grid(subjects[0], shown, labels, title=subjects[0].name), out / "grid.png")
+        residual = sheets.residual_sheet(subjects[0], shown.take(range(min(3, len(shown)))), labels)
+        if residual is not None:
+            sheets.save(residual, out / "residual.png")
+    _report(evaluations, out, format, quiet)
+
+
+def compare_command(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Runs, model files or backends.")],
+    data: DataRoots,
+    expr: Expr = None,
+    split: Split = "auto",
+    limit: Limit = None,
+    size: Size = 128,
+    classifier: ClassifierFile = None,
+    fvs: Fvs = False,
+    facepp_key: FacePPKey = None,
+    facepp_secret: FacePPSecret = None,
+    facepp_url: FacePPUrl = None,
+    out: Out = None,
+    rows: Rows = 4,
+    format: As = "table",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Set models and backends side by side on the same crops: one table, and with --out one labelled sheet.
+
+    Networks of different crop sizes each get crops of their own size of the same faces.
+    """
+    if len(models) < 2:
+        raise UsageError("compare needs two models or more; for one use `exprtool evaluate --model`.")
+    service = _face_service(fvs, facepp_key, facepp_secret, facepp_url)
+    evaluations, pictures, subjects = _measure(
+        models, data, expr, split, limit, size, classifier, service, device, out, overwrite, quiet
+    )
+    if out is not None:
+        from exprtool.measures import sheets
+
+        common = [label for label in _labels(subjects[0], expr) if all(label in each.labels for each in subjects)]
+        shown = _for_sheets(pictures, rows)
+        sheets.save(sheets.comparison(subjects, shown, common), out / "comparison.png")
+    _report(evaluations, out, format, quiet)
+
+
+def _measure(
+    models: Sequence[str],
+    data: Sequence[Path],
+    expr: list[str] | None,
+    split: str,
+    limit: int | None,
+    size: int,
+    classifier_file: Path | None,
+    service: FacePlusPlus | None,
+    device: str,
+    out: Path | None,
+    overwrite: bool,
+    quiet: bool,
+) -> tuple[list[Evaluation], Pictures, list[Subject]]:
+    """Open the models, load the data at their size, measure them one after the other."""
+    from exprtool.cli.common import quieten_libraries
+    from exprtool.cli.data import progress_bar
+    from exprtool.expressions import ALIASES
+    from exprtool.measures.evaluation import evaluate
+    from exprtool.measures.subjects import open_subject
+    from exprtool_gan.data.measured import pictures_of
+
+    quieten_libraries()
+    if split not in ("auto", "test", "train", "all"):
+        raise UsageError(f"--split {split!r}: known are auto, test, train and all.")
+    if out is not None:
+        _refuse_existing(out, overwrite)
+    subjects = [open_subject(model, device, name=name) for model, name in zip(models, _names(models), strict=True)]
+    sizes = {subject.card.size for subject in subjects if subject.card} or {size}
+    if len(sizes) > 1:
+        raise UsageError(
+            f"The models work on crops of different sizes ({', '.join(map(str, sorted(sizes)))} px), so they cannot be "
+            "measured on the same ones. Compare models of one size."
+        )
+    templates = {subject.card.template for subject in subjects if subject.card}
+    if len(templates) > 1:
+        raise UsageError("The models want the face cut out differently, so they cannot be measured on the same crops.")
+    trained = any(subject.card is not None and subject.card.training_data for subject in subjects)
+    chosen = ("test" if trained else "all") if split == "auto" else split
+    with progress_bar("Preparing", quiet) as progress:
+        pictures = pictures_of(
+            data, sizes.pop(), templates.pop() if templates else None, split=chosen, limit=limit, progress=progress
+        )
+    wanted = [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else None
+    classifier = _classifier(classifier_file, device)
+    evaluations: list[Evaluation] = []
+    for model, subject in zip(models, subjects, strict=True):
+        with progress_bar(subject.name, quiet) as progress:
+            evaluations.append(
+                evaluate(
+                    subject,
+                    pictures,
+                    wanted,
+                    classifier=classifier,
+                    own_head=_own_head(model, subject),
+                    face_service=service,
+                    progress=progress,
+                )
+            )
+    return evaluations, pictures, subjects
+
+
+def _names(models: Sequence[str]) -> list[str]:
+    """Short names, made different where two would be the same."""
+    from exprtool.measures.subjects import short_name
+
+    names = [short_name(model) for model in models]
+    return [name if names.count(name) == 1 else model for name, model in zip(names, models, strict=True)]
+
+
+def _labels(subject: Subject, expr: list[str] | None) -> list[str]:
+    from exprtool.expressions import ALIASES
+
+    return [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else list(subject.labels)
+
+
+def _for_sheets(pictures: Pictures, rows: int) -> Pictures:
+    """Evenly spread, neutral faces first where the data says which they are, as the paper shows them."""
+    import numpy as np
+
+    neutral = [i for i, expression in enumerate(pictures.expressions) if expression in ("neutral", None)]
+    places = neutral or list(range(len(pictures)))
+    return pictures.take([places[int(i)] for i in np.linspace(0, len(places) - 1, min(rows, len(places)))])
+
+
+def _classifier(path: Path | None, device: str) -> Classifier | None:
+    if path is None:
+        return None
+    from exprtool.devices import resolve_device
+    from exprtool.measures.evaluation import Classifier
+    from exprtool.measures.expression import OnnxClassifier
+
+    network = OnnxClassifier(path, str(resolve_device(device)))
+    return Classifier(network.labels, network, path.name)
+
+
+def _own_head(model: str, subject: Subject) -> Classifier | None:
+    """The expression head of the discriminator beside a run's generator, where it was kept."""
+    from exprtool_gan.own_head import own_head
+
+    path = Path(model.partition(":")[2] if model.startswith("usgan:") else model)
+    return own_head(path) if subject.card is not None else None
+
+
+def _face_service(wanted: bool, key: str | None, secret: str | None, url: str | None) -> FacePlusPlus | None:
+    if not wanted:
+        return None
+    from exprtool.measures.facepp import FacePlusPlus
+
+    return FacePlusPlus.from_environment(key, secret, url)
+
+
+_TABLES = ("measures.json", "measures.md", "measures.tex")
+
+
+def _refuse_existing(out: Path, overwrite: bool) -> None:
+    there = [name for name in (*_TABLES, "grid.png", "residual.png", "comparison.png") if (out / name).exists()]
+    if there and not overwrite:
+        raise UsageError(f"{out} already holds {', '.join(there)}. Give --overwrite, or another --out.")
+
+
+def _report(evaluations: Sequence[Evaluation], out: Path | None, format: Format, quiet: bool) -> None:
+    from exprtool.files import write_bytes
+    from exprtool.measures import tables
+
+    text = json.dumps(tables.as_json(evaluations), ensure_ascii=False, indent=1)
+    if out is not None:
+        for name, content in zip(_TABLES, (text, tables.markdown(evaluations), tables.latex(evaluations)), strict=True):
+            write_bytes(out / name, content.encode())
+    if format == "json":
+        print(text)
+    elif format == "markdown":
+        print(tables.markdown(evaluations), end="")
+    elif format == "latex":
+        print(tables.latex(evaluations), end="")
+    else:
+        _show(evaluations, quiet)
+    if out is not None and not quiet:
+        print(f"Tables and sheets in {out}", file=sys.stderr)
+
+
+def _show(evaluations: Sequence[Evaluation], quiet: bool) -> None:
+    from rich.console import Console
+
+    from exprtool.measures import tables
+
+    console = Console(highlight=False)
+    console.print(tables.main_table(evaluations))
+    for evaluation in evaluations:
+        console.print(tables.expression_table(evaluation))
+    if not quiet:
+        for note in tables.footnotes(evaluations):
+            console.print(note, style="dim", markup=False)

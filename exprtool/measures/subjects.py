@@ -1,0 +1,141 @@
+"""What is measured: a network on aligned crops, as in the paper, or any backend on whole photos."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exprtool import plugins
+from exprtool.crop_backend import CropBackend
+from exprtool.errors import ExprtoolError, UnknownNameError
+from exprtool.faces.align import crop
+from exprtool.measures.pictures import Pictures
+from exprtool.model_card import CropCard
+from exprtool.types import Edit, FaceRegion, Image
+
+
+class Subject(ABC):
+    """Something that gives faces an expression, in the form that measuring wants.
+
+    ``labels`` are the expressions that it can be asked for. ``parameters`` and ``training_images`` are None where
+    unknown or meaningless; ``protocol`` says in words what was done to get the outputs.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    parameters: int | None = None
+    training_images: int | None = None
+    protocol: str
+    card: CropCard | None = None
+
+    @abstractmethod
+    def outputs(self, pictures: Pictures, label: str) -> list[Image | None]:
+        """The crops (S, S, 3) uint8 after the edit, one per picture; None where the face was left alone."""
+
+    def residuals(self, pictures: Pictures, label: str) -> NDArray[np.float32] | None:
+        """What a network adds to the crops, (N, S, S, 3) in grey levels; None for anything that is not one."""
+        return None
+
+
+class CropSubject(Subject):
+    """A network, fed with the crops directly; its outputs are 8-bit pictures cut to their range."""
+
+    def __init__(self, name: str, backend: CropBackend) -> None:
+        self.name, self.backend, self.card = name, backend, backend.card
+        self.labels = backend.card.labels
+        self.parameters = backend.card.parameters
+        self.training_images = backend.card.training_images
+        self.protocol = f"network on {backend.card.size} px crops"
+
+    def outputs(self, pictures: Pictures, label: str) -> list[Image | None]:
+        residuals = self.backend.residuals(pictures.images, {label: 1.0})
+        changed = np.clip(np.rint(pictures.images + residuals), 0, 255).astype(np.uint8)
+        return list(changed)
+
+    def residuals(self, pictures: Pictures, label: str) -> NDArray[np.float32]:
+        return self.backend.residuals(pictures.images, {label: 1.0})
+
+
+@dataclass
+class PhotoSubject(Subject):
+    """A backend on whole photos: edited at the photo's own resolution, then cut out as the input was.
+
+    What a backend prepares is kept for the pictures that are being measured, so that seven expressions cost one fit.
+    """
+
+    name: str
+    session: Any
+    labels: tuple[str, ...]
+    protocol: str = "photos, measured on crops"
+    _prepared: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def outputs(self, pictures: Pictures, label: str) -> list[Image | None]:
+        return [self._output(pictures, i, label) for i in range(len(pictures))]
+
+    def _output(self, pictures: Pictures, i: int, label: str) -> Image | None:
+        from exprtool import composite
+        from exprtool.faces.select import region_of
+
+        image, face, matrix = pictures.photo(i)
+        name = pictures.names[i]
+        if name not in self._prepared:
+            self._prepared[name] = self.session.prepare([region_of(image, face)])[0]
+        prepared = self._prepared[name]
+        result = self.session.generate([prepared], Edit({label: 1.0}))[0]
+        if not result.edited or result.patch is None:
+            return None
+        region: FaceRegion = prepared.region
+        edited, _ = composite.paste(image, [region], [result.patch])
+        return crop(edited, matrix, pictures.size)
+
+    def forget(self) -> None:
+        """Let go of what was prepared."""
+        self._prepared.clear()
+
+
+def open_subject(wish: str, device: str = "auto", *, name: str | None = None) -> Subject:
+    """What ``--model`` names: a training run's folder, a model file, or a backend (with an argument after a colon).
+
+    Raises `UnknownNameError` where it is none of these, and what opening it raises.
+    """
+    from exprtool.pipeline import Session
+
+    backend = backend_of(wish)
+    session = Session(backend, device=device)
+    loaded = next(iter(session.backends())).backend
+    if isinstance(loaded, CropBackend):
+        return CropSubject(name or short_name(wish), loaded)
+    spec = session.specs[0]
+    return PhotoSubject(name or short_name(wish), session, spec.expressions)
+
+
+def backend_of(wish: str) -> str:
+    """The backend that opens a path, as ``name:path``; a backend's name stays as it is."""
+    registry = plugins.registry()
+    path = Path(wish).expanduser()
+    if wish.partition(":")[0] in registry.backends and not path.exists():
+        return wish
+    for spec in registry.backends.values():
+        if path.exists() and spec.opens is not None and spec.opens(path):
+            return f"{spec.name}:{path}"
+    if path.exists():
+        known = ", ".join(spec.name for spec in registry.backends.values() if spec.opens is not None)
+        raise ExprtoolError(
+            f"{wish}: no backend takes this for a model of its own (asked: {known}). Give a training run's folder, an "
+            ".onnx or a .safetensors file."
+        )
+    raise UnknownNameError("model or backend", wish, sorted(registry.backends))
+
+
+def short_name(wish: str) -> str:
+    """What a person would call it: the backend, the run's folder, or the file without its suffix."""
+    name, colon, argument = wish.partition(":")
+    path = Path(argument if colon and argument else wish)
+    if path.suffix:
+        return f"{path.parent.parent.name}" if path.parent.name == "checkpoints" else path.stem
+    return path.name if (colon or path.exists()) and path.name else name

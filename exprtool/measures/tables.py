@@ -1,0 +1,258 @@
+"""Measures as tables, in the columns of the paper's Table 1: for the terminal, as Markdown, LaTeX or JSON.
+
+Lower is better for ACD, higher for the others. What was not measured shows as a dash, never as a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from exprtool.measures.evaluation import Evaluation, Row
+from exprtool.measures.expression import Accuracy
+from exprtool.measures.paper import CITATION, TABLE_1
+from exprtool.measures.stats import Stat
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DASH = "–"
+FOOTNOTES = (
+    "ACD: squared distance of dlib's face embeddings of input and output (eq. 9), mean ± sd; lower keeps more of the "
+    "person.",
+    "FVS: Face++ confidence, as in the paper. Local verification: 0 to 100 from the embeddings of ACD, 50 at dlib's "
+    "threshold for one person; it is not FVS and cannot be compared with it.",
+    "Images: pictures trained on. Change: mean absolute change of the crop in grey levels of 255.",
+    f"Rows marked * are the figures that the paper prints ({CITATION}), measured on its own data.",
+)
+OWN_HEAD_NOTE = (
+    "Own head: accuracy by the discriminator that the generator was trained against; it is no independent evidence."
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading for people, the same in LaTeX, and which way is better."""
+
+    title: str
+    latex: str
+    better: str = ""
+
+
+COLUMNS = (
+    Column("Method", "Method"),
+    Column("parameters", r"\# of parameters", "↓"),
+    Column("images", r"\# of images", "↓"),
+    Column("ACD", "ACD", "↓"),
+    Column("FVS", "FVS", "↑"),
+    Column("local verif.", "Local verif.", "↑"),
+    Column("expr. acc.", "Expr. acc.", "↑"),
+    Column("own head", "Own head", "↑"),
+)
+
+
+def main_rows(evaluations: Sequence[Evaluation], *, paper: bool = True) -> list[list[str]]:
+    """The cells of the main table: one's own rows first, then the paper's, marked with an asterisk."""
+    rows = [
+        [
+            each.model,
+            magnitude(each.parameters),
+            magnitude(each.training_images),
+            spread(each.overall.acd, 4),
+            spread(each.overall.fvs, 2),
+            spread(each.overall.local_verification, 1),
+            percentage(each.overall.accuracy),
+            percentage(each.overall.own_head),
+        ]
+        for each in evaluations
+    ]
+    if paper:
+        for row in TABLE_1:
+            figures = [magnitude(row.parameters), magnitude(row.training_images), f"{row.acd:.4f}"]
+            rows.append([f"{row.method} *", *figures, f"{row.fvs:.2f} ± {row.fvs_sd:.2f}", DASH, DASH, DASH])
+    return rows
+
+
+def expression_rows(evaluation: Evaluation) -> list[list[str]]:
+    """The cells of the table by expression."""
+    return [_expression_cells(row) for row in (*evaluation.per_expression, evaluation.overall)]
+
+
+def _expression_cells(row: Row) -> list[str]:
+    return [
+        row.expression,
+        str(row.pictures),
+        str(row.refused) if row.refused else DASH,
+        spread(row.acd, 4),
+        spread(row.fvs, 2),
+        spread(row.local_verification, 1),
+        percentage(row.accuracy),
+        percentage(row.own_head),
+        spread(row.changed, 2),
+    ]
+
+
+EXPRESSION_TITLES = (
+    "expression",
+    "pictures",
+    "left alone",
+    "ACD ↓",
+    "FVS ↑",
+    "local verif. ↑",
+    "expr. acc. ↑",
+    "own head ↑",
+    "change",
+)
+
+
+def main_table(evaluations: Sequence[Evaluation], *, paper: bool = True, title: str = "") -> Table:
+    """For the terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    rows = main_rows(evaluations, paper=paper)
+    for place in _used(rows):
+        column = COLUMNS[place]
+        heading = f"{column.title} {column.better}".strip()
+        table.add_column(heading, justify="left" if place == 0 else "right", no_wrap=place < 5)
+    for number, row in enumerate(rows):
+        cells = [superscript(row[place]) for place in _used(rows)]
+        table.add_row(*cells, style="dim" if number >= len(evaluations) else None)
+        if number == len(evaluations) - 1:
+            table.add_section()
+    return table
+
+
+def expression_table(evaluation: Evaluation) -> Table:
+    """For the terminal, by expression; columns that nobody filled are left out."""
+    from rich import box
+    from rich.table import Table
+
+    rows = expression_rows(evaluation)
+    used = [i for i in range(len(EXPRESSION_TITLES)) if i < 2 or any(row[i] != DASH for row in rows)]
+    title = f"{evaluation.model}, by expression"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    for place in used:
+        table.add_column(
+            EXPRESSION_TITLES[place], justify="left" if place == 0 else "right", no_wrap=place in (0, 3, 4)
+        )
+    for number, row in enumerate(rows):
+        if number == len(rows) - 1:
+            table.add_section()
+        table.add_row(*(row[place] for place in used))
+    return table
+
+
+def footnotes(evaluations: Sequence[Evaluation], *, paper: bool = True) -> list[str]:
+    """The remarks that belong under the table."""
+    notes: list[str] = [*(FOOTNOTES if paper else FOOTNOTES[:3])]
+    notes.append(
+        "Measured: " + "; ".join(dict.fromkeys(f"{e.model}: {e.protocol}, {e.data}" for e in evaluations)) + "."
+    )
+    if classifiers := dict.fromkeys(e.classifier for e in evaluations if e.classifier):
+        notes.append(f"Expression accuracy by {', '.join(classifiers)}.")
+    if any(e.overall.own_head for e in evaluations):
+        notes.append(OWN_HEAD_NOTE)
+    for each in evaluations:
+        if each.overall.acd.missing:
+            notes.append(f"{each.model}: the face of {each.overall.acd.missing} outputs could not be measured.")
+        if each.overall.refused:
+            notes.append(f"{each.model} left {each.overall.refused} of {each.overall.pictures} faces alone.")
+    return notes
+
+
+def markdown(evaluations: Sequence[Evaluation], *, paper: bool = True) -> str:
+    """Main table, tables by expression and footnotes as Markdown."""
+    rows = main_rows(evaluations, paper=paper)
+    used = _used(rows)
+    parts = [
+        _markdown(
+            [f"{COLUMNS[i].title} {COLUMNS[i].better}".strip() for i in used], [[r[i] for i in used] for r in rows]
+        )
+    ]
+    for evaluation in evaluations:
+        parts += [f"{evaluation.model}, by expression:", _markdown(EXPRESSION_TITLES, expression_rows(evaluation))]
+    parts.append("\n".join(f"- {note}" for note in footnotes(evaluations, paper=paper)))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(evaluations: Sequence[Evaluation], *, paper: bool = True) -> str:
+    """The main table as a LaTeX ``tabular`` in the manner of the paper's Table 1 (needs the package booktabs)."""
+    rows = main_rows(evaluations, paper=paper)
+    used = _used(rows)
+    arrows = {"↓": r" $\downarrow$", "↑": r" $\uparrow$", "": ""}
+    head = " & ".join(COLUMNS[i].latex + arrows[COLUMNS[i].better] for i in used)
+    lines = [r"\begin{tabular}{l" + "r" * (len(used) - 1) + "}", r"\toprule", head + r" \\", r"\midrule"]
+    for number, row in enumerate(rows):
+        if number == len(evaluations) and number:
+            lines.append(r"\midrule")
+        lines.append(" & ".join(_latex(row[i]) for i in used) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [f"% {note}" for note in footnotes(evaluations, paper=paper)]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Everything measured, and the paper's rows."""
+    from dataclasses import asdict
+
+    return {
+        "evaluations": [evaluation.to_json() for evaluation in evaluations],
+        "paper": {"citation": CITATION, "rows": [asdict(row) for row in TABLE_1]},
+    }
+
+
+def magnitude(count: float | None) -> str:
+    """2533440 -> 2,533,440; the paper's rounded figures as 2.5 × 10^6."""
+    if count is None:
+        return DASH
+    if isinstance(count, int):
+        return f"{count:,}"
+    exponent = 0
+    while count >= 10:
+        count, exponent = count / 10, exponent + 1
+    return f"{count:.1f} × 10^{exponent}"
+
+
+def superscript(cell: str) -> str:
+    """``2.5 × 10^6`` with the exponent raised, for places that know no mathematics."""
+    base, power, exponent = cell.partition("10^")
+    return base + "10" + exponent.translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")) if power else cell
+
+
+def spread(stat: Stat | None, digits: int) -> str:
+    if stat is None or not stat.count:
+        return DASH
+    return f"{stat.mean:.{digits}f} ± {stat.sd:.{digits}f}"
+
+
+def percentage(accuracy: Accuracy | None) -> str:
+    return DASH if accuracy is None or not accuracy.total else f"{100 * accuracy.share:.1f} %"
+
+
+def _used(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Columns that hold anything at all; the first five are the paper's and always stay."""
+    return [i for i in range(len(COLUMNS)) if i < 5 or any(row[i] != DASH for row in rows)]
+
+
+def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(superscript(cell).replace("|", r"\|").replace("*", r"\*") for cell in cells) + " |"
+
+    aligned = ["---", *["---:"] * (len(titles) - 1)]
+    return "\n".join([line(titles), "| " + " | ".join(aligned) + " |", *map(line, rows)])
+
+
+_ESCAPES = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$",
+            "{": r"\{", "}": r"\}",
+            "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}  # fmt: skip
+
+
+def _latex(cell: str) -> str:
+    mantissa, times, exponent = cell.partition(" × 10^")
+    if times:
+        return rf"${mantissa} \times 10^{{{exponent}}}$"
+    text = "".join(_ESCAPES.get(letter, letter) for letter in cell)
+    return text.replace("±", r"$\pm$").replace(DASH, "--")

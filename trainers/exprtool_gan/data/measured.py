@@ -1,0 +1,61 @@
+"""Data as the measures want it: which people, how many, with the photos behind the crops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from exprtool.errors import DataError
+from exprtool.faces.align import CropTemplate
+from exprtool.measures.pictures import Pictures
+from exprtool_gan.data.prepare import Progress, load_prepared
+from exprtool_gan.data.prepared import PreparedSet
+from exprtool_gan.data.sources import ScanOptions
+
+
+def pictures_of(
+    roots: Sequence[Path],
+    size: int,
+    template: CropTemplate | None = None,
+    *,
+    split: str = "all",
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Pictures:
+    """The crops under ``roots`` for measuring; pictures whose expression nobody tells are welcome.
+
+    ``split`` is "test", "train" or "all"; ``limit`` takes evenly spread ones. Raises `DataError` where nothing is
+    left, or where a prepared folder was cut out by another template.
+    """
+    prepared = load_prepared(
+        roots, size, template=template, scan_options=ScanOptions(labelled=False), progress=progress
+    )
+    if template is not None and prepared.template != template and prepared.landmarks is not None:
+        raise DataError(
+            f"{roots[0]} was cut out with another template than the model's. Give the photos, or prepare them anew."
+        )
+    chosen = {"test": prepared.test, "train": prepared.train}.get(split, np.arange(len(prepared)))
+    if not len(chosen):
+        raise DataError(f"The {split} split of {', '.join(map(str, roots))} is empty. Use --split all.")
+    if limit is not None and limit < len(chosen):
+        chosen = chosen[np.linspace(0, len(chosen) - 1, limit).astype(int)]
+    return as_pictures(prepared, roots, split).take(chosen)
+
+
+def as_pictures(prepared: PreparedSet, roots: Sequence[Path] = (), split: str = "all") -> Pictures:
+    """A prepared set for measuring; the photos are used where all of them are still there."""
+    samples = prepared.manifest["samples"]
+    files = tuple(Path(sample["file"]) for sample in samples)
+    there = prepared.landmarks is not None and all(file.is_file() for file in files)
+    where = ", ".join(root.name for root in roots) or (prepared.folder.name if prepared.folder else "data")
+    return Pictures(
+        prepared.images,
+        prepared.landmarks,
+        tuple(prepared.label_names[label] if label >= 0 else None for label in prepared.labels),
+        prepared.sources,
+        f"{where} ({'all people' if split == 'all' else split + ' people'})",
+        files if there else None,
+        np.array([np.reshape(sample["crop_from_image"], (2, 3)) for sample in samples]) if there else None,
+    )
