@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from exprtool.errors import ExprtoolError, PluginError
 from exprtool.types import FacePatch, FaceRegion, Image, IntBox
 
+_ROUNDING = 1e-4  # filters in float32 leave [0, 1] by this little; it is far below one level of 255
 _PIXELS_PER_STRIP = 1 << 18  # what is in work at a time stays within a processor's cache
 
 
@@ -157,7 +158,7 @@ def _check(image: Image, region: FaceRegion, patch: FacePatch) -> None:
         problems.append(f"pixels: expected {(*size, 3)} uint8, got {patch.pixels.shape} {patch.pixels.dtype}")
     if alpha.shape != size or alpha.dtype != np.float32:
         problems.append(f"alpha: expected {size} float32, got {alpha.shape} {alpha.dtype}")
-    elif not (alpha.min() >= 0 and alpha.max() <= 1):  # also false for NaN
+    elif not (alpha.min() >= -_ROUNDING and alpha.max() <= 1 + _ROUNDING):  # also false for NaN
         problems.append(f"alpha: expected values in [0, 1], got {alpha.min()} to {alpha.max()}")
     if problems:
         raise PluginError(
