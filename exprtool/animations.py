@@ -195,7 +195,7 @@ class _WebpFrames:
         picture = PillowImage.fromarray(np.ascontiguousarray(values[y0:y1, x0:x1]))
         buffer = io.BytesIO()
         if self._lossless:
-            picture.save(buffer, "WEBP", lossless=True, exact=True, quality=75, method=2)
+            picture.save(buffer, "WEBP", **images.LOSSLESS_WEBP)
         else:
             picture.save(buffer, "WEBP", quality=self._quality, exact=True)
         place = _three(x0 // 2) + _three(y0 // 2) + _three(x1 - x0 - 1) + _three(y1 - y0 - 1)

@@ -11,7 +11,7 @@ import functools
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ MAX_PIXELS = 200_000_000
 
 DEFAULT_QUALITY = 95
 PNG_LEVEL = 4  # twice as fast as the customary 6 for 2 % more bytes
+# exact: colours under full transparency are samples as well. Half the time of the customary effort for 15 % more bytes.
+LOSSLESS_WEBP: Mapping[str, Any] = {"lossless": True, "exact": True, "method": 1, "quality": 20}
 
 
 @dataclass(frozen=True)
@@ -765,13 +767,8 @@ def _encode(photo: Photo, samples: Samples, rgb: Image, kind: str, quality: int 
     if photo.dpi:
         options["dpi"] = photo.dpi
     if kind == "WEBP":
-        # exact: colours under full transparency are samples as well
         lossless = photo.lossless and quality is None
-        options |= (
-            {"lossless": True, "exact": True, "quality": 75, "method": 2}
-            if lossless
-            else {"quality": quality or DEFAULT_QUALITY}
-        )
+        options |= LOSSLESS_WEBP if lossless else {"quality": quality or DEFAULT_QUALITY}
     elif kind in ("AVIF", "HEIC"):
         options["quality"] = quality or 90
         if kind == "HEIC":
