@@ -327,7 +327,7 @@ def _models() -> Iterator[Finding]:
             yield Finding(section, weight.name, str(error), Level.WARNING)
             continue
         licence = weight.licence + ("" if weight.commercial else ", no commercial use")
-        value = f"{check.state}, {models.human_size(weight.download_size or weight.size)}, {licence}"
+        value = f"{check.state}, {models.size_in_words(weight)}, {licence}"
         value += f" ({check.detail})" if check.detail else ""
         if check.state is models.State.READY:
             yield Finding(section, weight.name, value)

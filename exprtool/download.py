@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     import requests
 
 Progress = Callable[[str, int, int], None]
-"""Called as (stage, bytes done, bytes in all); stages are "waiting", "downloading", "checking" and "packing"."""
+"""Called as (stage, bytes done, bytes in all or 0 where that is not known); stages are "waiting", "downloading",
+"checking" and "packing"."""
 
 CHUNK = 1 << 15  # what a broken connection may cost
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
+MOST = 4 << 30  # bytes of a file whose size nobody told; a server must not fill the disk
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)\Z")
+_WHOLE_SIZE = re.compile(r"bytes \*/(\d+)\Z")
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,15 @@ def drop_partial(target: Path) -> None:
 def download(
     urls: Sequence[str],
     target: Path,
-    size: int,
+    size: int | None,
     accept: Callable[[Path], None],
     *,
     progress: Progress | None = None,
     patience: Patience = PATIENCE,
 ) -> None:
-    """Fetch ``size`` bytes from the first of ``urls`` that has them; ``accept`` then takes the finished part file.
+    """Fetch a file from the first of ``urls`` that has it; ``accept`` then takes the finished part file.
 
+    ``size`` is its size in bytes, None where that is not known beforehand (archives that servers make on demand).
     ``accept`` receives the path of the part file, checks it and moves it to where it belongs; it raises
     `DownloadError` for contents that are wrong. Contents that were put together from several tries are fetched once
     more from the start before an address is given up. Raises `DownloadError` with one line per address; what had
@@ -130,24 +134,25 @@ def download(
     raise DownloadError("\n".join(reasons) or "no address is known for it", final=True)
 
 
-def _complete(url: str, partial: _Partial, size: int, progress: Progress | None, patience: Patience) -> bool:
-    """Bring the part file to ``size`` bytes; tells whether some of them are from an earlier try."""
+def _complete(url: str, partial: _Partial, size: int | None, progress: Progress | None, patience: Patience) -> bool:
+    """Bring the part file to its end; tells whether it was put together from several answers."""
     import requests
 
-    resumed = partial.size > 0
-    if partial.size > size:
+    if size is not None and partial.size > size:
         partial.drop()
-        resumed = False
+    resumed = partial.size > 0
+    finished = partial.size == size
     fruitless = 0
     with requests.Session() as session:
-        while partial.size < size:
+        while not finished:
             before = partial.size
             try:
-                resumed &= _receive(session, url, partial, size, progress, patience)
+                went_on = _receive(session, url, partial, size, progress, patience)
+                return resumed and went_on
             except (requests.RequestException, DownloadError) as error:
                 reason = error if isinstance(error, DownloadError) else DownloadError(_plain_reason(error))
                 fruitless = 0 if partial.size > before else fruitless + 1
-                resumed |= partial.size > 0
+                resumed = partial.size > 0
                 if reason.final or fruitless >= patience.tries:
                     raise reason from error
                 time.sleep(patience.pause * 2**fruitless)
@@ -155,9 +160,14 @@ def _complete(url: str, partial: _Partial, size: int, progress: Progress | None,
 
 
 def _receive(
-    session: requests.Session, url: str, partial: _Partial, size: int, progress: Progress | None, patience: Patience
+    session: requests.Session,
+    url: str,
+    partial: _Partial,
+    size: int | None,
+    progress: Progress | None,
+    patience: Patience,
 ) -> bool:
-    """One request; appends what comes. Tells whether the server went on after the bytes that were there."""
+    """One request; appends all that is missing. Tells whether the server went on after the bytes that were there."""
     start = partial.size
     # identity: the sizes and ranges that we count must be those of the file itself
     headers = {"Accept-Encoding": "identity", "User-Agent": "exprtool"}
@@ -168,41 +178,52 @@ def _receive(
     timeout = (patience.connect, patience.silence)
     with session.get(url, headers=headers, stream=True, timeout=timeout) as answer:
         if answer.status_code == 416:
+            if size is None and _number(_WHOLE_SIZE, answer) == start:
+                return True  # the part was the whole file, and only the end of the answer had not come
             partial.drop()
             raise DownloadError("the server does not have the bytes that are missing")
         if answer.status_code not in (200, 206):
             transient = answer.status_code in (408, 425, 429) or answer.status_code >= 500
             raise DownloadError(f"HTTP {answer.status_code} {answer.reason}".rstrip(), final=not transient)
-        if answer.status_code == 206 and (not start or _range_start(answer) != start):
+        if answer.status_code == 206 and (not start or _number(_CONTENT_RANGE, answer) != start):
             partial.drop()
             raise DownloadError("the server sent another part than the one asked for")
         goes_on = answer.status_code == 206
         start = start if goes_on else 0
-        announced = _length(answer)
-        if announced is not None and start + announced != size:
-            raise DownloadError(f"it has {start + announced} bytes there instead of {size}", final=True)
+        length = _length(answer)
+        announced = None if length is None else start + length
+        if size is not None and announced not in (None, size):
+            raise DownloadError(f"it has {announced} bytes there instead of {size}", final=True)
         partial.remember(url, _validator(answer))
-        with partial.path.open("ab" if goes_on else "wb") as file:
-            done = start
-            try:
-                for chunk in answer.iter_content(CHUNK):
-                    done += len(chunk)
-                    if done > size:
-                        file.close()
-                        partial.drop()
-                        raise DownloadError(f"it is larger than the {size} bytes that it should have", final=True)
-                    file.write(chunk)
-                    if progress:
-                        progress("downloading", done, size)
-            except OSError as error:
-                if isinstance(error, _request_error()):
-                    raise
-                raise DownloadError(f"writing {partial.path} failed: {error.strerror or error}", final=True) from error
-            file.flush()
-            os.fsync(file.fileno())
-    if done < size:
-        raise DownloadError(f"the connection ended after {done} of {size} bytes")
+        done = _append(answer, partial, start, size or announced, progress)
+    if done < (size or announced or 0):
+        raise DownloadError(f"the connection ended after {done} of {size or announced} bytes")
     return goes_on
+
+
+def _append(
+    answer: requests.Response, partial: _Partial, start: int, size: int | None, progress: Progress | None
+) -> int:
+    """Write an answer's bytes to the part file from ``start`` on; returns where they end."""
+    done, most = start, MOST if size is None else size
+    with partial.path.open("ab" if start else "wb") as file:
+        try:
+            for chunk in answer.iter_content(CHUNK):
+                done += len(chunk)
+                if done > most:
+                    file.close()
+                    partial.drop()
+                    raise DownloadError(f"it is larger than the {most} bytes that it may have", final=True)
+                file.write(chunk)
+                if progress:
+                    progress("downloading", done, size or 0)
+        except OSError as error:
+            if isinstance(error, _request_error()):
+                raise
+            raise DownloadError(f"writing {partial.path} failed: {error.strerror or error}", final=True) from error
+        file.flush()
+        os.fsync(file.fileno())
+    return done
 
 
 def _request_error() -> type[Exception]:
@@ -211,8 +232,9 @@ def _request_error() -> type[Exception]:
     return requests.RequestException
 
 
-def _range_start(answer: requests.Response) -> int | None:
-    match = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
+def _number(pattern: re.Pattern[str], answer: requests.Response) -> int | None:
+    """What a pattern finds in the answer's Content-Range."""
+    match = pattern.match(answer.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -156,9 +156,26 @@ def human_size(size: int) -> str:
     return f"{value:.1f} GB"
 
 
+def download_size(weight: WeightFile) -> int | None:
+    """Bytes to download for the weights; None where they are packed from an archive of unknown size."""
+    return weight.download_size or (None if weight.pack else weight.size)
+
+
+def size_in_words(weight: WeightFile) -> str:
+    """What has to be downloaded, and what is kept of it where that differs."""
+    download, kept = download_size(weight), human_size(weight.size)
+    if weight.pack is None:
+        return kept
+    return (
+        f"{kept} packed from a larger download"
+        if download is None
+        else f"{human_size(download)}, of which {kept} are kept"
+    )
+
+
 def describe(weight: WeightFile) -> str:
     """One line: the file, what has to be downloaded, and under which licence."""
-    size = human_size(weight.download_size or weight.size)
+    size = size_in_words(weight)
     use = "" if weight.commercial else ", no commercial use"
     return f"{weight.name!r} ({PurePosixPath(weight.file).name}, {size}, licence: {weight.licence}{use})"
 
@@ -190,8 +207,12 @@ def commercial_only_from_environment() -> bool:
     return os.environ.get(COMMERCIAL_VARIABLE, "").strip().lower() not in ("", "0", "no", "false", "off")
 
 
+class LicenceError(ModelError):
+    """Weights that may not be used commercially, where only such are wanted that may."""
+
+
 def check_licence(weights: WeightFile | Iterable[WeightFile], commercial_only: bool | None = None) -> None:
-    """Raise `ModelError` for weights whose licence forbids commercial use, where only commercial ones are wanted.
+    """Raise `LicenceError` for weights whose licence forbids commercial use, where only commercial ones are wanted.
 
     ``commercial_only`` None asks the environment (EXPRTOOL_COMMERCIAL_ONLY).
     """
@@ -199,7 +220,7 @@ def check_licence(weights: WeightFile | Iterable[WeightFile], commercial_only: b
         commercial_only = commercial_only_from_environment()
     for weight in (weights,) if isinstance(weights, WeightFile) else weights:
         if commercial_only and not weight.commercial:
-            raise ModelError(
+            raise LicenceError(
                 f"Weights {weight.name!r} are refused: their licence ({weight.licence}, {weight.origin}) forbids "
                 "commercial use. Choose a backend or detector whose weights allow it (`exprtool models list`), or "
                 f"leave out --commercial-only and {COMMERCIAL_VARIABLE}."
@@ -263,8 +284,8 @@ def state(weight: WeightFile, *, rehash: bool = False, progress: Progress | None
     if not path.is_file():
         begun = partial_path(path)
         if begun.is_file():
-            whole = weight.download_size or weight.size
-            share = f"{human_size(begun.stat().st_size)} of {human_size(whole)} are here"
+            whole = download_size(weight)
+            share = human_size(begun.stat().st_size) + (f" of {human_size(whole)}" if whole else "") + " are here"
             return Check(weight, State.PARTIAL, path, share)
         return Check(weight, State.MISSING, path)
     found = path.stat()
@@ -337,9 +358,10 @@ def readiness(spec: BackendSpec | DetectorSpec | TrainerSpec, commercial_only: b
         return own
     needs = () if isinstance(spec, TrainerSpec) else spec.needs
     try:
-        check_licence(needs, commercial_only)
         if isinstance(spec, DetectorSpec) and spec.needs_any:
+            check_licence(sorted(needs, key=lambda weight: not weight.commercial)[:1], commercial_only)
             return own
+        check_licence(needs, commercial_only)
         checks = [state(weight) for weight in needs]
     except ModelError as error:
         return Readiness(False, "weights are refused", str(error))
@@ -351,9 +373,9 @@ def readiness(spec: BackendSpec | DetectorSpec | TrainerSpec, commercial_only: b
         f"weights {check.weight.name} {'are damaged' if check.state is State.DAMAGED else 'are not here'}"
         for check in lacking
     )
-    size = human_size(sum(check.weight.download_size or check.weight.size for check in lacking))
     if all(check.weight.urls for check in lacking):
-        return Readiness(False, reason, f"exprtool models fetch {names}  ({size})")
+        sizes = " and ".join(size_in_words(check.weight) for check in lacking)
+        return Readiness(False, reason, f"exprtool models fetch {names}  ({sizes})")
     return Readiness(False, reason, f"exprtool models import FILE  (from {lacking[0].weight.origin})")
 
 
@@ -382,12 +404,11 @@ def fetch(
         if is_there(weight):  # another process brought it while we waited
             return target
         _check_space(weight, target)
-        size = weight.download_size or weight.size
         try:
             download(
                 weight.urls,
                 target,
-                size,
+                download_size(weight),
                 lambda part: _accept(weight, part, target, progress),
                 progress=progress,
                 patience=patience,
@@ -417,10 +438,9 @@ def _cannot_write(target: Path, error: OSError) -> str:
 
 
 def _check_space(weight: WeightFile, target: Path) -> None:
-    download_size = weight.download_size or weight.size
     begun = partial_path(target)
     there = begun.stat().st_size if begun.is_file() else 0
-    wanted = max(0, download_size - there) + (weight.size if weight.pack else 0)
+    wanted = max(0, (download_size(weight) or 0) - there) + (weight.size if weight.pack else 0)
     free = shutil.disk_usage(target.parent).free
     if wanted > free:
         raise ModelError(
@@ -441,7 +461,7 @@ def _alone(weight: WeightFile, target: Path, progress: Progress | None) -> Itera
             lock.acquire(timeout=0)
         except filelock.Timeout:
             if progress:
-                progress("waiting", 0, weight.download_size or weight.size)
+                progress("waiting", 0, download_size(weight) or 0)
             lock.acquire()
     except OSError as error:
         raise ModelError(_cannot_write(target, error)) from error
@@ -510,13 +530,33 @@ def import_file(source: Path, *, commercial_only: bool | None = None, progress: 
     for weight in all_weights().values():
         if weight.sha256 == digest:
             return _take(source, weight, commercial_only, progress, finished=True)
-    for weight in all_weights().values():
-        if weight.pack and (size == weight.download_size or source.name == _wanted_name(weight)):
+    failed = ""
+    for weight in _packed_from(source, size):
+        try:
             return _take(source, weight, commercial_only, progress, finished=False)
+        except (LicenceError, _NotTheRightFile) as error:
+            failed += f"\n  as {weight.name}: {error}"
     raise ModelError(
         f"{source} is none of the files that exprtool knows (SHA-256 {digest}, {size} bytes); it may be another "
-        f"version or a broken download.\n{_known_files()}"
+        f"version or a broken download.{failed}\n{_known_files()}"
     )
+
+
+class _NotTheRightFile(ModelError):
+    """The contents are not those of the weights that were tried."""
+
+
+def _packed_from(source: Path, size: int) -> list[WeightFile]:
+    """The weights that might be packed from this file, the likeliest first; whether they are, their hash decides.
+
+    Servers offer archives under other names than their addresses end in, so any of the right kind is tried.
+    """
+
+    def likeness(weight: WeightFile) -> int:
+        wanted = _wanted_name(weight)
+        return 4 * (size == weight.download_size) + 2 * (source.name == wanted) + (source.suffix == Path(wanted).suffix)
+
+    return sorted((weight for weight in all_weights().values() if weight.pack and likeness(weight)), key=likeness)[::-1]
 
 
 def _import_folder(folder: Path, commercial_only: bool | None, progress: Progress | None) -> list[Check]:
@@ -532,8 +572,8 @@ def _import_folder(folder: Path, commercial_only: bool | None, progress: Progres
         if finished:
             taken.setdefault(finished.name, _take(path, finished, commercial_only, progress, finished=True))
             continue
-        for weight in all_weights().values():
-            if weight.pack and (size, path.name) == (weight.download_size, _wanted_name(weight)):
+        for weight in _packed_from(path, size):
+            with suppress(LicenceError, _NotTheRightFile):
                 taken.setdefault(weight.name, _take(path, weight, commercial_only, progress, finished=False))
     return list(taken.values())
 
@@ -543,7 +583,7 @@ def _take(
 ) -> Check:
     check_licence(weight, commercial_only)
     target = location(weight)
-    if is_there(weight):
+    if finished and is_there(weight):
         return Check(weight, State.READY, target, "was here already")
     with _alone(weight, target, progress):
         copy = target.with_name(f"{target.name}.import")
@@ -555,9 +595,7 @@ def _take(
             else:
                 _accept(weight, source, target, progress)
         except DownloadError as error:
-            raise ModelError(
-                f"{source} cannot serve as weights {weight.name!r}: {error}. Bring it anew from {weight.origin}."
-            ) from error
+            raise _NotTheRightFile(str(error)) from error
         except OSError as error:
             raise ModelError(_cannot_write(target, error)) from error
         finally:

@@ -23,9 +23,9 @@ from typer.testing import CliRunner
 
 from exprtool import hookimpl, models, plugins
 from exprtool.download import Patience, partial_path
-from exprtool.errors import ModelError, UnknownNameError
+from exprtool.errors import ModelError, UnknownNameError, UsageError
 from exprtool.models import State
-from exprtool.types import BackendSpec, WeightFile
+from exprtool.types import BackendSpec, DetectorSpec, WeightFile
 
 CONTENT = bytes(hashlib.sha256(str(i).encode()).digest()[0] for i in range(40_000)) * 20  # 800 kB
 CUT = 9 << 15
@@ -63,7 +63,10 @@ def server() -> Iterator[Server]:
             content = b"x" * len(CONTENT) if "wrong" in self.path else state.content
             start = self._start(content)
             if start is not None and start >= len(content):
-                self.send_error(416)
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
             body = content[start or 0 :]
             self.send_response(200 if start is None else 206)
@@ -138,7 +141,8 @@ def plugged_in(*weights: WeightFile):
 
 def leftovers(folder: Path) -> list[str]:
     """What lies in the cache besides finished weights, stamps and locks."""
-    return sorted(p.name for p in folder.glob("*") if not p.name.endswith((".verified", ".lock", ".onnx")))
+    ours = (".verified", ".lock", ".onnx")
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and not p.name.endswith(ours))
 
 
 def cli(*arguments: str, **environment: str):
@@ -469,18 +473,68 @@ def test_an_archive_that_does_not_unpack_is_passed_over(packed, server):
     assert leftovers(models.models_dir()) == []
 
 
-def test_the_archive_itself_can_be_imported(packed, tmp_path):
-    archive = tmp_path / "archive.zip"
+@pytest.mark.parametrize("announced", [True, False])
+def test_an_archive_of_unknown_size_is_fetched_to_its_end(packed, server, announced):
+    server.announce_length = announced
+    unknown = replace(packed, download_size=None)
+    assert models.fetch(unknown, patience=HASTY).read_bytes() == CONTENT[: len(CONTENT) // 2]
+    assert "larger download" in models.describe(unknown)
+
+
+def test_an_archive_of_unknown_size_is_taken_up_where_it_broke(packed, server):
+    server.cut_after = [CUT]
+    assert models.fetch(replace(packed, download_size=None), patience=HASTY).stat().st_size == packed.size
+    assert server.asked[1]["range"] == f"bytes={CUT}-"
+
+
+def test_a_whole_archive_of_unknown_size_is_recognised_by_the_servers_refusal(packed, server):
+    partial = partial_path(models.location(packed))
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(CONTENT)
+    assert models.fetch(replace(packed, download_size=None), patience=HASTY).stat().st_size == packed.size
+    assert len(server.asked) == 1
+
+
+def test_an_endless_archive_of_unknown_size_is_stopped(packed, server, monkeypatch):
+    monkeypatch.setattr("exprtool.download.MOST", CUT)
+    server.announce_length = False
+    with pytest.raises(ModelError, match="larger than"):
+        models.fetch(replace(packed, download_size=None), patience=HASTY)
+    assert leftovers(models.models_dir()) == []
+
+
+@pytest.mark.parametrize("name", ["archive.zip", "archive-master (1).zip"])
+def test_the_archive_itself_can_be_imported(packed, tmp_path, name):
+    """Browsers save archives under names of their own."""
+    archive = tmp_path / "downloads" / name
+    archive.parent.mkdir()
     archive.write_bytes(CONTENT)
+    for source in (archive, archive.parent):
+        with plugged_in(replace(packed, download_size=None)):
+            (check,) = models.import_files([source])
+            assert check.path.read_bytes() == CONTENT[: len(CONTENT) // 2]
+            assert archive.read_bytes() == CONTENT
+            check.path.unlink()
+
+
+def test_another_archive_is_refused_even_where_the_weights_are_here(packed, tmp_path):
+    (tmp_path / "archive.zip").write_bytes(b"x" * len(CONTENT))
     with plugged_in(packed):
-        (check,) = models.import_files([archive])
-        assert check.path.read_bytes() == CONTENT[: len(CONTENT) // 2]
-        assert archive.read_bytes() == CONTENT
-        archive.write_bytes(b"x" * len(CONTENT))
-        check.path.unlink()
-        with pytest.raises(ModelError, match="could not be unpacked"):
-            models.import_files([archive])
+        models.fetch(packed, patience=HASTY)
+        with pytest.raises(ModelError, match=r"none of the files(.|\n)*as tiny: it could not be unpacked"):
+            models.import_files([tmp_path / "archive.zip"])
+        with pytest.raises(ModelError, match="No file in"):
+            models.import_files([tmp_path])
+        assert models.is_there(packed)
         assert leftovers(models.models_dir()) == []
+
+
+def test_an_archive_under_a_refused_licence_is_not_unpacked(packed, tmp_path):
+    (tmp_path / "archive.zip").write_bytes(CONTENT)
+    with plugged_in(replace(packed, commercial=False)):
+        with pytest.raises(ModelError, match="forbids commercial use"):
+            models.import_files([tmp_path / "archive.zip"], commercial_only=True)
+        assert not models.location(packed).exists()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -652,6 +706,22 @@ def test_fetch_refuses_before_the_first_byte(weight, server):
         done = cli("models", "fetch", "tiny", "research", "--commercial-only")
         assert isinstance(done.exception, ModelError)
         assert server.asked == []
+
+
+def test_fetch_of_a_detector_that_needs_any_of_several_asks_which(weight):
+    other = replace(weight, name="other", file="other.onnx")
+
+    class Plugin:
+        @hookimpl
+        def register_detectors(self, register: Callable[[DetectorSpec], None]) -> None:
+            register(DetectorSpec("choosy", "Any.", load=print, needs=(weight, other), needs_any=True))  # type: ignore[arg-type]
+
+    with plugins.plugged_in("choosy", Plugin()):
+        done = cli("models", "fetch", "choosy")
+        assert isinstance(done.exception, UsageError)
+        assert "tiny" in str(done.exception)
+        assert "other" in str(done.exception)
+        assert models.readiness(plugins.registry().detector("choosy")).ready  # its own word counts
 
 
 def test_verify_exits_1_for_damaged_and_names_the_remedy(known):

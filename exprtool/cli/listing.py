@@ -61,7 +61,7 @@ def _best_first(specs: dict[str, Any]) -> list[Any]:
 def _common(
     kind: str, registry: Registry, spec: BackendSpec | DetectorSpec | TrainerSpec, ready: Readiness
 ) -> dict[str, Any]:
-    from exprtool import plugins
+    from exprtool import models, plugins
 
     plugin = registry.origin[kind, spec.name]
     entry: dict[str, Any] = {
@@ -76,10 +76,12 @@ def _common(
     needs: tuple[WeightFile, ...] = getattr(spec, "needs", ())
     if kind != "trainer":
         entry["devices"] = list(getattr(spec, "devices", ()))
+        entry["needs_any"] = getattr(spec, "needs_any", False)
         entry["needs"] = [
             {
                 "name": weight.name,
-                "size": weight.download_size or weight.size,
+                "size": weight.size,
+                "download_size": models.download_size(weight),
                 "licence": weight.licence,
                 "commercial": weight.commercial,
                 "state": _state(weight),

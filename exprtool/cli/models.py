@@ -57,6 +57,8 @@ def list_models(
 
 
 def _entry(check: Check, needed_by: Sequence[str]) -> dict[str, Any]:
+    from exprtool import models
+
     weight = check.weight
     return {
         "name": weight.name,
@@ -66,7 +68,7 @@ def _entry(check: Check, needed_by: Sequence[str]) -> dict[str, Any]:
         "detail": check.detail,
         "path": str(check.path),
         "size": weight.size,
-        "download_size": weight.download_size or weight.size,
+        "download_size": models.download_size(weight),
         "sha256": weight.sha256,
         "licence": weight.licence,
         "commercial": weight.commercial,
@@ -85,7 +87,9 @@ def _row(check: Check, needed_by: Sequence[str]) -> tuple[str | tuple[str, str],
     lines.append(f"for {', '.join(needed_by)}; from {weight.origin}")
     if check.detail:
         lines.append(check.detail)
-    return weight.name, _state_cell(check), models.human_size(weight.download_size or weight.size), "\n".join(lines)
+    if weight.pack:
+        lines.append(models.size_in_words(weight))
+    return weight.name, _state_cell(check), models.human_size(weight.size), "\n".join(lines)
 
 
 def _state_cell(check: Check) -> tuple[str, str]:
@@ -136,7 +140,7 @@ def fetch(
 def _named(names: Sequence[str]) -> list[WeightFile]:
     """The weights of these names; the name of a backend or detector stands for what it needs."""
     from exprtool import models, plugins
-    from exprtool.errors import UnknownNameError
+    from exprtool.errors import UnknownNameError, UsageError
 
     registry = plugins.registry()
     known = models.all_weights()
@@ -144,6 +148,10 @@ def _named(names: Sequence[str]) -> list[WeightFile]:
     for name in names:
         users = [specs[name] for specs in (registry.backends, registry.detectors) if name in specs]
         if name not in known and users:
+            for spec in users:
+                if len(spec.needs) > 1 and getattr(spec, "needs_any", False):
+                    choice = ", ".join(f"{weight.name} ({models.size_in_words(weight)})" for weight in spec.needs)
+                    raise UsageError(f"{name} needs any one of these; name the one to fetch: {choice}.")
             wanted |= {weight.name: weight for spec in users for weight in spec.needs}
             continue
         try:
@@ -198,9 +206,9 @@ def _bar(name: str) -> Iterator[Callable[[str, int, int], None]]:
         def progress(stage: str, done: int, size: int) -> None:
             nonlocal last
             if stage != last:
-                bar.reset(task, total=size, completed=done, description=f"{name} {words[stage]}".rstrip())
+                bar.reset(task, total=size or None, completed=done, description=f"{name} {words[stage]}".rstrip())
                 last = stage
-            bar.update(task, completed=done)
+            bar.update(task, completed=done, total=size or None)
 
         yield progress
 
@@ -211,13 +219,12 @@ def _lines(name: str) -> Callable[[str, int, int], None]:
     said: set[tuple[str, int]] = set()
 
     def progress(stage: str, done: int, size: int) -> None:
-        quarter = 4 * done // max(size, 1)
-        first = not any(what == stage for what, _ in said)
-        if (stage, quarter) in said or not (first or stage == "downloading"):
+        step = 4 * done // size if size else done // (32 << 20)
+        if (stage, step) in said or (stage != "downloading" and any(what == stage for what, _ in said)):
             return
-        said.add((stage, quarter))
+        said.add((stage, step))
         if stage == "downloading":
-            _say(f"{name}: {human_size(done)} of {human_size(size)} ({100 * done // max(size, 1)} %)")
+            _say(f"{name}: {human_size(done)}" + (f" of {human_size(size)} ({100 * done // size} %)" if size else ""))
         elif stage == "waiting":
             _say(f"{name}: waiting for another exprtool that is fetching it")
 
