@@ -24,7 +24,8 @@ def show_table(headings: Sequence[str], rows: Sequence[Row]) -> None:
         for row in rows:
             print("\t".join(" | ".join(_text(cell).split("\n")) for cell in row))
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    long = any("\n" in _text(cell) for row in rows for cell in row)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, leading=1 if long else 0)
     for place, heading in enumerate(headings):
         table.add_column(heading, overflow="fold", no_wrap=place == 0)
     for row in rows:
