@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from exprtool.errors import UsageError
 from exprtool.expressions import label as blend_label
@@ -98,7 +99,7 @@ class Timeline:
         """The timeline of one clip, with every key at its time in seconds; raises where they do not rise."""
         first = times[0] if times else 0.0
         starts = [first if key.moment is None else key.moment.resolve(times) for key in self.keys]
-        for i, (before, after) in enumerate(zip(starts, starts[1:], strict=False)):
+        for i, (before, after) in enumerate(pairwise(starts)):
             if after <= before:
                 raise UsageError(
                     f"--expr {self.text!r}: key {i + 2} ({self.keys[i + 1].moment}) must come after key {i + 1} "
@@ -172,6 +173,6 @@ def parse_timeline(text: str, ramp: float = DEFAULT_RAMP) -> Timeline:
     if len(keys) > 1 and any(key.moment is None for key in keys):
         raise UsageError(f"--expr {text!r}: give every expression its time, as in 'happy@0s neutral@2.5s'.")
     seconds = [key.moment.seconds for key in keys if key.moment is not None and key.moment.seconds is not None]
-    if any(after <= before for before, after in zip(seconds, seconds[1:], strict=False)):
+    if any(after <= before for before, after in pairwise(seconds)):
         raise UsageError(f"--expr {text!r}: the times must rise from key to key.")
     return Timeline(tuple(keys), ramp, text)

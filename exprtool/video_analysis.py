@@ -208,7 +208,7 @@ def analyse(
     spent["track"] += time.perf_counter() - began
     return Analysis(
         tuple(pts), tuple(durations), tuple(times), first, last + 1, tuple(tracker.cuts), tracks, tracker.tried,
-        (*info.notes, *log.notes()), frozenset(log.damaged) | frozenset(log.undecoded), spent,
+        tuple(log.notes()), frozenset(log.damaged) | frozenset(log.undecoded), spent,
     )  # fmt: skip
 
 

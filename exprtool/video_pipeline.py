@@ -230,7 +230,7 @@ def _edit(
     resolved = timeline.resolved(analysis.times)
     renderer = Renderer(session, info, analysis, resolved, edit)
     renderer.timings.update(timings)
-    notes = [*analysis.notes, *(plan.notes if plan else ())]
+    notes = [*info.notes, *analysis.notes, *(plan.notes if plan else ())]
     if not analysis.selected:
         return _nothing_to_edit(info, target, timeline, options, container, analysis, work, notes, renderer)
     save_analysis(analysis, stored)
@@ -439,8 +439,8 @@ def _nothing_to_edit(
         written = True
     work.remove()
     return VideoResult(
-        info.path, target, timeline.label, "no_face", info, analysis, analysis.frames, 0, tuple(renderer.results.values()),
-        tuple(notes), renderer.timings, 0, written, error,
+        info.path, target, timeline.label, "no_face", info, analysis, analysis.frames, 0,
+        tuple(renderer.results.values()), tuple(notes), renderer.timings, 0, written, error,
     )  # fmt: skip
 
 

@@ -446,7 +446,7 @@ class _Run:
                 after=result.after,
                 size=result.info.size,
                 notes=record["notes"],
-            )  # fmt: skip
+            )
         )
 
     def _say(self, text: str) -> None:

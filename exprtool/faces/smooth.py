@@ -30,7 +30,7 @@ def smooth(
     from the frame before (that of the first frame is ignored); ``drift`` (n, p) and ``noise`` (n,) are standard
     deviations in pixels. At least one frame must be measured.
     """
-    seen = np.isfinite(measured).all(axis=(1, 2))
+    seen = np.asarray(np.isfinite(measured).all(axis=(1, 2)))
     if not seen.any():
         raise ValueError("no frame is measured")
     z = np.where(seen[:, None, None], measured, 0.0).astype(np.float64)

@@ -229,7 +229,7 @@ class Tracker:
             _append(live.stretch, np.full((68, 2), np.nan), np.zeros((68, 2)), np.full(68, 1e-3), False)
 
     def finish(self) -> list[Track]:
-        """The tracks of the whole clip, in the order in which they were found; what did not hold up as a face is left out."""
+        """The tracks of the whole clip as they were found; what did not hold up as a face is left out."""
         for live in self._live:
             live.stretch.ends_at_cut = True
             self._close(live, float("inf"))
@@ -385,7 +385,7 @@ class Tracker:
         return [face for face in faces if self._credible(face, image)]
 
     def _credible(self, face: Face, image: Image) -> bool:
-        """Whether a detection is a face beyond doubt: followed already, of a high score, or confirmed by a closer look."""
+        """Whether a detection is a face: followed already, of a high score, or confirmed by a closer look."""
         if face.score >= self.detector.sure or any(_together(face, live.face) for live in self._live):
             return True
         return self.detector.confirms(image, face)
@@ -519,7 +519,7 @@ class Tracker:
 
 
 def _believable(stretch: Stretch) -> bool:
-    """Whether a stretch shows a face: the predictor agreed with the motion most of the time, the detector repeatedly."""
+    """Whether a stretch shows a face: the predictor agreed with the motion, the detector more than once."""
     return stretch.believed >= 0.6 * stretch.followed and sum(stretch.confirmed) >= min(2, len(stretch.measured))
 
 
@@ -568,7 +568,7 @@ def _measure(luma: Luma, face: Face) -> Face:
 
 
 def _step(before: Luma, after: Luma, face: Face) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """How the 68 points moved (68, 2), and how sure that is (68,), in pixels; None where the face cannot be followed."""
+    """How the 68 points moved (68, 2) and how sure that is (68,), in pixels; None where the face cannot be followed."""
     import cv2
 
     size = face.size

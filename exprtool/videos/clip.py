@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .mxf .wmv .flv .3gp .ogv .vob .gif .webp".split()
-)
+    {
+        ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".mxf", ".wmv",
+        ".flv", ".3gp", ".ogv", ".vob", ".gif", ".webp",
+    }
+)  # fmt: skip
 ANIMATION_SUFFIXES = frozenset({".gif", ".webp"})
 
 _INTERLACED = {2: "top field first", 3: "bottom field first", 4: "top field first", 5: "bottom field first"}
@@ -54,9 +58,9 @@ class ClipInfo:
     frames: int | None
     duration: float | None
     start: float
-    orientation: Orientation = Orientation()
+    orientation: Orientation = field(default_factory=Orientation)
     pixel_aspect: Fraction | None = None
-    colour: Colour = Colour()
+    colour: Colour = field(default_factory=Colour)
     interlaced: str | None = None
     animation: bool = False
     streams: tuple[str, ...] = ()
@@ -157,11 +161,9 @@ def _probe_stream(path: Path) -> ClipInfo:
             why = f"none of its {failures} packets decodes" if failures else "it holds zero frames"
             raise VideoError(f"{path}: has no picture to edit ({why}). The file is damaged or was cut off.")
         orientation = Orientation()
-        if "DISPLAYMATRIX" in {data.type.name for data in first.side_data}:
-            raw = bytes(first.side_data["DISPLAYMATRIX"])
-            orientation = Orientation.from_matrix(
-                [int.from_bytes(raw[i : i + 4], "little", signed=True) for i in range(0, 36, 4)]
-            )
+        side_data: Any = first.side_data
+        if "DISPLAYMATRIX" in {data.type.name for data in side_data}:
+            orientation = Orientation.from_matrix(struct.unpack("=9i", bytes(side_data["DISPLAYMATRIX"])[:36]))
         time_base = stream.time_base or Fraction(1, 1000)
         duration = stream.duration * time_base if stream.duration else None
         if duration is None and container.duration:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,9 @@ CODEC_ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 _DEFAULT_CRF: Mapping[str, float] = {"libx264": 17, "libx265": 19, "libvpx-vp9": 22, "libsvtav1": 22, "libaom-av1": 22}
 _SECONDS_PER_KEYFRAME = 2
+_X26_PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class EncoderPlan:
     gop: int
     options: Mapping[str, str] = field(default_factory=dict)
     qscale: float | None = None
-    colour: Colour = Colour()
+    colour: Colour = field(default_factory=Colour)
     pixel_aspect: Fraction | None = None
     interlaced: bool = False
     global_header: bool = True
@@ -252,7 +255,7 @@ def _check_preset(codec: str, preset: str, private: Mapping[str, Any], context: 
         raise UsageError(f"{codec} has no presets; leave out --preset.")
     named = [choice.name for choice in option.choices]
     if codec in ("libx264", "libx265"):
-        named = "ultrafast superfast veryfast faster fast medium slow slower veryslow placebo".split()
+        named = list(_X26_PRESETS)
     numeric = preset.lstrip("-").isdigit() and codec not in ("libx264", "libx265")
     if numeric and option.min <= int(preset) <= option.max:
         return
@@ -261,40 +264,35 @@ def _check_preset(codec: str, preset: str, private: Mapping[str, Any], context: 
         raise UnknownNameError(f"preset of {codec}", preset, known)
 
 
+_ANY_SIZE = frozenset(
+    {"ffv1", "libvpx", "libvpx-vp9", "libaom-av1", "huffyuv", "ffvhuff", "utvideo", "mjpeg", "png", "rawvideo"}
+)
+"""Encoders that store odd numbers of rows or columns with subsampled chroma; others refuse or drop one in silence."""
+
+
 def _fit_size(plan: EncoderPlan, info: ClipInfo) -> EncoderPlan:
-    """Open the encoder once; one that refuses odd numbers gets a row or column more."""
-    from dataclasses import replace
-
+    """Give a codec that cannot store odd numbers a row or column more, and open it once to see that it can be used."""
     from av.error import FFmpegError
+    from av.video.format import VideoFormat
 
+    layout = VideoFormat(plan.pix_fmt, 64, 64)
+    rows, columns = (64 // max(1, size) for size in (layout.chroma_height(), layout.chroma_width()))
+    pad = -plan.height % rows, -plan.width % columns
+    if any(pad) and plan.codec not in _ANY_SIZE:
+        height, width = plan.height + pad[0], plan.width + pad[1]
+        note = (
+            f"{plan.codec} cannot store {plan.width}x{plan.height} as {plan.pix_fmt}: stored as {width}x{height} with "
+            "the edge repeated (--pix-fmt yuv444p, or --codec vp9 or ffv1, keep the size)"
+        )
+        plan = replace(plan, height=height, width=width, pad=pad, notes=(*plan.notes, note))
     try:
         plan.context()
-        return plan
     except (FFmpegError, ValueError) as error:
-        first: Exception = error
-    pad = plan.height % 2, plan.width % 2
-    if any(pad):
-        padded = replace(
-            plan,
-            height=plan.height + pad[0],
-            width=plan.width + pad[1],
-            pad=pad,
-            notes=(
-                *plan.notes,
-                f"{plan.codec} cannot store {plan.width}x{plan.height} as {plan.pix_fmt}: stored as "
-                f"{plan.width + pad[1]}x{plan.height + pad[0]} with the edge repeated (--pix-fmt yuv444p, or --codec "
-                "vp9 or ffv1, keep the size)",
-            ),
-        )
-        try:
-            padded.context()
-            return padded
-        except (FFmpegError, ValueError) as error:
-            first = error
-    raise UsageError(
-        f"{info.path}: {plan.codec} does not accept {plan.width}x{plan.height} {plan.pix_fmt} with "
-        f"{dict(plan.options)} ({first}). Choose another --codec, --pix-fmt or --preset."
-    ) from first
+        raise UsageError(
+            f"{info.path}: {plan.codec} does not accept {plan.width}x{plan.height} {plan.pix_fmt} with "
+            f"{dict(plan.options)} ({error}). Choose another --codec, --pix-fmt or --preset."
+        ) from error
+    return plan
 
 
 class StretchEncoder:
@@ -335,8 +333,8 @@ def _padded(frame: VideoFrame, height: int, width: int) -> VideoFrame:
     wide = VideoFrame(width, height, frame.format.name)
     for source, target in zip(frame.planes, wide.planes, strict=True):
         kind = np.dtype("<u2") if max(part.bits for part in frame.format.components) > 8 else np.dtype(np.uint8)
-        old = np.frombuffer(source, kind).reshape(source.height, -1)[:, : source.width]
-        new = np.frombuffer(target, kind).reshape(target.height, -1)
+        old = np.frombuffer(memoryview(source), kind).reshape(source.height, -1)[:, : source.width]
+        new = np.frombuffer(memoryview(target), kind).reshape(target.height, -1)
         grown = ((0, target.height - source.height), (0, target.width - source.width))
         new[:, : target.width] = np.pad(old, grown, mode="edge")
     for name in ("colorspace", "color_range", "color_trc", "color_primaries"):

@@ -188,7 +188,7 @@ class FramePicture(Picture):
         """A plane's samples (h, w) or (h, w, channels) for packed RGB; a view into the frame."""
         plane = self._frame.planes[index]
         kind = np.dtype("<u2") if self._bits > 8 else np.dtype(np.uint8)
-        rows = np.frombuffer(plane, kind).reshape(plane.height, -1)
+        rows = np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)
         if plane.line_size < 0:
             rows = rows[::-1]
         packed = _PACKED_RGB.get(self._frame.format.name)
