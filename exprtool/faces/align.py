@@ -88,8 +88,8 @@ def transform(matrix: Matrix, points: Points) -> Points:
 
 def invert(matrix: Matrix) -> Matrix:
     """The matrix (2, 3) of the other direction."""
-    linear = np.linalg.inv(matrix[:, :2])
-    return np.column_stack([linear, -linear @ matrix[:, 2]])
+    linear = np.linalg.inv(np.asarray(matrix[:, :2], dtype=np.float64))
+    return np.asarray(np.column_stack([linear, -linear @ matrix[:, 2]]), dtype=np.float64)
 
 
 def compose(second: Matrix, first: Matrix) -> Matrix:

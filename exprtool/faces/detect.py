@@ -43,6 +43,7 @@ class FoundFaces:
 SMALLEST_USEFUL = 36.0
 """Faces with fewer pixels than this show too little for an edit; no look is made larger for them."""
 
+_LEAST_SIDE = 16  # pixels
 _LARGEST_SCALE = 2.0
 _SECOND_LOOK = 4.2e6  # pixels
 _THIRD_LOOK = 16e6
@@ -58,6 +59,8 @@ def find_faces(image: Image, detector: Detector, *, min_face: float = 0.0) -> Fo
     answer's landmarks, boxes and rolls are those of `exprtool.faces.landmarks.refine68`, in image coordinates; where
     the detector itself gives 68 landmarks, these are kept. Raises `ModelError` when dlib's landmark file is missing.
     """
+    if min(image.shape[:2]) < _LEAST_SIDE:
+        return FoundFaces((), (f"nothing, as a picture of {image.shape[1]} x {image.shape[0]} px cannot show a face",))
     search = _Search(image, detector, max(min_face, SMALLEST_USEFUL))
     search.run()
     faces = sorted((face for face in search.faces if face.size >= min_face), key=lambda face: face.centre)

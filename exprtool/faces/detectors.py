@@ -58,6 +58,8 @@ class DlibDetector(Detector):
         )
 
     def detect_slowly(self, image: Image) -> list[Face]:
+        if min(image.shape[:2]) < self.smallest:
+            return []
         import cv2
 
         scale = min(1.0, _CNN_LONGER_SIDE / max(image.shape[:2]))

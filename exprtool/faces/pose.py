@@ -21,8 +21,12 @@ _EYES_TO_NOSE = 0.62
 
 @dataclass(frozen=True)
 class Pose:
-    """Head angles in degrees, good to about 10: yaw > 0 when the person looks to the right of the picture,
-    pitch > 0 when the person looks up, roll clockwise in the image."""
+    """Head angles in degrees: yaw > 0 when the person looks to the right of the picture, pitch > 0 when the person
+    looks up, roll clockwise in the image.
+
+    Roll is exact to a few degrees and yaw to about ten. Pitch also depends on the length of the nose: children's short
+    ones read as if they looked up by twenty or thirty.
+    """
 
     yaw: float
     pitch: float

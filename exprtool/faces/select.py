@@ -24,7 +24,7 @@ class Selection:
     """Which faces are wanted. Everything asked for must hold.
 
     ``which`` is "all", "largest" (of those that nothing else speaks against), or the wanted numbers from 1.
-    ``min_face`` is in pixels of the box's longer side; ``max_turn`` in degrees of yaw or pitch, coarsely measured.
+    ``min_face`` is in pixels of the box's longer side; ``max_turn`` in degrees of yaw, coarsely measured.
     With ``person``, an embedding (128,), only the face most like it is wanted, if it is at least ``similarity`` alike
     (see `exprtool.faces.embed.similarity_of`).
     """
@@ -98,8 +98,8 @@ def _reason(face: Face, number: int, selection: Selection) -> str | None:
         return f"too small: {face.size:.0f} px, and --min-face is {selection.min_face:.0f}"
     if selection.max_turn is not None:
         pose = pose_of(face)
-        if max(abs(pose.yaw), abs(pose.pitch)) > selection.max_turn:
-            return f"turned too far: about {abs(pose.yaw):.0f} degrees sideways, {abs(pose.pitch):.0f} up or down"
+        if abs(pose.yaw) > selection.max_turn:  # pitch is too uncertain to leave a face out for it
+            return f"turned too far: about {abs(pose.yaw):.0f} degrees sideways"
     return None
 
 
