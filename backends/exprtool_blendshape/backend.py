@@ -90,9 +90,9 @@ class BlendshapeBackend(Backend):
         details = {
             "source": _rounded(fit.source),
             "target": _rounded(target),
-            "residual_cm": round(fit.residual, 4),
-            "angles": [round(angle, 1) for angle in fit.angles],
-            "pixels_per_cm": round(fit.camera.scale, 2),
+            "residual_cm": round(float(fit.residual), 4),
+            "angles": [round(float(angle), 1) for angle in fit.angles],
+            "pixels_per_cm": round(float(fit.camera.scale), 2),
         }
         if _same(fit.source, target):
             empty = np.zeros(face.region.pixels.shape[:2], np.float32)

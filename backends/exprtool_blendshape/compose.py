@@ -52,7 +52,7 @@ def compose(
     window = (y0, y1, x0, x1)
     moved = lifted(edit.flow, window)
     gain = lifted(edit.log_gain, window, face.frame.coarse)
-    paint = lifted(edit.alpha, window, painting=True)
+    paint = np.minimum(lifted(edit.alpha, window, painting=True) * np.float32(1.0001), 1)  # a sum of weights is 1 but for rounding
     _to_region(moved, face.frame.region_from_work[:, :2].astype(np.float32))
     columns = moved[..., 0] + np.arange(x0, x1, dtype=np.float32)[None]
     rows = moved[..., 1] + np.arange(y0, y1, dtype=np.float32)[:, None]

@@ -45,7 +45,8 @@ def extended(flow: NDArray[np.float32], known: NDArray[np.bool_], u: float) -> N
     carried = coarse.reshape(-1, 2)[origin[nearest]]
     distance_cm = distance * (cell / u)
     size_cm = cv2.GaussianBlur(np.hypot(carried[..., 0], carried[..., 1]) / u, (0, 0), 0.9 / (cell / u))
-    fade = 1 - _smoothstep(distance_cm / np.maximum(SHORTEST_FADE, FADE_SLOPE * size_cm))
+    reach = distance_cm / np.maximum(SHORTEST_FADE, FADE_SLOPE * size_cm)
+    fade = 1 - _smoothstep(reach)
     carried = carried * fade[..., None]
     for sigma_cm, beyond_cm in (
         (0.5, 0.0),
@@ -55,6 +56,8 @@ def extended(flow: NDArray[np.float32], known: NDArray[np.bool_], u: float) -> N
         blurred = cv2.GaussianBlur(carried, (0, 0), sigma_cm / (cell / u))
         mix = np.where(inside, 0, _smoothstep((distance_cm - beyond_cm) / 1.0)).astype(np.float32)[..., None]
         carried = carried * (1 - mix) + blurred * mix
+
+    carried = carried * (1 - _smoothstep((reach - 1) / 0.6))[..., None]  # blurring spreads it a little; here it ends
 
     outside = cv2.resize(carried, (w * cell, h * cell), interpolation=cv2.INTER_CUBIC)[:height, :width]
     keep = cv2.GaussianBlur(known.astype(np.float32), (0, 0), 0.05 * u)

@@ -36,8 +36,8 @@ class FaceLook:
     """Everything about one face that no edit changes.
 
     Pictures are (H, W, ...) on ``frame``'s working grid, or, where they serve light, on its coarse grid (h, w, ...).
-    ``picture`` is the photo, RGB in [0, 1]; ``lip_offset`` (V, 3) is what puts the source mesh's lips on the photo's;
-    ``texture`` (V, 2) where each vertex takes its colour; ``normals`` (V, 3) those of the source mesh. Coarse:
+    ``picture`` is the photo, RGB in [0, 1]; ``lip_offset`` (V, 3) is what puts the source mesh's lips on the photo's,
+    ``source`` (V, 2) that mesh, and ``texture`` (V, 2) where each vertex takes its colour once the lips move; ``normals`` (V, 3) those of the source mesh. Coarse:
     ``cavity`` of the source surface, ``skin`` likeness and ``burnt`` in [0, 1].
     """
 
@@ -50,6 +50,7 @@ class FaceLook:
     source_lips: lips.LipCurves
     lip_offset: NDArray[np.float64]
     teeth_offset: NDArray[np.float64]
+    source: NDArray[np.float64]
     texture: NDArray[np.float64]
     normals: NDArray[np.float64]
     cavity: NDArray[np.float32]
@@ -125,6 +126,7 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
         source_lips=lips.mesh_curves(plain, topology),
         lip_offset=lip_offset,
         teeth_offset=_teeth_in_place(fit, frame, topology),
+        source=source[:, :2],
         texture=lips.texture(source, topology, photo_lips, u),
         normals=normals,
         cavity=shading.cavity(coarse.depth / c, skin_mesh, u / c),
@@ -151,6 +153,8 @@ def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0
     target = frame.points(fit.posed(weights)) + face.lip_offset
     gap = lips.wanted_gap(face.photo_lips, face.source_lips, lips.mesh_curves(plain, topology), taken_off, u)
     target = lips.settled(target, topology, np.interp(*_onto(target, topology, gap)), u)
+    speaking = _speaking(face, target)
+    texture = face.source + speaking * (face.texture - face.source)
     target = target + face.teeth_offset
     normals = _normals(plain, topology)
 
@@ -159,7 +163,7 @@ def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0
     through_lips = seen.labels(topology.label) == parts.MOUTH
     raster.draw(seen, target, topology.triangles, topology.outer, within=through_lips)
     label = seen.labels(topology.label)
-    moved = raster.interpolate(seen, topology.triangles, np.c_[face.texture - target[:, :2], topology.front])
+    moved = raster.interpolate(seen, topology.triangles, np.c_[texture - target[:, :2], topology.front])
     known = (label == parts.SKIN) & (moved[..., 2] > 0.5)
 
     flow = field.extended(moved[..., :2], known, u)
@@ -173,10 +177,32 @@ def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0
     log_gain += _seam(face, target, label)[::c, ::c]
     if face.glasses is not None:
         log_gain *= 1 - face.glasses.frame[::c, ::c]
-    return _painted(face, seen, label, normals, target, gap, flow, log_gain)
+    return _painted(face, seen, label, normals, target, gap, speaking, flow, log_gain)
 
 
-def _painted(face, seen, label, normals, target, gap, flow, log_gain) -> Changes:
+LIPS_MOVE = 0.15
+"""Motion (cm) of the lips' rims from which on the inside of lips and mouth is drawn in full; below, it fades in."""
+
+
+def _speaking(face: FaceLook, target: NDArray[np.float64]) -> float:
+    """How far the lips have left their place in the photo, 0 to 1; at 0 all between them is the photo's own."""
+    rims = np.concatenate([face.topology.edge_upper, face.topology.edge_lower])
+    moved = np.linalg.norm(target[rims, :2] - face.source[rims], axis=1).max() / face.frame.u
+    return float(lips.smoothstep(np.array(moved), 0.0, LIPS_MOVE))
+
+
+def _painted(
+    face: FaceLook,
+    seen: raster.Raster,
+    label: NDArray[np.int8],
+    normals: NDArray[np.float64],
+    target: NDArray[np.float64],
+    gap: NDArray[np.float64],
+    speaking: float,
+    flow: NDArray[np.float32],
+    log_gain: NDArray[np.float32],
+) -> Changes:
+    """Lay eyes and mouth over the moved photo."""
     u = face.frame.u
     alpha = np.zeros(face.frame.shape, np.float32)
     keep = np.zeros_like(alpha)
@@ -196,7 +222,7 @@ def _painted(face, seen, label, normals, target, gap, flow, log_gain) -> Changes
         w = inside.window
         alpha[w] = np.maximum(alpha[w], inside.alpha)
         over = inside.alpha > 0
-        keep[w] = np.where(over, inside.keep, keep[w])
+        keep[w] = np.where(over, 1 - speaking * (1 - inside.keep), keep[w])
         colour[w] = np.where(over[..., None], face.tone(np.clip(inside.colour, 0, 1)), colour[w])
     if face.glasses is not None:
         alpha *= 1 - face.glasses.frame
