@@ -18,10 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from exprtool import containers, images
+from exprtool import containers
 from exprtool.errors import ImageError
 from exprtool.files import atomic_write
 from exprtool.gif import GifWriter
+from exprtool.image_reading import decode_frames, read_first_frame
+from exprtool.image_writing import DEFAULT_QUALITY, LOSSLESS_WEBP, PNG_LEVEL, output_format, png_metadata
+from exprtool.photo import Photo
 from exprtool.samples import Samples
 from exprtool.types import Image, IntBox
 
@@ -32,7 +35,7 @@ FORMATS = ("GIF", "WEBP", "PNG")
 class Frame:
     """One whole frame: ``photo`` as `exprtool.images` would have it, shown for ``duration`` milliseconds."""
 
-    photo: images.Photo
+    photo: Photo
     duration: float
 
     @property
@@ -49,7 +52,7 @@ class Animation:
     """
 
     data: bytes
-    photo: images.Photo
+    photo: Photo
     frames: int
     loop: int | None
     still_first: bool = False
@@ -59,13 +62,13 @@ class Animation:
         return self.photo.name
 
     def __iter__(self) -> Iterator[Frame]:
-        for photo, duration in images.decode_frames(self.data, self.photo):
+        for photo, duration in decode_frames(self.data, self.photo):
             yield Frame(photo, duration)
 
 
 def read_animation(source: Path | str | bytes, *, name: str | None = None) -> Animation:
     """Open an animated GIF, WebP or PNG; a still one counts as one frame. Raises `ImageError` as `read_image` does."""
-    first = images.read_first_frame(source, name=name)
+    first = read_first_frame(source, name=name)
     photo = first.photo
     if photo.format not in FORMATS:
         raise ImageError(
@@ -88,7 +91,7 @@ def write_animation(
     The iterable is consumed one by one. The other arguments are those of `exprtool.images.write_image`; formats are
     GIF, WebP and PNG. Raises `ImageError` where the number or size of frames differs, `WriteError` as there.
     """
-    kind = images.output_format(animation.photo, target, format)
+    kind = output_format(animation.photo, target, format)
     if kind not in FORMATS:
         raise ImageError(f"{animation.name}: {kind} cannot hold an animation; choose --format gif, webp or png.")
     if target is None:
@@ -172,7 +175,7 @@ class _WebpFrames:
         photo = animation.photo
         self._file, self._start = file, file.tell()
         self._lossless = photo.lossless and quality is None
-        self._quality = quality or images.DEFAULT_QUALITY
+        self._quality = quality or DEFAULT_QUALITY
         self._difference = _Difference()
         self._tail = (self._chunk(b"EXIF", photo.exif) if photo.exif else b"") + (
             self._chunk(b"XMP ", packet) if packet else b""
@@ -195,7 +198,7 @@ class _WebpFrames:
         picture = PillowImage.fromarray(np.ascontiguousarray(values[y0:y1, x0:x1]))
         buffer = io.BytesIO()
         if self._lossless:
-            picture.save(buffer, "WEBP", **images.LOSSLESS_WEBP)
+            picture.save(buffer, "WEBP", **LOSSLESS_WEBP)
         else:
             picture.save(buffer, "WEBP", quality=self._quality, exact=True)
         place = _three(x0 // 2) + _three(y0 // 2) + _three(x1 - x0 - 1) + _three(y1 - y0 - 1)
@@ -247,14 +250,14 @@ class _PngFrames:
         x0, y0, x1, y1 = self._difference.box(values)
         buffer = io.BytesIO()
         picture = PillowImage.fromarray(np.ascontiguousarray(values[y0:y1, x0:x1]))
-        picture.save(buffer, "PNG", compress_level=images.PNG_LEVEL)
+        picture.save(buffer, "PNG", compress_level=PNG_LEVEL)
         chunks = list(containers.png_chunks(buffer.getvalue()))
         if self._count == 0:
             self._file.write(containers.PNG_SIGNATURE + containers.png_chunk(*chunks[0]))
             frames = self._animation.frames - self._animation.still_first
             plays = 1 if self._animation.loop is None else self._animation.loop
             self._file.write(containers.png_chunk(b"acTL", struct.pack(">II", frames, plays)))
-            for chunk in images.png_metadata(photo, self._packet):
+            for chunk in png_metadata(photo, self._packet):
                 self._file.write(containers.png_chunk(*chunk))
         if not (self._count == 0 and self._animation.still_first):
             delay = struct.pack(">HH", min(round(duration), 0xFFFF), 1000)

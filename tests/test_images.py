@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, JpegImagePlugin, TiffImagePlugin
 
-from exprtool import containers, deep, exif, images
+from exprtool import containers, deep, exif, image_formats, images
 from exprtool.errors import ImageError, UnknownNameError
 from exprtool.images import Photo, conversion_notes, read_image, write_image
 
@@ -512,7 +512,7 @@ def test_every_format_from_every_format(base: NDArray[np.uint8], format: str) ->
     photo = read_image(first, name=f"x{images.suffix_of(format)}")
     assert photo.format == format
     for other in images.FORMATS:
-        if other == "HEIC" and not images._register_heif():
+        if other == "HEIC" and not image_formats._register_heif():
             continue
         result = read_image(encode(photo, with_box(photo.rgb), other))
         difference = np.abs(result.rgb.astype(int) - with_box(photo.rgb))
@@ -605,7 +605,7 @@ def test_heic_without_its_library_says_what_to_install(
     pytest.importorskip("pillow_heif")
     data = encode(Photo.from_rgb(base), base, "heic")
     assert read_image(data).format == "HEIC"
-    monkeypatch.setattr(images, "_register_heif", lambda: False)
+    monkeypatch.setattr(image_formats, "_register_heif", lambda: False)
     with pytest.raises(ImageError, match=r"exprtool\[heic\]"):
         read_image(data, name="a.heic")
     with pytest.raises(ImageError, match=r"exprtool\[heic\]"):
