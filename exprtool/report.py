@@ -146,8 +146,10 @@ class Report:
             raise write_error(self.folder / _JOURNAL, error) from error
 
     def close(self) -> Path:
-        """Write the page from what was added; returns its path."""
+        """Write the page from what was added; returns its path. Closing again changes nothing."""
         page = self.folder / "index.html"
+        if self._journal.closed:
+            return page
         pieces = report_page.page(
             self.title,
             self._subtitle(),

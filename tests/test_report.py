@@ -208,6 +208,13 @@ def test_an_interrupted_run_has_a_page_of_what_was_done(tmp_path):
     assert "a.jpg" in (tmp_path / "index.html").read_text("utf-8")
 
 
+def test_a_run_of_nothing_and_closing_twice(tmp_path):
+    report = Report(tmp_path)
+    page = report.close()
+    assert report.close() == page
+    assert "0 pictures" in page.read_text("utf-8")
+
+
 def test_entries_do_not_pile_up_in_memory(tmp_path):
     """What stays in memory for each entry is a name at most; the records are on disk."""
     with Report(tmp_path) as report:

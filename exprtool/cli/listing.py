@@ -144,10 +144,11 @@ def _details(entry: dict[str, Any]) -> str:
         )
     if resolution := entry.get("resolution"):
         lines.append(f"resolution: {resolution}")
+    kind = "one of these weights" if entry.get("needs_any") else "weights"
     for need in entry.get("needs", ()):
         use = "" if need["commercial"] else ", no commercial use"
         lines.append(
-            f"weights: {need['name']}, {models.human_size(need['size'])}, {need['licence']}{use}: {need['state']}"
+            f"{kind}: {need['name']}, {models.human_size(need['size'])}, {need['licence']}{use}: {need['state']}"
         )
     devices = entry.get("devices")
     lines.append((f"runs on {', '.join(devices)}; " if devices else "") + f"from {entry['package'] or entry['plugin']}")
