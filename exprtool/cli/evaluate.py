@@ -55,6 +55,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no r
 def add_to(app: typer.Typer) -> None:
     app.command("evaluate")(evaluate_command)
     app.command("compare")(compare_command)
+    app.command("ablate")(ablate_command)
 
 
 def evaluate_command(
@@ -134,6 +135,72 @@ def compare_command(
         shown = _for_sheets(pictures, rows)
         sheets.save(sheets.comparison(subjects, shown, common), out / "comparison.png")
     _report(evaluations, out, format, quiet)
+
+
+def ablate_command(
+    declaration: Annotated[
+        Path,
+        typer.Argument(metavar="TOML", help="The variants: [train] with what all share, [variants] or [grid], seeds."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the runs, the table and the sheet.")],
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", "-d", help="Training data, in place of that in the file. Repeatable.")
+    ] = None,
+    expr: Expr = None,
+    limit: Limit = None,
+    classifier: ClassifierFile = None,
+    rows: Rows = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="The table as JSON on stdout.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Train declared variants (skip on or off, 1 or 6 residual blocks ...) for equal steps and seeds, and compare them.
+
+    Writes a table with mean and spread over the seeds and a sheet on held-out people (Figs. 10 and 11 of the paper).
+    Run it again after an interruption: finished runs are kept, an unfinished one goes on where it was saved.
+    """
+    from exprtool.cli.common import quieten_libraries
+    from exprtool.expressions import ALIASES
+    from exprtool.files import write_bytes
+    from exprtool.measures import sheets
+    from exprtool.measures.tables import ablation_markdown, ablation_table
+    from exprtool_gan.ablate import held_out, read_ablation, run_ablation, subjects_of
+
+    quieten_libraries()
+    ablation = read_ablation(declaration, {"data": tuple(data)} if data else None)
+    wanted = [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else None
+    results = run_ablation(
+        ablation,
+        out,
+        classifier=_classifier(classifier, device),
+        expressions=wanted,
+        limit=limit,
+        watcher=None if quiet else _announce,
+    )
+    text = json.dumps({"variants": [result.to_json() for result in results]}, ensure_ascii=False, indent=1)
+    write_bytes(out / "ablation.json", text.encode())
+    write_bytes(out / "ablation.md", ablation_markdown(results).encode())
+    subjects = subjects_of(ablation, out)
+    pictures = held_out(ablation.config(subjects[0].name, ablation.seeds[0], out))
+    labels = wanted or list(subjects[0].labels)
+    title = f"seed {ablation.seeds[0]}, held-out people"
+    sheets.save(sheets.comparison(subjects, _for_sheets(pictures, rows), labels, title=title), out / "ablation.png")
+    if as_json:
+        print(text)
+        return
+    from rich.console import Console
+
+    Console(highlight=False).print(ablation_table(results))
+    if not quiet:
+        print(f"Table and sheet in {out}", file=sys.stderr)
+
+
+def _announce(variant: str, seed: int):  # type: ignore[no-untyped-def]
+    """Say which run begins, and watch it as `exprtool train` does."""
+    from exprtool_gan.screen import screen
+
+    print(f"{variant}, seed {seed}", file=sys.stderr)
+    return screen()
 
 
 def _measure(

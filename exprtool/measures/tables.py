@@ -194,6 +194,46 @@ def latex(evaluations: Sequence[Evaluation], *, paper: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
+ABLATION_TITLES = ("variant", "parameters", "seeds", "ACD ↓", "local verif. ↑", "expr. acc. ↑", "own head ↑", "change")
+
+
+def ablation_rows(results: Sequence[Any]) -> list[list[str]]:
+    """The cells of an ablation's table; the spread is that of the runs' means over the seeds."""
+    return [
+        [
+            each.name,
+            magnitude(each.parameters),
+            str(each.seeds),
+            spread(each.acd, 4),
+            spread(each.local_verification, 1),
+            spread(each.accuracy, 3),
+            spread(each.own_head, 3),
+            spread(each.changed, 2),
+        ]
+        for each in results
+    ]
+
+
+def ablation_table(results: Sequence[Any]) -> Table:
+    """For the terminal."""
+    from rich import box
+    from rich.table import Table
+
+    rows = ablation_rows(results)
+    used = [i for i in range(len(ABLATION_TITLES)) if i < 3 or any(row[i] != DASH for row in rows)]
+    table = Table(title="Ablation", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for place in used:
+        table.add_column(ABLATION_TITLES[place], justify="left" if place == 0 else "right", no_wrap=place > 0)
+    for row in rows:
+        table.add_row(*(row[place] for place in used))
+    return table
+
+
+def ablation_markdown(results: Sequence[Any]) -> str:
+    notes = ["Mean ± sd over the seeds of each run's mean, at equal steps, on the same held-out people.", OWN_HEAD_NOTE]
+    return _markdown(ABLATION_TITLES, ablation_rows(results)) + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+
+
 def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Everything measured, and the paper's rows."""
     from dataclasses import asdict
