@@ -128,6 +128,17 @@ def test_usage_errors_write_nothing(fakes: SimpleNamespace, tmp_path: Path, argu
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+def test_without_any_weights_one_clear_line_says_what_to_get_and_how(tmp_path: Path) -> None:
+    source = photo(tmp_path / "a.png")
+    command = [sys.executable, "-m", "exprtool", "edit", str(source), "-e", "sad"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    for words in ("ict-facekit", "MIT", "exprtool models fetch", "exprtool models import", "https://"):
+        assert words in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
 def test_outputs_that_exist(fakes: SimpleNamespace, tmp_path: Path) -> None:
     source = photo(tmp_path / "a.png")
     target = tmp_path / "a-sad.png"
