@@ -209,15 +209,18 @@ class Report:
 
     def _preview(self, picture: _Pixels, which: str, side: int = PREVIEW_SIDE) -> tuple[str, tuple[int, int]]:
         """Save a picture, at most ``side`` long; returns its name in the folder and its size (h, w)."""
+        import cv2
         from PIL import Image as pillow
 
-        small = pillow.fromarray(picture.rgb)
-        small.thumbnail((side, side), pillow.Resampling.LANCZOS, reducing_gap=3.0)
+        (height, width), pixels = picture.size, picture.rgb
+        if (scale := side / max(height, width)) < 1:
+            height, width = max(1, round(scale * height)), max(1, round(scale * width))
+            pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
         encoded = io.BytesIO()
-        small.save(encoded, "JPEG", quality=90, progressive=True, optimize=True, icc_profile=picture.icc)
+        pillow.fromarray(pixels).save(encoded, "JPEG", quality=90, optimize=True, icc_profile=picture.icc)
         name = f"{_PICTURES}/{self._number:05d}-{which}.jpg"
         write_bytes(self.folder / name, encoded.getvalue())
-        return name, (small.height, small.width)
+        return name, (height, width)
 
     def _closeups(
         self, faces: Sequence[Mapping[str, Any]], before: _Pixels | None, after: _Pixels | None
