@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from exprtool_blendshape.model import CONTOUR_LEFT, CONTOUR_RIGHT, FaceModel, fa
 from exprtool_blendshape.names import mirrored
 from exprtool_blendshape.points68 import landmark_shifts
 from exprtool_blendshape.solve import bounded_minimum
+from exprtool_blendshape.visibility import Visibility, measure
 from exprtool_blendshape.warp import TemplateSpline
 
 IDENTITIES = 50
@@ -79,6 +79,7 @@ class Fit:
     ``source`` holds the weight of every control that the face wears; what it lacks is 0. ``neutral`` (V, 3) is the
     identity's own mesh, ``offset`` (V, 3) what the landmarks add to it, both in cm in model space.
     ``landmark_vertices`` (68,) are the vertices under the landmarks, with the jaw line's where they slid to.
+    ``visibility`` tells whether eyes and mouth can be seen; it is not measured in every frame of a track.
     ``residual`` is the root mean square distance in cm between the landmarks but for the jaw line's and the mesh before
     the offset.
     """
@@ -93,7 +94,7 @@ class Fit:
     landmark_vertices: NDArray[np.int64]
     residual: float
     lips: Lips
-    facts: dict[str, Any] = field(default_factory=dict)
+    visibility: Visibility | None = None
 
     @property
     def angles(self) -> tuple[float, float, float]:
@@ -152,7 +153,8 @@ def fit_face(region: FaceRegion, track_state: TrackShape | None = None, model: F
     )
     if track_state is not None:
         return replace(fit, offset=track_state.offset)
-    return replace(fit, offset=_landmark_offset(fit, solution.tangents))
+    offset = _landmark_offset(fit, solution.tangents)
+    return replace(fit, offset=offset, visibility=measure(region.pixels, landmarks))
 
 
 def begin_track(samples: Sequence[FaceRegion], model: FaceModel | None = None) -> TrackShape | None:
