@@ -71,6 +71,7 @@ JPEG_EXIF = b"Exif\x00\x00"
 JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 JPEG_ICC = b"ICC_PROFILE\x00"
 JPEG_MULTI_PICTURE = b"MPF\x00"
+JPEG_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\x00"
 JPEG_PHOTOSHOP = b"Photoshop 3.0\x00"
 
 

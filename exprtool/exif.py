@@ -21,6 +21,7 @@ _ORIENTATION = 0x0112
 _EXIF_DIRECTORY = 0x8769
 _PIXEL_X_DIMENSION, _PIXEL_Y_DIMENSION = 0xA002, 0xA003
 _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0201, 0x0202
+_STRIP_OFFSETS = 0x0111
 _SHORT, _LONG = 3, 4
 _THUMBNAIL_QUALITIES = (90, 80, 70, 60, 50, 40, 30, 20)
 
@@ -36,9 +37,14 @@ class _Entry:
 
 def orientation(exif: bytes) -> int:
     """The orientation 1 to 8 that the block states; 1 where it states none or is damaged."""
+    return stated_orientation(exif) or 1
+
+
+def stated_orientation(exif: bytes) -> int | None:
+    """The orientation 1 to 8 that the block states, or None."""
     block = _Block.parse(bytearray(exif))
     entry = block.directory(block.first)[0].get(_ORIENTATION) if block else None
-    return entry.value if entry and entry.kind == _SHORT and 1 <= entry.value <= 8 else 1
+    return entry.value if entry and entry.kind == _SHORT and 1 <= entry.value <= 8 else None
 
 
 def with_orientation(block: bytes, value: int) -> bytes | None:
@@ -52,7 +58,10 @@ def with_orientation(block: bytes, value: int) -> bytes | None:
 
 def has_thumbnail(exif: bytes) -> bool:
     block = _Block.parse(bytearray(exif))
-    return bool(block and _THUMBNAIL_OFFSET in block.directory(block.directory(block.first)[1])[0])
+    if block is None:
+        return False
+    second = block.directory(block.directory(block.first)[1])[0]
+    return _THUMBNAIL_OFFSET in second or _STRIP_OFFSETS in second
 
 
 def for_upright(exif: bytes, size: tuple[int, int]) -> bytes:
@@ -80,7 +89,7 @@ def with_thumbnail(exif: bytes, picture: PillowImage.Image) -> bytes:
     """The block with its thumbnail drawn anew from ``picture`` (upright RGB), so that it does not show the old face.
 
     The new one takes the old one's place, hence not more bytes than that had. Where none fits, the thumbnail is
-    removed and its bytes are cleared. A block without a JPEG thumbnail comes back unchanged.
+    removed and its bytes are cleared; so is one that is not JPEG. A block without any comes back unchanged.
     """
     block = _Block.parse(bytearray(exif))
     if block is None:
@@ -89,7 +98,9 @@ def with_thumbnail(exif: bytes, picture: PillowImage.Image) -> bytes:
     second = block.directory(second_at)[0]
     start, length = second.get(_THUMBNAIL_OFFSET), second.get(_THUMBNAIL_LENGTH)
     if start is None or length is None:
-        return exif
+        if _STRIP_OFFSETS in second:
+            struct.pack_into(block.order + "I", block.data, link, 0)
+        return bytes(block.data)
     end = start.value + length.value
     if end > len(block.data):
         return exif

@@ -54,8 +54,12 @@ def with_metadata(photo: Photo, opened: PillowImage.Image, data: bytes, lying: b
     packet = xmp_packet(opened, data)
     if packet is not None:
         try:
-            packet = xmp.for_upright(packet, size) if block or photo.format == "TIFF" else packet
-            xmp.Packet(packet)
+            # Where EXIF states no orientation nothing was turned, and what XMP says of it stays as true as it was.
+            if photo.format == "TIFF" or (block and exif.stated_orientation(block)):
+                packet = xmp.for_upright(packet, size)
+            if xmp.has_attachments(packet):
+                notes.append("the film or gain map that is attached to it is left out")
+                packet = xmp.without_attachments(packet)
         except xmp.DamagedXmp as error:
             notes.append(f"its XMP packet is damaged and left out ({error})")
             packet = None
@@ -91,14 +95,17 @@ def _png_extras(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
     )
 
 
+_FURTHER_PICTURES = (containers.JPEG_MULTI_PICTURE, containers.JPEG_GAIN_MAP)
+
+
 def _jpeg_extras(data: bytes, notes: list[str]) -> tuple[tuple[int, bytes], ...]:
     """Segments that stay true: captions, comments, what makers put there."""
     kept: list[tuple[int, bytes]] = []
     for marker, payload in containers.jpeg_segments(data):
         if marker == containers.APP13 and payload.startswith(containers.JPEG_PHOTOSHOP):
             kept.append((marker, containers.photoshop_without_thumbnails(payload)))
-        elif marker == containers.APP2 and payload.startswith(containers.JPEG_MULTI_PICTURE):
-            continue  # offsets of pictures that are not written
+        elif marker == containers.APP2 and payload.startswith(_FURTHER_PICTURES):
+            continue  # speaks of pictures that are not written
         elif marker == containers.COM or (
             containers.APP1 <= marker <= 0xEF
             and marker != containers.APP14

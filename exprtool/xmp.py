@@ -121,6 +121,39 @@ def for_upright(data: bytes, size: tuple[int, int]) -> bytes:
     return packet.to_bytes()
 
 
+def without_attachments(data: bytes) -> bytes:
+    """The packet without what points at data behind the picture: a film, a gain map.
+
+    Phones append these to their photos; they do not outlive an edit, and a reader must not look for them.
+    """
+    packet = Packet(data)
+    for namespace, names in _ATTACHMENTS.items():
+        for name in names:
+            packet.remove(namespace, name)
+    return packet.to_bytes()
+
+
+def has_attachments(data: bytes) -> bool:
+    """Whether the packet points at data behind the picture."""
+    packet = Packet(data)
+    return any(packet.value(namespace, name) is not None for namespace, names in _ATTACHMENTS.items() for name in names)
+
+
+_ATTACHMENTS = {
+    "http://ns.google.com/photos/1.0/container/": ("Directory",),
+    "http://ns.adobe.com/hdr-gain-map/1.0/": ("Version",),
+    "http://ns.google.com/photos/1.0/camera/": (
+        "MotionPhoto",
+        "MotionPhotoVersion",
+        "MotionPhotoPresentationTimestampUs",
+        "MicroVideo",
+        "MicroVideoVersion",
+        "MicroVideoOffset",
+        "MicroVideoPresentationTimestampUs",
+    ),
+}
+
+
 def without_thumbnails(data: bytes) -> bytes:
     """The packet without small copies of the picture, which would go on showing the old face."""
     packet = Packet(data)

@@ -285,6 +285,9 @@ def test_thumbnail_is_drawn_anew(base: NDArray[np.uint8]) -> None:
         assert np.asarray(small).mean() > 230
     tiny = exif.with_thumbnail(exif_of(1, b"\xff\xd8\xff\xd9" * 3), Image.fromarray(base))
     assert not exif.has_thumbnail(tiny) and b"\xff\xd8\xff\xd9" not in tiny  # no room: removed and cleared
+    strips = exif_of(1, b"raw samples").replace(struct.pack("<HHI", 0x0201, 4, 1), struct.pack("<HHI", 0x0111, 4, 1))
+    assert exif.has_thumbnail(strips)
+    assert not exif.has_thumbnail(exif.with_thumbnail(strips, Image.fromarray(base)))
 
 
 def test_damaged_exif_is_carried_along_and_not_trusted(base: NDArray[np.uint8]) -> None:
@@ -560,6 +563,21 @@ def test_second_picture_in_a_jpeg_is_said_to_be_left_out(base: NDArray[np.uint8]
     photo = read_image(encoded(picture, "MPO", save_all=True, append_images=[picture]), name="stereo.jpg")
     assert photo.format == "JPEG" and any("first of its 2" in note for note in photo.notes)
     assert b"MPF\0" not in encode(photo, photo.rgb, "jpeg")
+
+
+def test_what_phones_attach_is_left_out_and_said_so(base: NDArray[np.uint8]) -> None:
+    packet = XMP.format(1).replace(
+        'dc:source="camera 7"',
+        'dc:source="camera 7" xmlns:GCamera="http://ns.google.com/photos/1.0/camera/" GCamera:MotionPhoto="1" '
+        'xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"',
+    )
+    data = encoded(Image.fromarray(base), "JPEG", xmp=packet.encode())
+    data = containers.jpeg_with_segments(data, [(containers.APP2, containers.JPEG_GAIN_MAP + bytes(4))])
+    photo = read_image(data + b"\0\0\0\x18ftypmp42" + bytes(100))
+    assert any("gain map" in note for note in photo.notes)
+    result = encode(photo, photo.rgb, "jpeg")
+    assert b"MotionPhoto" not in result and b"hdrgm:Version" not in result and b"21496" not in result
+    assert b"camera 7" in result
 
 
 # -- formats ----------------------------------------------------------------------------------------------------------
