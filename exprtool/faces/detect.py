@@ -100,7 +100,7 @@ class _Search:
         if self.turn(_QUARTERS, self.overview):
             return
         self.look_slowly()
-        if not self.faces and not self.turn(_OBLIQUE, self.overview) and self.second:
+        if not self.faces and not self.turn(_OBLIQUE, 0.7 * self.overview) and self.second:
             self.turn(_QUARTERS, self.second)
 
     def look_at_all(self, angle: int = 0) -> None:
@@ -111,7 +111,7 @@ class _Search:
         if self.third and self.may_miss_small(self.second or self.overview):
             self.look(self.third, angle)
         if not self.faces:
-            self.look(self.overview, angle, margin=True)
+            self.look(0.6 * self.overview, angle, margin=True)
 
     def may_miss_small(self, scale: float) -> bool:
         """Whether faces smaller than a look can see are to be expected: sizes in one photo are seldom far apart."""

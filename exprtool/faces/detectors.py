@@ -46,7 +46,7 @@ class DlibDetector(Detector):
         return [_dlib_face(image, box, score) for box, score in zip(boxes, scores, strict=True)]
 
     def confirms(self, image: Image, face: Face) -> bool:
-        """Show the face, upright and 90 pixels large, to the CNN."""
+        """Show the face, upright and about as small as the CNN can see, to the CNN."""
         pixels = np.ascontiguousarray(crop(image, centred(face.landmarks5, _CNN_FACE, _CNN_CROP), _CNN_CROP))
         middle = _CNN_CROP / 2
         return any(
@@ -74,10 +74,10 @@ class DlibDetector(Detector):
 
 
 _DLIB_FAINTEST = -0.35
-"""HOG scores down to here are looked at again: of the faces in test photos that score less than 0 most score more."""
-_CNN_CONFIDENT = 0.6
-"""True faces reach 0.9 to 1.1; what the HOG detector takes for a face by mistake gets nothing at all."""
-_CNN_FACE, _CNN_CROP = 90, 176
+"""HOG scores down to here are looked at again. Further down there are many more mistakes than faces."""
+_CNN_CONFIDENT = 0.5
+"""On test photos true faces reach 0.8 to 1.1; what the HOG detector takes for a face by mistake gets nothing at all."""
+_CNN_FACE, _CNN_CROP = 88, 128
 _CNN_LONGER_SIDE = 640
 
 
