@@ -249,9 +249,15 @@ def _values(
         simple = (photometric, count) in ((1, 1), (2, 3), (2, 4))
         if bits == {16} and not simple:
             raise ImageError(f"{label} has 16-bit samples that are neither grey nor RGB; convert it to RGB first.")
+        planar = tags.get(284, 1) == 2 and count > 1
         compressed = opened.info.get("compression") in ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
-        if bits == {16} or (bits == {8} and simple and compressed and extra == (2,)):
-            return decode_tiff(data, planar=tags.get(284, 1) == 2 and count > 1), tags.get(274, 1)
+        if bits == {16} or (bits == {8} and simple and compressed and not planar and extra == (2,)):
+            try:
+                return decode_tiff(data, planar=planar), tags.get(274, 1)
+            except (KeyError, NotImplementedError) as error:  # tifffile asks for another package
+                raise ImageError(
+                    f"{label} is compressed in a way that cannot be read for 16-bit planes; save it uncompressed first."
+                ) from error
     opened.load()
     # Pillow turns TIFF itself when it loads; libheif turns HEIC.
     orientation = 1 if found in ("TIFF", "HEIC") else exif.orientation(exif_block(opened) or b"")

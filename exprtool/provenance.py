@@ -1,13 +1,14 @@
 """Telling that a picture was edited, and how: written into XMP, read back from it.
 
 The kind of edit is said in IPTC's vocabulary (Iptc4xmpExt:DigitalSourceType), which other programs understand; the
-details stand beside it under exprtool's own namespace. Formats without XMP get a JSON file next to the picture. There
-is no time stamp in a record: the same edit of the same picture gives the same bytes.
+details stand beside it under exprtool's own namespace. Formats without XMP get a JSON file next to the picture, films a
+comment in their container. There is no time stamp in a record: the same edit of the same picture gives the same bytes.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -107,10 +108,9 @@ def read_xmp(packet: bytes | None) -> Declaration:
 
 
 def read(path: Path) -> Declaration:
-    """What a picture, or the JSON file beside it, declares.
+    """What a picture or film, or the JSON file beside it, declares.
 
-    A file that is not a picture (a film) is judged by the JSON file beside it alone. Raises `ImageError` for one that
-    cannot be read.
+    Raises `ImageError` for one that cannot be read.
     """
     from exprtool.images import read_xmp_packet
 
@@ -122,12 +122,46 @@ def read(path: Path) -> Declaration:
             f"{path}: its XMP packet is damaged ({error}) and tells nothing; get another copy of the file."
         ) from error
     except ImageError:
-        if not (path.is_file() and beside.is_file()):
+        film = _read_film(path) if path.is_file() else None
+        if film is None and not beside.is_file():
             raise
-        declaration = Declaration()
+        declaration = film or Declaration()
     if declaration.edits or not beside.is_file():
         return declaration
     return _read_sidecar(beside)
+
+
+def film_comment(record: Provenance) -> str:
+    """The record as the comment of a film's container: words for people, with the record as JSON at the end."""
+    return (
+        f"Facial expression edited with {record.tool} {record.version}; "
+        f"DigitalSourceType {record.digital_source_type}; record {json.dumps(asdict(record), separators=(',', ':'))}"
+    )
+
+
+def read_film_comment(comment: str) -> Declaration:
+    """What `film_comment` wrote; an empty declaration for any other text. Raises `ImageError` for a broken record."""
+    declared = re.search(r"DigitalSourceType (http://cv\.iptc\.org/[\w/]+)", comment)
+    record = re.search(r"; record (\{.*\})", comment, re.DOTALL)
+    if record is None:
+        return Declaration(declared[1] if declared else None)
+    try:
+        edits = (Provenance(**json.loads(record[1])),)
+    except (ValueError, TypeError) as error:
+        raise ImageError(f"the record in the film's comment is damaged: {error}; get another copy.") from error
+    return Declaration(declared[1] if declared else None, edits)
+
+
+def _read_film(path: Path) -> Declaration | None:
+    """What a film's comment declares; None for what is not a film."""
+    import av
+
+    try:
+        with av.open(str(path)) as film:
+            tags = {name.lower(): text for name, text in film.metadata.items()}
+    except (av.error.FFmpegError, OSError, ValueError):
+        return None
+    return read_film_comment(tags.get("comment", ""))
 
 
 def sidecar_path(picture: Path) -> Path:

@@ -10,6 +10,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -396,6 +397,12 @@ def test_16_bit_tiff(tmp_path: Path, channels: int, planar: bool, compression: s
     assert np.array_equal(read_image(target).rgb[mask], photo.rgb[mask])
 
 
+def test_deep_tiff_with_lzw(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH, 3), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "a.tiff"), values)  # LZW with predictor
+    assert np.array_equal(read_image(tmp_path / "a.tiff").samples.values, values[..., ::-1])
+
+
 def test_palette_and_bilevel_become_true_shades(base: NDArray[np.uint8]) -> None:
     palette = Image.fromarray(base).quantize(64)
     photo = read_image(encoded(palette, "PNG"))
@@ -470,6 +477,7 @@ def test_formats_that_turn_by_themselves(base: NDArray[np.uint8], format: str, o
 def test_lab_is_converted(base: NDArray[np.uint8]) -> None:
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     picture = ImageCms.profileToProfile(Image.fromarray(base), srgb, lab, outputMode="LAB")
+    assert picture is not None
     photo = read_image(encoded(picture, "TIFF"))
     assert np.abs(photo.rgb.astype(int) - base).mean() < 2
 

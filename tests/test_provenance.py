@@ -194,6 +194,26 @@ def test_the_record_of_a_film_stands_beside_it(tmp_path: Path) -> None:
         provenance.read(film)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_record_of_a_film_in_its_own_comment(tmp_path: Path, suffix: str) -> None:
+    import av
+
+    film = tmp_path / f"a{suffix}"
+    options = {"movflags": "use_metadata_tags"} if suffix == ".mp4" else {}
+    with av.open(str(film), "w", options=options) as container:
+        container.metadata["comment"] = provenance.film_comment(TRAINED)
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        for packet in [*stream.encode(frame), *stream.encode()]:
+            container.mux(packet)
+    declared = provenance.read(film)
+    assert declared.edits == (TRAINED,) and declared.digital_source_type == COMPOSITE_WITH_TRAINED_MODEL
+    assert provenance.read_film_comment("holidays") == provenance.Declaration()
+    with pytest.raises(ImageError, match="damaged"):
+        provenance.read_film_comment("; record {1}")
+
+
 def test_an_incomplete_record_is_an_error_and_not_a_guess(tmp_path: Path) -> None:
     broken = stamp(None, RECORD).replace(b"exprtool:Seed>7<", b"exprtool:Seed>many<")
     with pytest.raises(xmp.DamagedXmp):
