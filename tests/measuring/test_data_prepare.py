@@ -178,7 +178,7 @@ def test_a_prepared_folder_is_guarded(prepared: PreparedSet, faces_root: Path, t
         load_prepared([copy], 64)
     with pytest.raises(DataError, match="cannot be mixed"):
         load_prepared([copy, faces_root], 128)
-    with pytest.raises(DataError, match="other settings \\(size\\)"):
+    with pytest.raises(DataError, match=r"other settings \(size\)"):
         prepare([faces_root], copy, PrepareOptions(64), workers=1)
     with pytest.raises(DataError, match="not empty and was not made"):
         prepare([faces_root], tmp_path, PrepareOptions(), workers=1)
@@ -222,11 +222,11 @@ def test_data_that_cannot_be_trained_on_is_refused(drawing: Callable[..., bytes]
         rows.append(f"{i}.png,{label},{person},{split}")
     table.write_text("\n".join(rows))
     done = prepare([table], tmp_path / "out", PrepareOptions(32, "centre", US_GAN_TEMPLATE), workers=1)
-    with pytest.raises(DataError, match="training set .* has no picture of angry"):
+    with pytest.raises(DataError, match=r"training set .* has no picture of angry"):
         done.require()
     table.write_text("\n".join([*rows[:4], "3.png,sad,b,train"]))
     done = prepare([table], tmp_path / "out", PrepareOptions(32, "centre", US_GAN_TEMPLATE), workers=1)
-    with pytest.raises(DataError, match="test set .* has no picture of sad"):
+    with pytest.raises(DataError, match=r"test set .* has no picture of sad"):
         done.require()
     done.require(batch=3, test=False)
     with pytest.raises(DataError, match="batch of 4 is larger than the training set of 3"):

@@ -107,7 +107,7 @@ def test_split_folders_decide_the_side(tmp_path: Path) -> None:
 def test_a_pattern_finds_the_person(tmp_path: Path) -> None:
     root = touch(tmp_path / "faces", "happy/s01-take2.jpg")
     assert scan([root], ScanOptions(person_pattern=r"^(s\d+)")).sources[0].person == "faces/s01"
-    with pytest.raises(DataError, match="finds nobody in s01-take2.jpg"):
+    with pytest.raises(DataError, match=r"finds nobody in s01-take2\.jpg"):
         scan([root], ScanOptions(person_pattern=r"^(x\d+)"))
 
 
