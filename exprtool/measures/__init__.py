@@ -2,7 +2,7 @@
 
 from exprtool.measures.expression import Accuracy, OnnxClassifier, expression_accuracy
 from exprtool.measures.facepp import FacePlusPlus, face_verification_score
-from exprtool.measures.identity import Identity, acd
+from exprtool.measures.identity import Identity, acd, identity
 from exprtool.measures.paper import TABLE_1, PaperRow
 from exprtool.measures.stats import Stat
 
@@ -17,4 +17,5 @@ __all__ = [
     "acd",
     "expression_accuracy",
     "face_verification_score",
+    "identity",
 ]
