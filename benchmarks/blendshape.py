@@ -4,8 +4,8 @@
 
 Both get the same photo, scaled so that its shorter side has ``--side`` pixels, on the same thread settings. "Prepare"
 is everything between a detected face and the first edit: the prototype's landmark prediction over nine jittered boxes
-counts, and so does ours (`exprtool.faces.landmarks.refine68`); detection itself counts for neither. Figures are medians;
-compare the ratios, not the seconds.
+counts, and so does ours (`exprtool.faces.landmarks.refine68`); detection itself counts for neither. Figures are
+medians; compare the ratios, not the seconds.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-import cv2
-import numpy as np
+import cv2  # noqa: E402 - the thread settings must come first
+import numpy as np  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 EXPRESSIONS = ("happy", "sad", "angry", "surprised", "disgusted", "afraid")
@@ -40,14 +42,11 @@ def prototype(bgr: np.ndarray) -> tuple[Any, Any]:
     # its compiled functions are cached beside it unless they are told to go elsewhere
     os.environ.setdefault("NUMBA_CACHE_DIR", tempfile.mkdtemp())
     sys.path.insert(0, str(SHARED / "prototype"))
-    import core
-    import edit
-    from wrinkle import wrinkles
-
+    core, edit = import_module("core"), import_module("edit")
+    wrinkles = import_module("wrinkle").wrinkles
     found = core.det(cv2.cvtColor(cv2.resize(bgr, None, fx=0.5, fy=0.5), cv2.COLOR_BGR2RGB), 1)
     scale = 0.5 * max(bgr.shape[:2]) / 800  # the prototype detects in a copy of 800 px and scales up
-    import dlib
-
+    dlib: Any = import_module("dlib")
     boxes = dlib.rectangles()
     for box in found:
         boxes.append(dlib.rectangle(*(int(v / scale) for v in (box.left(), box.top(), box.right(), box.bottom()))))
@@ -100,7 +99,7 @@ def main() -> None:
             seconds.setdefault((name, "prepare"), []).append(spent)
         for expression in EXPRESSIONS:
             for name, (_, edit) in contenders.items():
-                spent, _ = timed(lambda edit=edit, name=name, expression=expression: edit(faces[name], expression))
+                spent, _ = timed(partial(edit, faces[name], expression))
                 seconds.setdefault((name, "edit"), []).append(spent)
     print(f"photo {bgr.shape[1]} x {bgr.shape[0]}, {options.rounds} rounds, one thread, medians")
     for step in ("prepare", "edit"):

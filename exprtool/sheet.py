@@ -21,8 +21,8 @@ _AROUND = (0.35, 0.45, 0.35, 0.40)
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """``image`` (H, W, 3); ``backends`` that made its cells; ``trained`` whether a trained model made any; ``notes`` and
-    ``missing`` (cell: reason) for the report."""
+    """``image`` (H, W, 3); ``backends`` that made its cells; ``trained`` whether a trained model made any;
+    ``notes`` and ``missing`` (cell: reason) for the report."""
 
     image: Image
     backends: tuple[str, ...]

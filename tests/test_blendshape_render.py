@@ -75,6 +75,7 @@ def _scaled(region: FaceRegion, scale: float, angle: float = 0.0) -> FaceRegion:
     shrunk = cv2.resize(region.pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     turn = cv2.getRotationMatrix2D((size[0] / 2, size[1] / 2), angle, 1.0)
     image = cv2.warpAffine(shrunk, turn, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    assert region.landmarks68 is not None
     marks = (region.landmarks68 + 0.5) * scale - 0.5
     face = with_landmarks(region.face, marks @ turn[:, :2].T + turn[:, 2])
     return FaceRegion(face, (0, 0, *size), image)
@@ -108,12 +109,12 @@ def test_six_expressions(backend, photos, name):
     for expression in SIX:
         patch = backend.generate(prepared, Edit({expression: 1.0}))[0]
         assert patch.pixels.shape == before.shape and patch.alpha.shape == before.shape[:2]
-        assert 0 <= patch.alpha.min() and patch.alpha.max() <= 1
+        assert patch.alpha.min() >= 0 and patch.alpha.max() <= 1
         untouched = patch.alpha == 0
         np.testing.assert_array_equal(patch.pixels[untouched], before[untouched])
         edge = np.concatenate([patch.alpha[:4].ravel(), patch.alpha[-4:].ravel(), patch.alpha[:, :4].ravel()])
         assert not edge.any()
-        pasted, changed = paste(image, [region], [patch])
+        _, changed = paste(image, [region], [patch])
         assert changed.any()
         assert not changed[: region.box[1]].any()
         assert 0.01 < (patch.alpha > 0).mean() < 0.7

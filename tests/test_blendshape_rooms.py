@@ -142,7 +142,7 @@ def test_light_is_recovered_and_ratio_is_exact():
 
 def test_unexplained_light_is_not_trusted():
     rng = np.random.default_rng(3)
-    normals = rng.normal(size=(3000, 3)) + [0, 0, 2]
+    normals = rng.normal((0, 0, 2), 1, (3000, 3))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     patches = np.where(rng.random(3000) < 0.5, 0.15, 0.8)
     assert shading.fit_light(patches.astype(np.float32), normals.astype(np.float32)).trust < 0.5

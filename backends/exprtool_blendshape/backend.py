@@ -36,8 +36,8 @@ class PreparedFace:
 
 @dataclass(frozen=True, eq=False)
 class TrackState:
-    """What stays the same along a track: ``shape`` and ``rest``, the expression worn at rest, for the fit; ``looks`` at the
-    samples, from which light and colours are taken so that they do not flicker."""
+    """What stays the same along a track: ``shape`` and ``rest``, the expression worn at rest, for the fit;
+    ``looks`` at the samples, from which light and colours are taken so that they do not flicker."""
 
     shape: TrackShape
     rest: Mapping[str, float]

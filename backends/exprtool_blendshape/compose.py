@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from exprtool.types import Face
+from exprtool_blendshape.grids import Grid
 from exprtool_blendshape.render import Changes, FaceLook
 from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
 
@@ -24,10 +25,9 @@ LIGHTENS = (0.002, 0.012)
 _Window = tuple[int, int, int, int]
 
 
-def compose(
-    face: FaceLook, edit: Changes
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Pixels (h, w, 3) uint8, alpha (h, w), backward flow (h, w, 2) in region pixels and painted (h, w) of the region."""
+def compose(face: FaceLook, edit: Changes) -> tuple[NDArray[np.uint8], Grid, Grid, Grid]:
+    """Pixels (h, w, 3) uint8, alpha (h, w), backward flow (h, w, 2) in region pixels and painted (h, w) of the
+    region."""
     region = face.region.pixels
     h, w = region.shape[:2]
     pixels = np.array(region)
@@ -38,9 +38,7 @@ def compose(
     if y1 <= y0 or x1 <= x0:
         return pixels, alpha, flow, painted
 
-    def lifted(
-        values: NDArray[np.float32], window: _Window, step: int = 1, painting: bool = False
-    ) -> NDArray[np.float32]:
+    def lifted(values: Grid, window: _Window, step: int = 1, painting: bool = False) -> Grid:
         """Values on the working grid (or on every ``step``-th pixel of it) at the region's pixels of a window."""
         if painting and face.frame.scale > 1.3:  # a region coarser than the grid: average what is painted, not pick
             values = cv2.GaussianBlur(values, (0, 0), 0.45 * face.frame.scale)
@@ -52,7 +50,9 @@ def compose(
     window = (y0, y1, x0, x1)
     moved = lifted(edit.flow, window)
     gain = lifted(edit.log_gain, window, face.frame.coarse)
-    paint = np.minimum(lifted(edit.alpha, window, painting=True) * np.float32(1.0001), 1)  # a sum of weights is 1 but for rounding
+    paint = np.minimum(
+        lifted(edit.alpha, window, painting=True) * np.float32(1.0001), 1
+    )  # a sum of weights is 1 but for rounding
     _to_region(moved, face.frame.region_from_work[:, :2].astype(np.float32))
     columns = moved[..., 0] + np.arange(x0, x1, dtype=np.float32)[None]
     rows = moved[..., 1] + np.arange(y0, y1, dtype=np.float32)[:, None]
@@ -135,7 +135,7 @@ def _store(colour, alpha, photo, pixels):  # pragma: no cover - compiled
                     pixels[i, j, k] = photo[i, j, k]
 
 
-def _painted_boxes(paint: NDArray[np.float32]) -> list[tuple[slice, slice]]:
+def _painted_boxes(paint: Grid) -> list[tuple[slice, slice]]:
     """Boxes around what is painted: the eyes and the mouth, apart from each other."""
     small = (cv2.resize(paint, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(small, np.ones((3, 3), np.uint8)))
@@ -174,7 +174,7 @@ def _reach(face: FaceLook, edit: Changes) -> _Window:
     return max(int(low[1]), 0), min(int(high[1]), h), max(int(low[0]), 0), min(int(high[0]), w)
 
 
-def _off_others(others: Sequence[Face], face: FaceLook, window: _Window) -> NDArray[np.float32]:
+def _off_others(others: Sequence[Face], face: FaceLook, window: _Window) -> Grid:
     """1, falling to 0 on the other faces of the photo, except inside this face's own outline."""
     y0, y1, x0, x1 = window
     free = np.ones((y1 - y0, x1 - x0), np.float32)

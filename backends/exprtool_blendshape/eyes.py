@@ -17,6 +17,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from exprtool_blendshape.grids import Grid, smooth
+
 IRIS_RADIUS = 0.59
 """cm; the visible iris of adults varies by a few percent only."""
 UNSEEN_IRIS = np.array([0.42, 0.30, 0.22], np.float32)
@@ -26,24 +28,23 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True, eq=False)
 class Eye:
-    """One eye on the working grid: ``window`` (rows, columns); inside it ``open`` (h, w) bool, the eyeball as seen in the
-    photo, ``trusted`` (h, w) float32, 1 where its pixels are free of lid shadow and lashes, and ``completed``
+    """One eye on the working grid: ``window`` (rows, columns); inside it ``open`` (h, w) bool, the eyeball as seen
+    in the photo, ``trusted`` (h, w) float32, 1 where its pixels are free of lid shadow and lashes, and ``completed``
     (h, w, 3)."""
 
     window: tuple[slice, slice]
     open: NDArray[np.bool_]
-    trusted: NDArray[np.float32]
-    completed: NDArray[np.float32]
-    white: NDArray[np.float32] | None
+    trusted: Grid
+    completed: Grid
+    white: Grid | None
     openness: float
     """Height over width of the photo's lid opening."""
 
 
-def complete(
-    picture: NDArray[np.float32], hole: NDArray[np.bool_], corners: NDArray[np.float64], skin: float, u: float
-) -> Eye | None:
-    """Complete one eye. ``hole`` (H, W) is where the mesh shows the eye, ``corners`` its six landmarks, ``skin`` the luma
-    of lit skin, by which the white of an eye is judged that hardly shows. None where the eye is off the grid."""
+def complete(picture: Grid, hole: NDArray[np.bool_], corners: NDArray[np.float64], skin: float, u: float) -> Eye | None:
+    """Complete one eye. ``hole`` (H, W) is where the mesh shows the eye, ``corners`` its six landmarks, ``skin``
+    the luma of lit skin, by which the white of an eye is judged that hardly shows. None where the eye is off the
+    grid."""
     centre = corners.mean(0)
     width = float(np.linalg.norm(corners[3] - corners[0]))
     height, columns = hole.shape
@@ -63,7 +64,7 @@ def complete(
     grey = cv2.GaussianBlur(crop @ _LUMA, (0, 0), 0.045 * u)
     gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     from_lid = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 3)
-    cx, cy, radius, score = _find_iris(
+    cx, cy, radius, _ = _find_iris(
         gx, gy, grey, from_lid, float(centre[0] - x0), float(centre[1] - y0), width, IRIS_RADIUS * u, 0.05 * u
     )
     rows, cols = np.mgrid[0 : crop.shape[0], 0 : crop.shape[1]].astype(np.float32)
@@ -75,7 +76,7 @@ def complete(
     good = inner & (below_lid > 0.11 * u)
 
     # between half-closed lids lies more lash and shade than eye
-    hidden = 1 - float(_smoothstep(np.float32((opening - 0.16) / 0.10)))
+    hidden = 1 - float(smooth((opening - 0.16) / 0.10))
     sclera = good & (r > 1.12)
     if sclera.sum() < 30:
         sclera = inner & (r > 1.1)
@@ -118,7 +119,7 @@ def complete(
     mirror_good = (good[mirror_row, column] & (r < 1)).astype(np.float32)
     mirror_weight = ((1 - hidden) * 0.7 * cv2.GaussianBlur(mirror_good, (0, 0), 2) * mirror_good)[..., None]
     drawn = drawn * (1 - mirror_weight) + crop[mirror_row, column] * mirror_weight
-    rim = _smoothstep((r - 0.92) / 0.20)[..., None]
+    rim = smooth((r - 0.92) / 0.20)[..., None]
     # the eyeball turns away from the light towards its rim
     falloff = (1 - 0.16 * np.clip((np.abs(cols - centre[0] + x0) / (0.5 * width)), 0, 1.2) ** 2)[..., None]
     completed = drawn * (1 - rim) + ball * falloff * rim
@@ -129,7 +130,7 @@ def complete(
 
 def _iris_shade(radius: NDArray[np.float64]) -> NDArray[np.float64]:
     """Brightness of an iris from its centre to its rim: the pupil, the iris, the dark ring around it."""
-    return 0.15 + 0.85 * _smoothstep((radius - 0.32) / 0.10) * (1 - 0.5 * _smoothstep((radius - 0.75) / 0.25))
+    return 0.15 + 0.85 * smooth((radius - 0.32) / 0.10) * (1 - 0.5 * smooth((radius - 0.75) / 0.25))
 
 
 @njit(cache=True)
@@ -172,32 +173,33 @@ def _find_iris(gx, gy, grey, from_lid, x, y, width, radius, clear):  # pragma: n
 
 @dataclass(frozen=True, eq=False)
 class EyePaint:
-    """What to paint in a window of the working grid: ``alpha`` (h, w); ``keep`` (h, w), how much of the photo's own pixel
-    in place to show there, the rest being ``colour`` (h, w, 3); ``shade`` (h, w) multiplies both."""
+    """What to paint in a window of the working grid: ``alpha`` (h, w); ``keep`` (h, w), how much of the photo's own
+    pixel in place to show there, the rest being ``colour`` (h, w, 3); ``shade`` (h, w) multiplies both."""
 
     window: tuple[slice, slice]
-    alpha: NDArray[np.float32]
-    keep: NDArray[np.float32]
-    colour: NDArray[np.float32]
-    shade: NDArray[np.float32]
+    alpha: Grid
+    keep: Grid
+    colour: Grid
+    shade: Grid
 
 
-def paint(eye: Eye, hole: NDArray[np.bool_], flow: NDArray[np.float32], u: float) -> EyePaint:
+def paint(eye: Eye, hole: NDArray[np.bool_], flow: Grid, u: float) -> EyePaint:
     """Paint one eye whose opening is now ``hole`` (H, W); ``flow`` (H, W, 2) tells how far the lids moved."""
     now = hole[eye.window]
     alpha = cv2.GaussianBlur(now.astype(np.float32), (0, 0), 0.7)
     moved = np.hypot(flow[eye.window][..., 0], flow[eye.window][..., 1]) / u
     moved = cv2.GaussianBlur(moved.astype(np.float32), (0, 0), 0.08 * u)
-    moved = _smoothstep(moved / 0.06)
+    moved = smooth(moved / 0.06)
     was_open = cv2.erode(eye.open.astype(np.uint8), np.ones((2, 2), np.uint8)).astype(np.float32)
     keep = moved * eye.trusted + (1 - moved) * np.where(now, np.maximum(was_open, 1 - moved), 0)
     shadow = 1 - moved * (
-        0.40 * np.exp(-_run(now, down=True) / (0.07 * u)) + 0.16 * np.exp(-_run(now, down=False) / (0.05 * u))
+        0.40 * np.exp(-run_length(now, down=True) / (0.07 * u))
+        + 0.16 * np.exp(-run_length(now, down=False) / (0.05 * u))
     )
     return EyePaint(eye.window, alpha, keep.astype(np.float32), eye.completed, shadow.astype(np.float32))
 
 
-def _run(mask: NDArray[np.bool_], down: bool) -> NDArray[np.float32]:
+def run_length(mask: NDArray[np.bool_], down: bool) -> Grid:
     """How many mask pixels lie above (``down``) or below each one without a break, itself included."""
     rows = mask if down else mask[::-1]
     out = np.zeros(mask.shape, np.float32)
@@ -209,14 +211,15 @@ def _run(mask: NDArray[np.bool_], down: bool) -> NDArray[np.float32]:
 
 
 LASHES, LASHES_END = 0.50, 1.10
-"""The upper lashes reach this far (cm) above the lid's margin; beyond, up to the second figure, skin takes up the rest."""
+"""The upper lashes reach this far (cm) above the lid's margin; beyond, up to the second figure, skin takes up the
+rest."""
 
 
-def carry_lashes(flow: NDArray[np.float32], hole: NDArray[np.bool_], u: float) -> None:
+def carry_lashes(flow: Grid, hole: NDArray[np.bool_], u: float) -> None:
     """Let the band above an eye's upper margin follow the margin rigidly (in place).
 
-    Lashes grow from the margin. Skin above it stretches when the lid moves; were they to follow that skin, they would be
-    dragged up onto the lid.
+    Lashes grow from the margin. Skin above it stretches when the lid moves; were they to follow that skin, they
+    would be dragged up onto the lid.
     """
     columns = np.flatnonzero(hole.any(0))
     if len(columns) < 6:
@@ -232,13 +235,8 @@ def carry_lashes(flow: NDArray[np.float32], hole: NDArray[np.bool_], u: float) -
     first = max(0, int(top.min() - LASHES_END * u) - 1)
     last = min(flow.shape[0], int(top.max()) + 2)
     above = (top[None] - np.arange(first, last)[:, None]) / u
-    weight = (1 - _smoothstep((above - LASHES) / (LASHES_END - LASHES))) * _smoothstep((above + 0.1) / 0.1)
+    weight = (1 - smooth((above - LASHES) / (LASHES_END - LASHES))) * smooth((above + 0.1) / 0.1)
     side = np.minimum(xs - x0, x1 - 1 - xs) / (0.25 * u)
-    weight = (weight * _smoothstep(side)[None])[..., None]
+    weight = (weight * smooth(side)[None])[..., None]
     band = flow[first:last, x0:x1]
     flow[first:last, x0:x1] = band * (1 - weight) + margin[None] * weight
-
-
-def _smoothstep(value: NDArray[np.floating]) -> NDArray[np.float32]:
-    t = np.clip(value, 0, 1).astype(np.float32)
-    return t * t * (3 - 2 * t)

@@ -2,8 +2,8 @@
 
 Conventions
 -----------
-* Flow is backward: the edited picture at p shows what the photo had at p + flow(p). (H, W, 2) float32, x then y, in work
-  pixels.
+* Flow is backward: the edited picture at p shows what the photo had at p + flow(p). (H, W, 2) float32, x then y, in
+  work pixels.
 * Only skin that faces the viewer and belongs to the front of the face drives the flow. Around it (ears, hair, neck,
   background) and in the holes (eyes, mouth) the flow of the nearest skin goes on and fades out, the wider the more
   there is to lose, so that nothing folds over: a fade over 2.6 times the displacement keeps the slope below 0.6.
@@ -15,13 +15,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool_blendshape.grids import Grid, smooth
+
 CELL = 0.25
 """Size (cm) of the cells in which the flow outside the mesh is worked out; it is smooth there."""
 SHORTEST_FADE, FADE_SLOPE = 0.8, 2.6
 """The fade reaches this far (cm), or this many times the displacement, whichever is more."""
 
 
-def extended(flow: NDArray[np.float32], known: NDArray[np.bool_], u: float) -> NDArray[np.float32]:
+def extended(flow: Grid, known: NDArray[np.bool_], u: float) -> Grid:
     """The flow, kept where ``known`` (H, W), continued and faded out elsewhere; ``u`` is work pixels per cm."""
     height, width = known.shape
     cell = max(1, round(CELL * u))
@@ -46,7 +48,7 @@ def extended(flow: NDArray[np.float32], known: NDArray[np.bool_], u: float) -> N
     distance_cm = distance * (cell / u)
     size_cm = cv2.GaussianBlur(np.hypot(carried[..., 0], carried[..., 1]) / u, (0, 0), 0.9 / (cell / u))
     reach = distance_cm / np.maximum(SHORTEST_FADE, FADE_SLOPE * size_cm)
-    fade = 1 - _smoothstep(reach)
+    fade = 1 - smooth(reach)
     carried = carried * fade[..., None]
     for sigma_cm, beyond_cm in (
         (0.5, 0.0),
@@ -54,10 +56,10 @@ def extended(flow: NDArray[np.float32], known: NDArray[np.bool_], u: float) -> N
         (2.0, 2.5),
     ):  # seams between nearest-skin cells, wider farther out
         blurred = cv2.GaussianBlur(carried, (0, 0), sigma_cm / (cell / u))
-        mix = np.where(inside, 0, _smoothstep((distance_cm - beyond_cm) / 1.0)).astype(np.float32)[..., None]
+        mix = np.where(inside, 0, smooth((distance_cm - beyond_cm) / 1.0)).astype(np.float32)[..., None]
         carried = carried * (1 - mix) + blurred * mix
 
-    carried = carried * (1 - _smoothstep((reach - 1) / 0.6))[..., None]  # blurring spreads it a little; here it ends
+    carried = carried * (1 - smooth((reach - 1) / 0.6))[..., None]  # blurring spreads it a little; here it ends
 
     outside = cv2.resize(carried, (w * cell, h * cell), interpolation=cv2.INTER_CUBIC)[:height, :width]
     keep = cv2.GaussianBlur(known.astype(np.float32), (0, 0), 0.05 * u)
@@ -65,23 +67,18 @@ def extended(flow: NDArray[np.float32], known: NDArray[np.bool_], u: float) -> N
     return flow * keep + outside * (1 - keep)
 
 
-def at_border(shape: tuple[int, int], u: float) -> NDArray[np.float32]:
+def at_border(shape: tuple[int, int], u: float) -> Grid:
     """1 inside the working grid, falling to 0 over 0.5 cm at its border: no edit ends in a hard edge."""
     height, width = shape
     margin = max(2.0, 0.5 * u)
     y = np.minimum(np.arange(height), height - 1 - np.arange(height)) / margin
     x = np.minimum(np.arange(width), width - 1 - np.arange(width)) / margin
-    return (_smoothstep(y)[:, None] * _smoothstep(x)[None]).astype(np.float32)
+    return (smooth(y)[:, None] * smooth(x)[None]).astype(np.float32)
 
 
-def sample(values: NDArray[np.float32], flow: NDArray[np.float32]) -> NDArray[np.float32]:
+def sample(values: Grid, flow: Grid) -> Grid:
     """What values (H, W) or (H, W, C) hold at p + flow(p)."""
     height, width = flow.shape[:2]
     x = np.arange(width, dtype=np.float32)[None] + flow[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
     return cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _smoothstep(value: NDArray[np.floating]) -> NDArray[np.float32]:
-    t = np.clip(value, 0, 1).astype(np.float32)
-    return t * t * (3 - 2 * t)

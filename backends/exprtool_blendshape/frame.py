@@ -19,12 +19,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool_blendshape.grids import Grid
+
 SMALLEST, LARGEST = 16.0, 34.0
 """Bounds of the work pixels per cm. A face is about 16 cm wide and its detector's box about as high."""
 FINER = 1.4
 """Between the bounds the grid has this many times the photo's pixels per cm: edges of lips and lids come out smooth."""
 AROUND = (2.6, 5.6, 2.6, 4.6)
-"""How far (cm) the grid reaches beyond the landmarks to the left, above, to the right and below: motion fades out there."""
+"""How far (cm) the grid reaches beyond the landmarks to the left, above, to the right and below: motion fades out
+there."""
 COARSE_FROM = 22.0
 """Work pixels per cm from which light is worked out on every second pixel only; it has no finer detail."""
 
@@ -47,15 +50,15 @@ class WorkFrame:
 
     @property
     def region_from_work(self) -> NDArray[np.float64]:
-        return cv2.invertAffineTransform(self.work_from_region)
+        return np.asarray(cv2.invertAffineTransform(self.work_from_region), dtype=np.float64)
 
-    def points(self, region_points: NDArray[np.floating]) -> NDArray[np.float64]:
+    def points(self, region_points: Grid) -> NDArray[np.float64]:
         """Region points (n, 2) or (n, 3) as work points; z is only scaled."""
         points = np.asarray(region_points, dtype=np.float64)
         moved = points[:, :2] @ self.work_from_region[:, :2].T + self.work_from_region[:, 2]
         return moved if points.shape[1] == 2 else np.c_[moved, points[:, 2] * self.scale]
 
-    def picture(self, region_pixels: NDArray[np.generic], border: int = cv2.BORDER_REPLICATE) -> NDArray[np.float32]:
+    def picture(self, region_pixels: Grid, border: int = cv2.BORDER_REPLICATE) -> Grid:
         """A region's picture on the working grid, float32, same channels and range."""
         source = region_pixels
         matrix = self.work_from_region

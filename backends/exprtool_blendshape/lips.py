@@ -3,8 +3,8 @@
 Three things a linear face model cannot do by itself:
 
 * its lips lie near the photo's lips, not on them: `on_photo` moves the rims onto the curves that were found there;
-* added up, shapes that should close a mouth leave a slit or overshoot: `settled` gives the wanted opening, in proportion
-  to what the model opens or closes;
+* added up, shapes that should close a mouth leave a slit or overshoot: `settled` gives the wanted opening, in
+  proportion to what the model opens or closes;
 * the inner side of a lip, hidden in the photo, rolls out when the mouth opens or closes over what was open: `texture`
   mirrors it about the rim, so that it shows lip, and never teeth or the dark of the mouth.
 
@@ -30,7 +30,8 @@ _SAMPLES = 64
 
 @dataclass(frozen=True, eq=False)
 class LipCurves:
-    """The rims of the lips on the working grid: y of the upper lip's lower rim and the lower lip's upper rim at x (n,)."""
+    """The rims of the lips on the working grid: y of the upper lip's lower rim and the lower lip's upper rim at x
+    (n,)."""
 
     x: NDArray[np.float64]
     upper: NDArray[np.float64]

@@ -2,7 +2,8 @@
 
 * A mouth that was open with teeth in sight keeps them: upper teeth belong to the skull and do not move. Only what the
   lips newly uncover is drawn around them, and no second row.
-* Drawn teeth take the person's own tooth colour where the photo shows it, else it is guessed from the white of the eyes.
+* Drawn teeth take the person's own tooth colour where the photo shows it, else it is guessed from the white of the
+  eyes.
 * Teeth that would show as a sliver are left in the dark: a ragged pale line is what a loosely fitted row gives.
 * Lips parted by a hair's breadth show the photo's own seam colour.
 
@@ -18,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool_blendshape import topology as parts
-from exprtool_blendshape.eyes import _run, _smoothstep
+from exprtool_blendshape.eyes import run_length
+from exprtool_blendshape.grids import Grid, smooth
 from exprtool_blendshape.lips import LipCurves
 from exprtool_blendshape.raster import Raster, interpolate
 
@@ -35,16 +37,16 @@ TOOTH_TO_SCLERA = 1.22
 
 @dataclass(frozen=True, eq=False)
 class MouthPhoto:
-    """What the photo tells about the mouth: ``white`` the colour of a fully lit tooth, ``seam`` that of the line between
-    closed lips, ``inside`` (H, W) float32 where the photo shows the inside of the mouth, ``teeth`` whether it shows teeth there,
-    ``picture`` (H, W, 3) the photo on the working grid."""
+    """What the photo tells about the mouth: ``white`` the colour of a fully lit tooth, ``seam`` that of the line
+    between closed lips, ``inside`` (H, W) float32 where the photo shows the inside of the mouth, ``teeth`` whether
+    it shows teeth there, ``picture`` (H, W, 3) the photo on the working grid."""
 
-    white: NDArray[np.float32]
-    seam: NDArray[np.float32]
-    inside: NDArray[np.float32]
+    white: Grid
+    seam: Grid
+    inside: Grid
     is_open: bool
     teeth: bool
-    picture: NDArray[np.float32]
+    picture: Grid
     lips: LipCurves
 
 
@@ -53,18 +55,18 @@ class MouthPaint:
     """Like `exprtool_blendshape.eyes.EyePaint`: a window of the working grid, and what to paint there."""
 
     window: tuple[slice, slice]
-    alpha: NDArray[np.float32]
-    keep: NDArray[np.float32]
-    colour: NDArray[np.float32]
+    alpha: Grid
+    keep: Grid
+    colour: Grid
 
 
 def look_at(
-    picture: NDArray[np.float32],
+    picture: Grid,
     lips: LipCurves,
     is_open: bool,
     teeth: bool,
-    sclera: NDArray[np.float32] | None,
-    skin: NDArray[np.float32],
+    sclera: Grid | None,
+    skin: Grid,
     u: float,
 ) -> MouthPhoto:
     """Take the mouth's colours and what is open of it from the photo on the working grid.
@@ -77,7 +79,7 @@ def look_at(
     soft = cv2.GaussianBlur(picture, (0, 0), max(0.6, 0.03 * u))
     x = lips.x[middle]
 
-    def along(y: NDArray[np.float64]) -> NDArray[np.float32]:
+    def along(y: NDArray[np.float64]) -> Grid:
         return cv2.remap(
             soft,
             x.astype(np.float32)[None],
@@ -136,8 +138,9 @@ def paint(
 ) -> MouthPaint | None:
     """Paint the open mouth of a target raster; None where it is closed.
 
-    ``label`` (H, W) are the raster's labels from `topology`, ``normals`` (V, 3) those of the vertices, ``lip_depth`` the
-    depth of the upper lip's rim, ``widening`` how much (cm) the mouth opens beyond the photo's own opening.
+    ``label`` (H, W) are the raster's labels from `topology`, ``normals`` (V, 3) those of the vertices,
+    ``lip_depth`` the depth of the upper lip's rim, ``widening`` how much (cm) the mouth opens beyond the photo's
+    own opening.
     """
     mouth_labels = (label == parts.MOUTH) | ((label >= parts.GUM) & (label <= parts.TOOTH_LOWER))
     slit = np.ones((max(2, round(0.05 * u)), 2), np.uint8)
@@ -165,7 +168,7 @@ def paint(
     facing = np.clip(normal[..., 2] / (np.linalg.norm(normal, axis=-1) + 1e-6), 0, 1)
     behind = np.maximum(0, lip_depth - depth) / u
     rim = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 3) / u
-    above, below = _run(hole, down=True) / u, _run(hole, down=False) / u
+    above, below = run_length(hole, down=True) / u, run_length(hole, down=False) / u
     opening = above + below
 
     colour = _cavity(hole, above, below, opening, u)
@@ -174,7 +177,7 @@ def paint(
         lower = (label == parts.TOOTH_LOWER) & hole
         for teeth, least, full in ((upper, 0.10, 0.20), (lower, 0.22, 0.40)):
             lit = (0.34 + 0.66 * facing**0.9) * np.exp(-np.maximum(0, behind - 0.9) / 1.9)
-            lit *= (0.66 + 0.34 * _smoothstep(rim / 0.16)) * (0.66 + 0.34 * _smoothstep(above / 0.35))
+            lit *= (0.66 + 0.34 * smooth(rim / 0.16)) * (0.66 + 0.34 * smooth(above / 0.35))
             if least > 0.1:
                 lit = lit * 0.72
             tooth = (
@@ -182,13 +185,13 @@ def paint(
                 + (0.06 * facing**40 * np.exp(-behind / 1.5))[..., None]
             )
             teeth, tooth = _without_gaps(teeth, tooth.astype(np.float32), hole, u)
-            shown = _smoothstep((_visible_height(teeth, u) - least) / (full - least)) * _row(teeth, u)
+            shown = smooth((_visible_height(teeth, u) - least) / (full - least)) * _row(teeth, u)
             weight = cv2.GaussianBlur(teeth.astype(np.float32), (0, 0), 0.025 * u) * shown
             colour = colour * (1 - weight[..., None]) + tooth * weight[..., None]
         gum = (label == parts.GUM) & hole & (above < 0.5) & (behind < 1.6)
         weight = 0.8 * cv2.GaussianBlur(gum.astype(np.float32), (0, 0), 0.04 * u)
-        weight *= _smoothstep((_visible_height(upper, u) - 0.3) / 0.2)
-        lit = (0.30 + 0.5 * facing)[..., None] * (0.5 + 0.5 * _smoothstep(above / 0.4))[..., None]
+        weight *= smooth((_visible_height(upper, u) - 0.3) / 0.2)
+        lit = (0.30 + 0.5 * facing)[..., None] * (0.5 + 0.5 * smooth(above / 0.4))[..., None]
         colour = colour * (1 - weight[..., None]) + GUM * lit * weight[..., None]
     colour = (colour * photo.white).astype(np.float32)
 
@@ -197,8 +200,8 @@ def paint(
         colour = _around_own_teeth(photo, window, colour, hole, u)
         keep = cv2.GaussianBlur(inside, (0, 0), 0.02 * u) * inside
     else:
-        keep = inside * (1 - float(_smoothstep(np.float32(widening / 0.15))))
-        ajar = _smoothstep((cv2.GaussianBlur((opening * hole).astype(np.float32), (0, 0), 0.05 * u) - 0.10) / 0.20)
+        keep = inside * (1 - float(smooth(widening / 0.15)))
+        ajar = smooth((cv2.GaussianBlur((opening * hole).astype(np.float32), (0, 0), 0.05 * u) - 0.10) / 0.20)
         colour = colour * ajar[..., None] + photo.seam * (1 - ajar[..., None])
     if photo.is_open:  # between closed lips a slit of the photo's open mouth would show
         slits = mouth_labels & (cv2.morphologyEx(hole.astype(np.uint8), cv2.MORPH_OPEN, slit) == 0)
@@ -216,34 +219,33 @@ def paint(
 
 def _cavity(
     hole: NDArray[np.bool_],
-    above: NDArray[np.float32],
-    below: NDArray[np.float32],
-    opening: NDArray[np.float32],
+    above: Grid,
+    below: Grid,
+    opening: Grid,
     u: float,
-) -> NDArray[np.float32]:
+) -> Grid:
     """The lining in the dark, and a tongue that rises from the floor of a mouth that is open wide enough."""
     columns = np.flatnonzero(hole.any(0))
     centre, half = (columns[0] + columns[-1]) / 2, max(1.0, (columns[-1] - columns[0]) / 2)
     across = (np.arange(hole.shape[1]) - centre)[None] / half
     share = below / np.maximum(opening, 1e-3)  # 0 at the lower lip, 1 at the upper
-    wide = _smoothstep((opening - 0.5) / 0.9)
+    wide = smooth((opening - 0.5) / 0.9)
     # light falls in from the front and a little from above: the lower half of the lining is less dark
-    depth_dark = 0.10 + 0.20 * (1 - _smoothstep(share / 0.55)) * (1 - 0.5 * across**2).clip(0, 1)
+    depth_dark = 0.10 + 0.20 * (1 - smooth(share / 0.55)) * (1 - 0.5 * across**2).clip(0, 1)
     lining = LINING * np.stack([depth_dark**0.85, depth_dark, depth_dark**1.02], -1) * 1.15
     # tongue: a low dome, lighter along its front rim, with a groove in the middle
     dome = 0.50 * np.sqrt(np.clip(1 - (across / 0.74) ** 2, 0, 1))
-    on_tongue = _smoothstep((dome - share) / 0.16) * wide
-    lit = 0.20 + 0.42 * _smoothstep(1 - np.abs(share - 0.6 * dome) / (0.7 * dome + 0.05)) * (1 - 0.6 * across**2).clip(
-        0, 1
-    )
-    lit *= 1 - 0.16 * np.exp(-((across / 0.07) ** 2)) * _smoothstep(share / 0.12)
-    lit *= 0.55 + 0.45 * _smoothstep(below / 0.18)
+    on_tongue = smooth((dome - share) / 0.16) * wide
+    lit = 0.20 + 0.42 * smooth(1 - np.abs(share - 0.6 * dome) / (0.7 * dome + 0.05)) * (1 - 0.6 * across**2).clip(0, 1)
+    lit *= 1 - 0.16 * np.exp(-((across / 0.07) ** 2)) * smooth(share / 0.12)
+    lit *= 0.55 + 0.45 * smooth(below / 0.18)
     tongue = TONGUE * np.stack([lit**0.9, lit**1.05, lit**1.05], -1)
     return (lining * (1 - on_tongue[..., None]) + tongue * on_tongue[..., None]).astype(np.float32)
 
 
-def _visible_height(teeth: NDArray[np.bool_], u: float) -> NDArray[np.float32]:
-    """Height (cm) of a row of teeth that shows, column by column and smoothed, so that the row fades as a whole (1, w)."""
+def _visible_height(teeth: NDArray[np.bool_], u: float) -> Grid:
+    """Height (cm) of a row of teeth that shows, column by column and smoothed, so that the row fades as a whole (1,
+    w)."""
     height = teeth.sum(0).astype(np.float32)[None] / u
     return cv2.GaussianBlur(height, (0, 0), sigmaX=0.6 * u, sigmaY=1)
 
@@ -251,12 +253,12 @@ def _visible_height(teeth: NDArray[np.bool_], u: float) -> NDArray[np.float32]:
 def _row(teeth: NDArray[np.bool_], u: float) -> float:
     """1 for a row of teeth of which enough is seen, 0 for one or two that peep out."""
     width = float((teeth.sum(0) > 0.08 * u).sum()) / u
-    return float(_smoothstep(np.float32((width - 2.0) / 1.2)))
+    return float(smooth((width - 2.0) / 1.2))
 
 
 def _without_gaps(
-    teeth: NDArray[np.bool_], tooth: NDArray[np.float32], hole: NDArray[np.bool_], u: float
-) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    teeth: NDArray[np.bool_], tooth: Grid, hole: NDArray[np.bool_], u: float
+) -> tuple[NDArray[np.bool_], Grid]:
     """Teeth touch: the slits between the model's teeth are filled with the shade of their neighbours."""
     size = 2 * max(1, round(0.09 * u)) + 1
     closed = cv2.morphologyEx(teeth.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, size), np.uint8)) > 0
@@ -270,10 +272,10 @@ def _without_gaps(
 def _around_own_teeth(
     photo: MouthPhoto,
     window: tuple[slice, slice],
-    colour: NDArray[np.float32],
+    colour: Grid,
     hole: NDArray[np.bool_],
     u: float,
-) -> NDArray[np.float32]:
+) -> Grid:
     """Continue the photo's own teeth upwards where the upper lip rose above them; the dark goes on elsewhere."""
     rows = np.arange(window[0].start, window[0].stop, dtype=np.float32)[:, None]
     columns = np.arange(window[1].start, window[1].stop, dtype=np.float32)[None]
@@ -291,7 +293,7 @@ def _around_own_teeth(
     )
     above = above * (1 - 0.45 * np.clip(over / (0.45 * u), 0, 1))[..., None]
     gap = ((lower - upper) / u)[None]
-    weight = (_smoothstep((over / u + 0.02) / 0.04) * _smoothstep((gap - 0.08) / 0.12))[..., None]
+    weight = (smooth((over / u + 0.02) / 0.04) * smooth((gap - 0.08) / 0.12))[..., None]
     return colour * (1 - weight) + above * weight
 
 

@@ -1,9 +1,9 @@
 """What lies over the skin: hair on the forehead, and glasses.
 
-* Hair moves with the forehead but is not skin: it takes no shading and no lines. `skin_likeness` tells skin by the face's
-  own colours.
-* Frames of glasses are stiff: they rest on the nose and stay where they are. `glasses` finds them by the dark lines that
-  cross the bridge of the nose and run below the eyes, where faces have none; `hold` keeps the flow off them.
+* Hair moves with the forehead but is not skin: it takes no shading and no lines. `skin_likeness` tells skin by the
+  face's own colours.
+* Frames of glasses are stiff: they rest on the nose and stay where they are. `glasses` finds them by the dark lines
+  that cross the bridge of the nose and run below the eyes, where faces have none; `hold` keeps the flow off them.
 
 Conventions: work coordinates (see `frame`), RGB float32 in [0, 1], lengths in cm.
 """
@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool_blendshape.grids import Grid
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def skin_likeness(
-    picture: NDArray[np.float32], template: NDArray[np.float32], skin: NDArray[np.bool_], u: float
-) -> NDArray[np.float32]:
+def skin_likeness(picture: Grid, template: Grid, skin: NDArray[np.bool_], u: float) -> Grid:
     """How much each pixel looks like this face's skin, (H, W) in [0, 1].
 
     The reference is what the mesh shows of cheeks, nose and chin; ``template`` (H, W, 2) are template coordinates,
@@ -49,11 +49,11 @@ def skin_likeness(
 
 @dataclass(frozen=True, eq=False)
 class Glasses:
-    """``frame`` (H, W) float32 in [0, 1] where the frame is, with soft edges; ``distance`` (H, W) from it in work pixels;
-    ``score`` how sure."""
+    """``frame`` (H, W) float32 in [0, 1] where the frame is, with soft edges; ``distance`` (H, W) from it in work
+    pixels; ``score`` how sure."""
 
-    frame: NDArray[np.float32]
-    distance: NDArray[np.float32]
+    frame: Grid
+    distance: Grid
     score: float
 
 
@@ -63,8 +63,9 @@ FROWNING = 0.9
 """Fitted frown (brows down and together) above which dark lines between the eyes are taken for its own."""
 
 
-def glasses(picture: NDArray[np.float32], landmarks: NDArray[np.float64], frown: float, u: float) -> Glasses | None:
-    """Find frames of glasses; None where there are none. ``landmarks`` (68, 2) in work coordinates, ``frown`` is fitted."""
+def glasses(picture: Grid, landmarks: NDArray[np.float64], frown: float, u: float) -> Glasses | None:
+    """Find frames of glasses; None where there are none. ``landmarks`` (68, 2) in work coordinates, ``frown`` is
+    fitted."""
     if frown > FROWNING:
         return None
     shape = picture.shape[:2]
@@ -98,7 +99,7 @@ def glasses(picture: NDArray[np.float32], landmarks: NDArray[np.float64], frown:
     return Glasses(np.clip(frame * 1.3, 0, 1), distance.astype(np.float32), score)
 
 
-def frame_score(dark: NDArray[np.float32], landmarks: NDArray[np.float64], u: float) -> float:
+def frame_score(dark: Grid, landmarks: NDArray[np.float64], u: float) -> float:
     """Share of the columns that a dark line crosses where only frames draw one: the lesser of bridge and lower rims."""
     height, width = dark.shape
     inner = landmarks[[39, 42]]
@@ -124,7 +125,7 @@ YIELD = 0.6
 """Skin moves by at most this share of its distance from the frame: so none of it takes frame along, or folds."""
 
 
-def hold(flow: NDArray[np.float32], glasses: Glasses) -> NDArray[np.float32]:
+def hold(flow: Grid, glasses: Glasses) -> Grid:
     """The flow (H, W, 2), still where the frame is and slowed beside it.
 
     The head does not move, and so neither does what rests on it. Nowhere does the flow reach for a pixel of the frame.

@@ -1,4 +1,5 @@
-"""What exprtool is told about this backend. Listing it loads nothing; see `exprtool_blendshape.backend` for the work."""
+"""What exprtool is told about this backend. Listing it loads nothing; see `exprtool_blendshape.backend` for the
+work."""
 
 from __future__ import annotations
 

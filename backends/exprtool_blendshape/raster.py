@@ -18,6 +18,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from exprtool_blendshape.grids import Grid
+
 FAR = np.float32(-1e9)
 
 
@@ -25,9 +27,9 @@ FAR = np.float32(-1e9)
 class Raster:
     """What is seen: depth (H, W) float32, triangle (H, W) int32, weights (H, W, 2) of the 2nd and 3rd corner."""
 
-    depth: NDArray[np.float32]
+    depth: Grid
     triangle: NDArray[np.int32]
-    weights: NDArray[np.float32]
+    weights: Grid
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -103,7 +105,7 @@ def _draw(v, triangles, first, stop, depth, seen, weights, window):  # pragma: n
                     weights[y, x, 1] = q
 
 
-def interpolate(raster: Raster, triangles: NDArray[np.int32], attributes: NDArray[np.floating]) -> NDArray[np.float32]:
+def interpolate(raster: Raster, triangles: NDArray[np.int32], attributes: Grid) -> Grid:
     """Attributes (V, K) of the vertices at each pixel, shape (H, W, K); 0 where nothing is seen."""
     values = np.ascontiguousarray(attributes, dtype=np.float32)
     out = np.zeros((*raster.shape, values.shape[1]), np.float32)

@@ -1,8 +1,8 @@
 """One face on its working grid: what is known before any edit (`look`), and the maps that make an edit (`changes`).
 
 The rooms meet here, in the order in which light meets a face: mesh (`raster`, `lips`), motion (`field`, `eyes`,
-`occluders`), light (`shading`, `wrinkles`), and what was hidden before (`eyes`, `mouth`). Nothing in this module touches
-the photo's own resolution; see `compose` for that.
+`occluders`), light (`shading`, `wrinkles`), and what was hidden before (`eyes`, `mouth`). Nothing in this module
+touches the photo's own resolution; see `compose` for that.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from exprtool_blendshape import eyes, field, lips, mouth, occluders, raster, sha
 from exprtool_blendshape import topology as parts
 from exprtool_blendshape.fit import Fit
 from exprtool_blendshape.frame import WorkFrame, work_frame
+from exprtool_blendshape.grids import Grid
 from exprtool_blendshape.tone import Tone, tone_of
 from exprtool_blendshape.topology import Topology, topology_of
 
@@ -37,15 +38,16 @@ class FaceLook:
 
     Pictures are (H, W, ...) on ``frame``'s working grid, or, where they serve light, on its coarse grid (h, w, ...).
     ``picture`` is the photo, RGB in [0, 1]; ``lip_offset`` (V, 3) is what puts the source mesh's lips on the photo's,
-    ``source`` (V, 2) that mesh, and ``texture`` (V, 2) where each vertex takes its colour once the lips move; ``normals`` (V, 3) those of the source mesh. Coarse:
-    ``cavity`` of the source surface, ``skin`` likeness and ``burnt`` in [0, 1].
+    ``source`` (V, 2) that mesh, and ``texture`` (V, 2) where each vertex takes its colour once the lips move;
+    ``normals`` (V, 3) those of the source mesh. Coarse: ``cavity`` of the source surface, ``skin`` likeness and
+    ``burnt`` in [0, 1].
     """
 
     region: FaceRegion
     fit: Fit
     frame: WorkFrame
     topology: Topology
-    picture: NDArray[np.float32]
+    picture: Grid
     photo_lips: lips.LipCurves
     source_lips: lips.LipCurves
     lip_offset: NDArray[np.float64]
@@ -53,17 +55,17 @@ class FaceLook:
     source: NDArray[np.float64]
     texture: NDArray[np.float64]
     normals: NDArray[np.float64]
-    cavity: NDArray[np.float32]
+    cavity: Grid
     light: shading.Light
-    burnt: NDArray[np.float32]
+    burnt: Grid
     tone: Tone
-    skin: NDArray[np.float32]
+    skin: Grid
     glasses: occluders.Glasses | None
     own_lines: wrinkles.OwnLines
     lines: wrinkles.Lines
     eyes: dict[int, eyes.Eye]
     mouth: mouth.MouthPhoto
-    border: NDArray[np.float32]
+    border: Grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,16 +73,16 @@ class Changes:
     """An edit on the working grid (H, W).
 
     Backward ``flow`` in work pixels (H, W, 2); ``log_gain`` of linear light on the coarse grid; what is painted:
-    ``alpha``, ``keep`` (how much of the photo's own pixel in place), ``colour`` (H, W, 3) for the rest, and ``shade`` on
-    both.
+    ``alpha``, ``keep`` (how much of the photo's own pixel in place), ``colour`` (H, W, 3) for the rest, and
+    ``shade`` on both.
     """
 
-    flow: NDArray[np.float32]
-    log_gain: NDArray[np.float32]
-    alpha: NDArray[np.float32]
-    keep: NDArray[np.float32]
-    colour: NDArray[np.float32]
-    shade: NDArray[np.float32]
+    flow: Grid
+    log_gain: Grid
+    alpha: Grid
+    keep: Grid
+    colour: Grid
+    shade: Grid
 
 
 def look(region: FaceRegion, fit: Fit) -> FaceLook:
@@ -146,7 +148,8 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
 
 
 def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0) -> Changes:
-    """The maps of an edit to absolute control ``weights``; ``taken_off`` as in `exprtool_blendshape.lips.wanted_gap`."""
+    """The maps of an edit to absolute control ``weights``; ``taken_off`` as in
+    `exprtool_blendshape.lips.wanted_gap`."""
     fit, frame, topology = face.fit, face.frame, face.topology
     u, c = frame.u, frame.coarse
     plain = frame.points(fit.camera.project(fit.mesh(weights)))
@@ -199,8 +202,8 @@ def _painted(
     target: NDArray[np.float64],
     gap: NDArray[np.float64],
     speaking: float,
-    flow: NDArray[np.float32],
-    log_gain: NDArray[np.float32],
+    flow: Grid,
+    log_gain: Grid,
 ) -> Changes:
     """Lay eyes and mouth over the moved photo."""
     u = face.frame.u
@@ -235,9 +238,9 @@ def _light_changes(
     known: NDArray[np.bool_],
     normals: NDArray[np.float64],
     label: NDArray[np.int8],
-    flow: NDArray[np.float32],
+    flow: Grid,
     weights: Mapping[str, float],
-) -> NDArray[np.float32]:
+) -> Grid:
     """Log gain of linear light on the coarse grid: the turned surface, its folds, and lines that come and go."""
     c = face.frame.coarse
     u = face.frame.u / c
@@ -279,7 +282,7 @@ SEAM_DEPTH, SEAM_WIDTH = 0.75, 0.045
 """Log darkening and width (cm) of the line between lips that the edit closed."""
 
 
-def _seam(face: FaceLook, target: NDArray[np.float64], label: NDArray[np.int8]) -> NDArray[np.float32]:
+def _seam(face: FaceLook, target: NDArray[np.float64], label: NDArray[np.int8]) -> Grid:
     """Darken the line where lips that were apart in the photo now meet."""
     u = face.frame.u
     out = np.zeros(face.frame.shape, np.float32)
@@ -311,7 +314,8 @@ def _onto(target: NDArray[np.float64], topology: Topology, gap: NDArray[np.float
 
 
 def _teeth_in_place(fit: Fit, frame: WorkFrame, topology: Topology) -> NDArray[np.float64]:
-    """Offset (V, 3) that hangs the teeth behind the resting upper lip, stretched downwards, centred behind the mouth."""
+    """Offset (V, 3) that hangs the teeth behind the resting upper lip, stretched downwards, centred behind the
+    mouth."""
     rest = frame.points(fit.posed({}))
     inner = np.unique(topology.triangles[topology.outer :])
     edge = lips.mesh_curves(rest, topology)
@@ -326,7 +330,9 @@ def _teeth_in_place(fit: Fit, frame: WorkFrame, topology: Topology) -> NDArray[n
 
 
 def _frown(weights: Mapping[str, float]) -> float:
-    return sum(weights.get(f"{stem}{side}", 0.0) for stem in ("browDown", "corrugator") for side in ("Left", "Right")) / 2
+    return (
+        sum(weights.get(f"{stem}{side}", 0.0) for stem in ("browDown", "corrugator") for side in ("Left", "Right")) / 2
+    )
 
 
 def _normals(vertices: NDArray[np.float64], topology: Topology) -> NDArray[np.float64]:
@@ -335,10 +341,10 @@ def _normals(vertices: NDArray[np.float64], topology: Topology) -> NDArray[np.fl
 
 
 def _light(
-    picture: NDArray[np.float32],
-    normal: NDArray[np.float32],
+    picture: Grid,
+    normal: Grid,
     skin: NDArray[np.bool_],
-    likeness: NDArray[np.float32],
+    likeness: Grid,
     landmarks: NDArray[np.float64],
 ) -> shading.Light:
     """Fit the light to skin between brows and jaw line; all on the coarse grid."""

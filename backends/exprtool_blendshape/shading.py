@@ -19,6 +19,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from exprtool_blendshape.grids import Grid
+
 GAMMA = 2.2
 SHADOW_EXPONENTS = np.array([0.85, 1.08, 1.18], np.float32)
 """Skin shadows are redder than grey: light that entered the skin fills them. R, G, B."""
@@ -33,19 +35,20 @@ class Light:
     """``harmonics`` (9,) float32; ``ambient`` the typical shading; ``trust`` in [0, 1], how much of the photo's own
     shading the fit explains: hard shadows and make-up are not explained, and then the ratio is held back."""
 
-    harmonics: NDArray[np.float32]
+    harmonics: Grid
     ambient: float
     trust: float
 
 
-def basis(normals: NDArray[np.floating]) -> NDArray[np.floating]:
+def basis(normals: Grid) -> Grid:
     """The nine harmonics (unnormalised) of unit normals (..., 3)."""
     x, y, z = normals[..., 0], normals[..., 1], normals[..., 2]
     return np.stack([np.ones_like(x), x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1], -1)
 
 
-def fit_light(luminance: NDArray[np.float32], normals: NDArray[np.float32]) -> Light:
-    """Fit light to linear luminance (n,) of skin with unit normals (n, 3), robustly: moles, beards and highlights are out."""
+def fit_light(luminance: Grid, normals: Grid) -> Light:
+    """Fit light to linear luminance (n,) of skin with unit normals (n, 3), robustly: moles, beards and highlights
+    are out."""
     if len(luminance) < 50:
         return Light(np.array([1, 0, 0, 0, 0, 0, 0, 0, 0], np.float32), 1.0, 0.0)
     design = basis(normals.astype(np.float64))
@@ -65,8 +68,9 @@ def fit_light(luminance: NDArray[np.float32], normals: NDArray[np.float32]) -> L
     return Light(solution.astype(np.float32), ambient, float(np.clip(1.35 - 2.2 * unexplained, 0.25, 1.0)))
 
 
-def cavity(depth: NDArray[np.float32], skin: NDArray[np.bool_], u: float) -> NDArray[np.float32]:
-    """How far (cm) the surface lies below its blurred surroundings, (H, W); ``depth`` in work pixels, 0 off the skin."""
+def cavity(depth: Grid, skin: NDArray[np.bool_], u: float) -> Grid:
+    """How far (cm) the surface lies below its blurred surroundings, (H, W); ``depth`` in work pixels, 0 off the
+    skin."""
     mask = skin.astype(np.float32)
     level = np.where(skin, depth, 0).astype(np.float32)
     middle = float(level.sum() / max(mask.sum(), 1))
@@ -83,13 +87,13 @@ def cavity(depth: NDArray[np.float32], skin: NDArray[np.bool_], u: float) -> NDA
     return total * mask
 
 
-def burnt(picture: NDArray[np.float32], u: float) -> NDArray[np.float32]:
+def burnt(picture: Grid, u: float) -> Grid:
     """Where the photo (H, W, 3) in [0, 1] is burnt out, (H, W) in [0, 1]: darkened, white would turn grey, not skin."""
     pale = np.clip((picture.min(-1) - 0.62) / 0.2, 0, 1) * np.clip((picture.max(-1) - 0.85) / 0.1, 0, 1)
     return np.clip(1.5 * cv2.GaussianBlur(pale.astype(np.float32), (0, 0), 0.30 * u), 0, 1)
 
 
-def log_ratio(light: Light, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
+def log_ratio(light: Light, before: Grid, after: Grid) -> Grid:
     """Log of shading after over before, (H, W), for interpolated normals (H, W, 3), faded out where skin turns away."""
     out = np.zeros(before.shape[:2], np.float32)
     _log_ratio(light.harmonics, np.float32(0.3 * light.ambient), before, after, out)
@@ -134,14 +138,14 @@ def _log_ratio(c, floor, before, after, out):  # pragma: no cover - compiled
             out[i, j] = np.log(max(new, floor) / max(old, floor)) * t * t * (3 - 2 * t)
 
 
-def limited(log_gain: NDArray[np.float32], near_eyes: NDArray[np.float32] | float = 0.0) -> NDArray[np.float32]:
+def limited(log_gain: Grid, near_eyes: Grid | float = 0.0) -> Grid:
     """Soft limits: skin brightens little (less still beside the eyes, where it looks like swelling), darkens more."""
     bright = (1 - 0.75 * near_eyes) * MOST_BRIGHTENING * np.tanh(log_gain / MOST_BRIGHTENING)
     dark = MOST_DARKENING * np.tanh(log_gain / MOST_DARKENING)
     return np.where(log_gain > 0, bright, dark).astype(np.float32)
 
 
-def applied(colour: NDArray[np.float32], log_gain: NDArray[np.float32], tinted: float = 1.0) -> NDArray[np.float32]:
+def applied(colour: Grid, log_gain: Grid, tinted: float = 1.0) -> Grid:
     """Gamma-encoded colour (H, W, 3) in [0, 1] under a log gain (H, W) of linear light.
 
     Brightening fades out towards clipped channels: a highlight that already misses a channel would change its hue.

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from exprtool_blendshape.grids import Grid
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _PLAIN, _COLOURED = 0.006, 0.016
@@ -20,9 +21,9 @@ class Tone:
     """``monochrome`` in [0, 1]; ``curve`` (3, 2): chroma (R - Y, B - Y) as a quadratic in luma."""
 
     monochrome: float
-    curve: NDArray[np.float32]
+    curve: Grid
 
-    def __call__(self, colour: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, colour: Grid) -> Grid:
         """Painted colour (..., 3) in the photo's tones."""
         if self.monochrome <= 0:
             return colour
@@ -35,7 +36,7 @@ class Tone:
         return (colour + np.float32(self.monochrome) * (plain - colour)).astype(np.float32)
 
 
-def tone_of(face: NDArray[np.float32]) -> Tone:
+def tone_of(face: Grid) -> Tone:
     """The tones of a face's pixels (n, 3) in [0, 1]: monochrome where chroma is a function of luma alone."""
     luma = face @ _LUMA
     chroma = np.stack([face[:, 0] - luma, face[:, 2] - luma], -1)

@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool_blendshape.grids import Grid
 from exprtool_blendshape.model import FaceModel, Region
 from exprtool_blendshape.raster import vertex_normals
 
@@ -34,9 +35,9 @@ class Topology:
     triangles: NDArray[np.int32]
     outer: int
     label: NDArray[np.int8]
-    front: NDArray[np.float32]
+    front: Grid
     lip: NDArray[np.int8]
-    template: NDArray[np.float32]
+    template: Grid
     lower_jaw: NDArray[np.bool_]
     """Lower teeth, lower gum and tongue (V,): what hangs on the lower jaw."""
     upper_incisors: slice
@@ -86,7 +87,7 @@ def topology_of(model: FaceModel) -> Topology:
     )
 
 
-def _front(model: FaceModel) -> NDArray[np.float32]:
+def _front(model: FaceModel) -> Grid:
     """1 on the connected patch of skin around the nose tip that faces the viewer of a frontal head."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

@@ -2,10 +2,10 @@
 
 Two sources, both driven by how the weights change:
 
-* the photo's *own* lines, measured as dark detail in six zones: they deepen where a muscle contracts and soften where one
-  relaxes (the nasolabial folds of a smile that is taken off);
-* *drawn* lines, where a contraction makes new ones. How deep they are depends on how lined the face is already and on how
-  sharp the photo is, so that the young stay young and a soft photo stays soft.
+* the photo's *own* lines, measured as dark detail in nine zones: they deepen where a muscle contracts and soften where
+  one relaxes (the nasolabial folds of a smile that is taken off);
+* *drawn* lines, where a contraction makes new ones. How deep they are depends on how lined the face is already and on
+  how sharp the photo is, so that the young stay young and a soft photo stays soft.
 
 Conventions: template coordinates (cm on the model's neutral head, y up) say where a line lies; results are added to the
 log gain of linear light (see `shading`). Names of zones end in Left or Right (the person's) where the two sides differ.
@@ -13,13 +13,15 @@ log gain of linear light (see `shading`). Names of zones end in Left or Right (t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from exprtool_blendshape.grids import Grid
 
 ZONES = ("forehead", "glabella", "nose", "foldLeft", "foldRight", "crowLeft", "crowRight", "underLeft", "underRight")
 _POINTS = 14
@@ -32,12 +34,12 @@ class Lines:
     """Drawn lines: ``points`` (n, 14, 2) template cm, ``width`` (n,) cm, ``depth`` (n,), ``driver`` (n,) index into
     `_DRIVERS`, ``ends`` (n, 2) share of the length over which a line fades in and out, ``phase`` (n,)."""
 
-    points: NDArray[np.float32]
-    width: NDArray[np.float32]
-    depth: NDArray[np.float32]
+    points: Grid
+    width: Grid
+    depth: Grid
     driver: NDArray[np.int64]
-    ends: NDArray[np.float32]
-    phase: NDArray[np.float32]
+    ends: Grid
+    phase: Grid
 
 
 _DRIVERS = ("forehead", "inner", "glabella", "root", "nose", "foldLeft", "foldRight", "crowLeft", "crowRight",
@@ -74,75 +76,18 @@ def drivers(weights: Mapping[str, float]) -> dict[str, float]:
 def lay_out(seed: int) -> Lines:
     """The drawn lines of one person: the same places on everybody, jittered by ``seed``."""
     rng = np.random.default_rng(seed)
+
+    def jittered(points: Sequence[tuple[float, float]], sd: float) -> NDArray[np.float64]:
+        return np.array(points) + rng.normal(0, sd, (len(points), 2)) * [0.4, 1.0]
+
     found: list[tuple[str, NDArray[np.float64], float, float, tuple[float, float]]] = []
-
-    def j(sd: float) -> float:
-        return float(rng.normal(0, sd))
-
-    def add(driver: str, points: list[tuple[float, float]], width: float, depth: float, ends=(0.22, 0.22)) -> None:
-        found.append((driver, _curve(np.array(points)), width, depth, ends))
-
-    for y in (7.3, 8.3, 9.3):
-        y += j(0.15)
-        outer, arch = y - 0.35, y + 0.25
-        add("forehead", [(-4.4, outer + j(0.15)), (-2.6, arch + j(0.12)), (-0.9, y + j(0.1)), (0.9, y + j(0.1)),
-                         (2.6, arch + j(0.12)), (4.4, outer + j(0.15))], 0.13 + j(0.012), 0.50 + 0.15 * rng.random())  # fmt: skip
-    for y in (7.0, 7.8, 8.6):
-        y += j(0.12)
-        add("inner", [(-2.4, y - 0.5 + j(0.1)), (-1.2, y + 0.05 + j(0.08)), (0, y + 0.2 + j(0.06)),
-                      (1.2, y + 0.05 + j(0.08)), (2.4, y - 0.5 + j(0.1))], 0.12 + j(0.01), 0.40 + 0.12 * rng.random())  # fmt: skip
-    add("root", [(-0.45, 4.25 + j(0.05)), (0, 4.12 + j(0.05)), (0.45, 4.25 + j(0.05))], 0.12, 0.10)
-    for y in (3.5, 2.9, 2.35):
-        add(
-            "nose",
-            [(-0.85, y + 0.28 + j(0.05)), (-0.3, y + j(0.04)), (0.3, y + j(0.04)), (0.85, y + 0.28 + j(0.05))],
-            0.12,
-            0.20,
-        )
-    for s, side in ((-1, "Right"), (1, "Left")):
-        add(
-            "glabella",
-            [(s * (0.42 + j(0.05)), 4.75 + j(0.1)), (s * (0.52 + j(0.05)), 5.3), (s * (0.62 + j(0.06)), 6.0 + j(0.15))],
-            0.15,
-            0.50,
-        )
-        for k in (0, 1):
-            add(
-                "nose",
-                [
-                    (s * 0.75, 3.4 - k * 0.55 + j(0.05)),
-                    (s * 1.15, 2.75 - k * 0.55 + j(0.05)),
-                    (s * 1.4, 1.9 - k * 0.5 + j(0.05)),
-                ],
-                0.13,
-                0.24,
-            )
-        add(
-            f"fold{side}",
-            [(s * 1.75, -0.45), (s * 2.3, -1.1 + j(0.05)), (s * 2.85, -2.1 + j(0.06)), (s * 3.25, -3.2 + j(0.08))],
-            0.22,
-            0.42,
-            (0.10, 0.35),
-        )
-        for k, (y1, x1) in enumerate(((4.15, 6.0), (3.45, 6.25), (2.7, 6.0))):
-            start = 3.55 - 0.22 * k
-            add(
-                f"crow{side}",
-                [
-                    (s * 4.95, start),
-                    (s * (5.45 + j(0.05)), (start - 0.05 + y1) / 2 + j(0.06)),
-                    (s * (x1 + j(0.1)), y1 + j(0.1)),
-                ],
-                0.09,
-                0.42,
-                (0.15, 0.6),
-            )
-        add(
-            f"under{side}",
-            [(s * 2.0, 2.75), (s * 2.7, 2.35 + j(0.04)), (s * 3.5, 2.30 + j(0.04)), (s * 4.4, 2.75)],
-            0.13,
-            0.38,
-        )
+    for row in _table():
+        for side in (-1, 1) if row.paired else (0,):
+            points = row.points if side == 0 else [(side * x, y) for x, y in row.points]
+            name = row.driver + ({-1: "Right", 1: "Left"}[side] if row.by_side else "")
+            width = row.width * float(np.exp(rng.normal(0, 0.09)))
+            depth = row.depth * float(rng.uniform(0.85, 1.15))
+            found.append((name, _curve(jittered(points, row.jitter)), width, depth, row.ends))
     return Lines(
         points=np.array([item[1] for item in found], np.float32),
         width=np.array([item[2] for item in found], np.float32),
@@ -151,6 +96,44 @@ def lay_out(seed: int) -> Lines:
         ends=np.array([item[4] for item in found], np.float32),
         phase=rng.uniform(0, 6.28, len(found)).astype(np.float32),
     )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A drawn line; ``paired`` ones are given on the person's left, ``by_side`` where each side has its own driver."""
+
+    driver: str
+    points: Sequence[tuple[float, float]]
+    width: float
+    depth: float
+    ends: tuple[float, float] = (0.22, 0.22)
+    paired: bool = False
+    by_side: bool = False
+    jitter: float = 0.06
+
+
+def _table() -> list[_Row]:
+    rows = []
+    for y in (7.3, 8.3, 9.3):
+        arch = [(-4.4, -0.35), (-2.6, 0.25), (-0.9, 0.0), (0.9, 0.0), (2.6, 0.25), (4.4, -0.35)]
+        rows.append(_Row("forehead", [(x, y + dy) for x, dy in arch], 0.13, 0.57, jitter=0.13))
+    for y in (7.0, 7.8, 8.6):
+        arch = [(-2.4, -0.5), (-1.2, 0.05), (0.0, 0.2), (1.2, 0.05), (2.4, -0.5)]
+        rows.append(_Row("inner", [(x, y + dy) for x, dy in arch], 0.12, 0.46, jitter=0.10))
+    rows.append(_Row("root", [(-0.45, 4.25), (0, 4.12), (0.45, 4.25)], 0.12, 0.10))
+    for y in (3.5, 2.9, 2.35):
+        rows.append(_Row("nose", [(-0.85, y + 0.28), (-0.3, y), (0.3, y), (0.85, y + 0.28)], 0.12, 0.20))
+    for y in (3.4, 2.85):
+        rows.append(_Row("nose", [(0.75, y), (1.15, y - 0.65), (1.4, y - 1.45)], 0.13, 0.24, paired=True))
+    rows.append(_Row("glabella", [(0.42, 4.75), (0.52, 5.3), (0.62, 6.0)], 0.15, 0.50, paired=True))
+    fold = [(1.75, -0.45), (2.3, -1.1), (2.85, -2.1), (3.25, -3.2)]
+    rows.append(_Row("fold", fold, 0.22, 0.42, (0.10, 0.35), paired=True, by_side=True))
+    for start, (x, y) in ((3.55, (6.0, 4.15)), (3.33, (6.25, 3.45)), (3.11, (6.0, 2.7))):
+        crow = [(4.95, start), (5.45, (start - 0.05 + y) / 2), (x, y)]
+        rows.append(_Row("crow", crow, 0.09, 0.42, (0.15, 0.6), paired=True, by_side=True, jitter=0.08))
+    under = [(2.0, 2.75), (2.7, 2.35), (3.5, 2.30), (4.4, 2.75)]
+    rows.append(_Row("under", under, 0.13, 0.38, paired=True, by_side=True, jitter=0.04))
+    return rows
 
 
 def _curve(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -164,13 +147,15 @@ def _curve(points: NDArray[np.float64]) -> NDArray[np.float64]:
 def drawn(
     lines: Lines,
     change: Mapping[str, float],
-    template: NDArray[np.float32],
-    skin: NDArray[np.float32],
+    template: Grid,
+    skin: Grid,
     least_width: float,
-) -> NDArray[np.float32]:
-    """Log gain (H, W) of the drawn lines. ``change`` is the rise of each driver, ``template`` (H, W, 2) the coordinates at
-    each pixel, ``skin`` (H, W) in [0, 1] where lines may be; a line is at least ``least_width`` cm wide, that is as wide
-    as the photo can show."""
+) -> Grid:
+    """Log gain (H, W) of the drawn lines.
+
+    ``change`` is the rise of each driver, ``template`` (H, W, 2) the coordinates at each pixel, ``skin`` (H, W) in
+    [0, 1] where lines may be. A line is at least ``least_width`` cm wide: as wide as the photo can show.
+    """
     rise = np.array([max(0.0, change.get(name, 0.0)) for name in _DRIVERS], np.float32)
     strength = lines.depth * rise[lines.driver] * np.minimum(1, lines.width / max(least_width, 1e-6))
     active = strength > 0.005
@@ -230,19 +215,18 @@ def _draw_lines(points, width, strength, ends, phase, template, skin, out):  # p
 
 @dataclass(frozen=True, eq=False)
 class OwnLines:
-    """``detail`` (H, W) the photo's dark lines as log luminance (<= 0); ``folds`` (H, W) the same for broader furrows;
-    ``zones`` (9, H, W) weights of the zones there; ``lined`` in [0, 1] how lined the face is; ``sharp`` in [0, 1] how much fine detail the photo has."""
+    """The photo's lines: ``detail`` (H, W) as log luminance (<= 0), ``folds`` (H, W) the same for broader furrows,
+    ``zones`` (9, H, W) the weights of the zones; ``lined`` in [0, 1] how lined the face is, ``sharp`` in [0, 1] how
+    much fine detail the photo has."""
 
-    detail: NDArray[np.float32]
-    folds: NDArray[np.float32]
-    zones: NDArray[np.float32]
+    detail: Grid
+    folds: Grid
+    zones: Grid
     lined: float
     sharp: float
 
 
-def measure(
-    picture: NDArray[np.float32], template: NDArray[np.float32], skin: NDArray[np.float32], u: float
-) -> OwnLines:
+def measure(picture: Grid, template: Grid, skin: Grid, u: float) -> OwnLines:
     """Measure the photo's own lines; ``template`` (H, W, 2) and ``skin`` (H, W) are those of the source raster."""
     log = np.log(np.maximum(picture @ _LUMA, 0.02)) * 2.2
     fine = cv2.GaussianBlur(log, (0, 0), max(0.03 * u, 0.6))
@@ -270,11 +254,11 @@ def measure(
     return OwnLines(detail.astype(np.float32), wide, zones, lined, float(np.clip(sharp / 0.03, 0, 1)))
 
 
-def _zones(template: NDArray[np.float32]) -> NDArray[np.float32]:
+def _zones(template: Grid) -> Grid:
     """Weights (9, H, W) in [0, 1] of `ZONES` at template coordinates (H, W, 2)."""
     x, y = np.ascontiguousarray(template[..., 0]), np.ascontiguousarray(template[..., 1])
 
-    def blob(cx: float, cy: float, rx: float, ry: float) -> NDArray[np.float32]:
+    def blob(cx: float, cy: float, rx: float, ry: float) -> Grid:
         d = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2
         return np.exp(-(d * d))
 
@@ -293,7 +277,7 @@ def _zones(template: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack(out)
 
 
-def _rise(value: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+def _rise(value: Grid, low: float, high: float) -> Grid:
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -302,7 +286,7 @@ DEEPEN, SOFTEN = 0.9, 0.7
 """How much a full contraction adds to the photo's own lines, and how much of them a full relaxation takes away."""
 
 
-def own_change(own: OwnLines, before: Mapping[str, float], after: Mapping[str, float]) -> NDArray[np.float32]:
+def own_change(own: OwnLines, before: Mapping[str, float], after: Mapping[str, float]) -> Grid:
     """Log gain (H, W), in the photo's own places, of its lines deepening or softening."""
     names = ("forehead", "glabella", "nose", *ZONES[3:])
     total = np.zeros(own.detail.shape, np.float32)
