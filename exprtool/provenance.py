@@ -37,6 +37,7 @@ class Provenance:
 
     ``weights`` are amounts of the named expressions, ``controls`` those of blendshapes, as in `exprtool.types.Edit`.
     ``trained`` tells whether a trained model made the new pixels. ``faces`` counts the edited faces.
+    ``timeline`` is the text of an edit of a film that changes over time.
     """
 
     backend: str
@@ -46,6 +47,7 @@ class Provenance:
     strength: float = 1.0
     seed: int = 0
     faces: int | None = None
+    timeline: str = ""
     tool: str = "exprtool"
     version: str = exprtool.__version__
 
@@ -155,11 +157,12 @@ def read_film_comment(comment: str) -> Declaration:
 def _read_film(path: Path) -> Declaration | None:
     """What a film's comment declares; None for what is not a film."""
     import av
+    from av.error import FFmpegError
 
     try:
         with av.open(str(path)) as film:
             tags = {name.lower(): text for name, text in film.metadata.items()}
-    except (av.error.FFmpegError, OSError, ValueError):
+    except (FFmpegError, OSError, ValueError):
         return None
     return read_film_comment(tags.get("comment", ""))
 
@@ -200,6 +203,8 @@ def _fields(provenance: Provenance) -> dict[str, str]:
     }
     if provenance.faces is not None:
         fields["Faces"] = str(provenance.faces)
+    if provenance.timeline:
+        fields["Timeline"] = provenance.timeline
     return fields
 
 
@@ -215,6 +220,7 @@ def _from_fields(fields: Mapping[str, str]) -> Provenance:
             strength=float(fields["Strength"]),
             seed=int(fields["Seed"]),
             faces=None if faces is None else int(faces),
+            timeline=fields.get("Timeline", ""),
             tool=fields["Tool"],
             version=fields["Version"],
         )

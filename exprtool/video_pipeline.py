@@ -396,16 +396,19 @@ def _trim(info: ClipInfo, analysis: Analysis, options: VideoOptions) -> Trim:
 
 def _provenance(edit: Edit, timeline: Timeline, renderer: Renderer) -> dict[str, str]:
     """What the output says about itself, in the container's comment."""
-    from exprtool.provenance import Provenance
+    from exprtool.provenance import Provenance, film_comment
 
     results = [result for result in renderer.results.values() if result.backend]
-    names = ", ".join(dict.fromkeys(result.backend or "" for result in results))
-    record = Provenance(names, any(result.trained for result in results), strength=edit.strength, seed=edit.seed)
-    wanted = timeline.text or timeline.label
-    return {
-        "comment": f"Facial expression edited with exprtool {record.version} ({wanted}; backend {names}); "
-        f"DigitalSourceType {record.digital_source_type}"
-    }
+    record = Provenance(
+        ", ".join(dict.fromkeys(result.backend or "" for result in results)),
+        any(result.trained for result in results),
+        dict(timeline.keys[0].weights) if len(timeline.keys) == 1 else {},
+        dict(edit.controls),
+        strength=edit.strength,
+        seed=edit.seed,
+        timeline=timeline.text if len(timeline.keys) > 1 else "",
+    )
+    return {"comment": film_comment(record)}
 
 
 def _nothing_to_edit(

@@ -20,7 +20,7 @@ from exprtool.types import Edit
 RECORD = Provenance(
     "blendshape", False, {"happy": 0.6, "surprised": 0.3}, {"browInnerUp": 0.25}, strength=1.2, seed=7, faces=3
 )
-TRAINED = Provenance("usgan", True, {"sad": 1.0})
+TRAINED = Provenance("usgan", True, {"sad": 1.0}, timeline="neutral@0s sad@2s")
 WHOLLY_GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 CAMERA_PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="Somebody's Toolkit">

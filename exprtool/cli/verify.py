@@ -1,4 +1,4 @@
-"""``exprtool verify``: what pictures say about how they were made."""
+"""``exprtool verify``: what pictures and films say about how they were made."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def verify(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures to look into.", show_default=False)],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Pictures or films to look into.", show_default=False)
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file.")] = False,
 ) -> None:
-    """Show the record of edits that a picture carries (XMP, or the JSON file beside it).
+    """Show the record of edits that a picture or film carries (XMP, the film's comment, or the JSON file beside it).
 
     Ends with exit code 1 where a file carries none or cannot be read. The record is a statement of the program that
     made it, not a proof: it can be taken out of a file.
@@ -70,9 +72,10 @@ def _in_words(path: Path, declaration: Declaration) -> str:
 
 def _edit_in_words(edit: Provenance) -> str:
     wanted = [f"{name} {weight:g}" for name, weight in (*edit.weights.items(), *edit.controls.items())]
+    asked = edit.timeline or ", ".join(wanted) or "no expression named"
     model = "a trained model" if edit.trained else "no trained model"
     faces = "" if edit.faces is None else f", {edit.faces} {'face' if edit.faces == 1 else 'faces'}"
     return (
-        f"{edit.tool} {edit.version}, backend {edit.backend} ({model}): {', '.join(wanted) or 'no expression named'}; "
+        f"{edit.tool} {edit.version}, backend {edit.backend} ({model}): {asked}; "
         f"strength {edit.strength:g}, seed {edit.seed}{faces}"
     )
