@@ -53,8 +53,9 @@ def test_acd_on_real_faces_tells_people_apart(prepared: PreparedSet) -> None:
 
 
 def test_embeddings_of_inputs_are_computed_once(prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    from exprtool.measures import identity as module
+    import sys
 
+    module = sys.modules["exprtool.measures.identity"]  # the package offers a function of the same name
     calls: list[int] = []
     real = module.embedding
     monkeypatch.setattr(module, "embedding", lambda image, face: calls.append(1) or real(image, face))
@@ -113,7 +114,8 @@ def test_a_classifier_is_fed_as_its_card_says(tmp_path: Path, batch: int | str, 
         OnnxClassifier(path)
     card = path.with_suffix(".toml")
     card.write_text(
-        f'labels = ["bright", "dark"]\nsize = 16\nchannels = "{channels}"\nlow = 0.0\nhigh = 1.0\nmean = [0.5]\nsd = [0.5]\n'
+        f'labels = ["bright", "dark"]\nsize = 16\nchannels = "{channels}"\n'
+        "low = 0.0\nhigh = 1.0\nmean = [0.5]\nsd = [0.5]\n"
     )
     network = OnnxClassifier(path)
     images = np.stack([np.full((40, 40, 3), value, np.uint8) for value in (255, 0, 204)])
@@ -121,7 +123,7 @@ def test_a_classifier_is_fed_as_its_card_says(tmp_path: Path, batch: int | str, 
     factor = depth  # the convolution adds the channels up
     assert np.allclose(scores[:, 0], np.array([1, -1, 0.6]) * factor, atol=1e-3)
     for change, says in (
-        ('labels = ["a"]\n', "card has|names 1"),
+        ('labels = ["a"]\n', "names 1"),
         ("size = 3\n", "size must be"),
         ("depth = 3\n", "depth"),
     ):
