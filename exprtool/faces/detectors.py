@@ -97,7 +97,7 @@ class YuNetDetector(Detector):
     """YuNet (Wu, Peng and Yu 2023) on OpenCV."""
 
     overview = 640
-    smallest = 16.0
+    smallest = 28.0
     sure = 0.925
 
     def __init__(self, model: Path) -> None:
@@ -157,7 +157,7 @@ class InsightFaceDetector(Detector):
     """SCRFD (Guo et al., ICLR 2022) of an InsightFace model pack."""
 
     overview = 640
-    smallest = 16.0
+    smallest = 28.0
     sure = 0.8
 
     def __init__(self, model: Path, device: str = "cpu") -> None:
