@@ -82,7 +82,7 @@ def find_lips(pixels: Image, landmarks: Points, scale: float) -> Lips:
     upper, lower = _curve(upper_marks, x), _curve(lower_marks, x)
     is_open = gap > OPEN_GAP
     if is_open:
-        lower = np.maximum(lower, upper)
+        upper, lower = _inner_edges(pixels, frame, x, upper, lower, scale)
         seam = (upper + lower) / 2
         teeth = _teeth_show(pixels, frame, x, upper, lower, scale)
     else:
@@ -137,7 +137,7 @@ def _patch(
 def _dark_path(
     pixels: Image, frame: MouthFrame, x: NDArray[np.float64], guess: NDArray[np.float64], scale: float
 ) -> NDArray[np.float64]:
-    """The seam: the darkest path from corner to corner, by dynamic programming.
+    """The seam: the darkest path from corner to corner.
 
     Returns y (n,) in the frame at ``x`` (n,), no further than `_SEARCH` from ``guess``.
     """
@@ -146,30 +146,84 @@ def _dark_path(
     grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
     fine = cv2.GaussianBlur(grey, (0, 0), 0.043 * _PATCH_SCALE)
     detail = fine - cv2.GaussianBlur(grey, (0, 0), 0.35 * _PATCH_SCALE)
-    centre_x, centre_y = (patch.shape[1] - 1) / 2, (patch.shape[0] - 1) / 2
+    cost = detail / (float(detail.std()) + 1e-6)
+    return _cheapest_path(cost, zoom, frame, x, guess, _SEARCH, 0.12)
+
+
+def _inner_edges(
+    pixels: Image,
+    frame: MouthFrame,
+    x: NDArray[np.float64],
+    upper: NDArray[np.float64],
+    lower: NDArray[np.float64],
+    scale: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The inner edges of open lips, where teeth or the dark of the mouth begin.
+
+    Landmarks draw the opening as a lens; a smile is square at the corners, and teeth that are taken for lip there stay
+    behind when the mouth closes. Here each edge is the path along which the colour of the lips changes most, near
+    the landmarks.
+    """
+    reach = float(max(np.abs(upper).max(), np.abs(lower).max())) + (_SEARCH + 0.6) * scale
+    patch, zoom = _patch(pixels, frame, frame.half * 1.05, reach, scale)
+    lab = cv2.cvtColor(cv2.GaussianBlur(patch, (0, 0), 0.03 * _PATCH_SCALE) / 255, cv2.COLOR_RGB2Lab)
+    rows, columns = np.mgrid[0 : patch.shape[0], 0 : patch.shape[1]]
+    at = (columns - (patch.shape[1] - 1) / 2) / zoom
+    y = (rows - (patch.shape[0] - 1) / 2) / zoom
+    top, bottom = np.interp(at, x, upper), np.interp(at, x, lower)
+    middle = abs(at) < 0.7 * frame.half
+    band = 0.25 * scale
+    lip = middle & (((y < top - 0.06 * scale) & (y > top - band)) | ((y > bottom + 0.06 * scale) & (y < bottom + band)))
+    if lip.sum() < 20:
+        return upper, lower
+    colour = np.median(lab[lip], axis=0)
+    spread = 1.5 * np.median(np.abs(lab[lip] - colour), axis=0) + [4.0, 2.0, 2.0]
+    inside = (1 - np.exp(-0.5 * (((lab - colour) / spread) ** 2).sum(-1))).astype(np.float32)
+    width = max(2, round(0.10 * _PATCH_SCALE))
+    box = np.ones((width, 1), np.float32) / width
+    above = cv2.filter2D(inside, -1, box, anchor=(0, width - 1), borderType=cv2.BORDER_REPLICATE)
+    below = cv2.filter2D(inside, -1, box, anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
+    step = 2.0 * (below - above)  # positive where the inside of the mouth begins, going down
+    found_upper = _cheapest_path(-step, zoom, frame, x, upper, 0.8 * _SEARCH, 0.06)
+    found_lower = _cheapest_path(step, zoom, frame, x, lower, 1.3 * _SEARCH, 0.06)
+    return found_upper, np.maximum(found_upper, found_lower)
+
+
+def _cheapest_path(
+    cost: NDArray[np.float32],
+    zoom: float,
+    frame: MouthFrame,
+    x: NDArray[np.float64],
+    guess: NDArray[np.float64],
+    search: float,
+    smooth: float,
+) -> NDArray[np.float64]:
+    """Follow the least ``cost`` (a patch with ``zoom`` pixels per region pixel) from corner to corner, by dynamic
+    programming: no further than ``search`` cm from ``guess``, and smoothed over ``smooth`` cm."""
+    centre_x, centre_y = (cost.shape[1] - 1) / 2, (cost.shape[0] - 1) / 2
     columns = np.arange(int(np.ceil(-frame.half * zoom)), int(np.floor(frame.half * zoom)) + 1)
-    reach_steps = int(_SEARCH * _PATCH_SCALE)
-    steps = np.arange(-reach_steps, reach_steps + 1)
+    reach = max(1, int(search * _PATCH_SCALE))
+    steps = np.arange(-reach, reach + 1)
     base = np.interp(columns / zoom, x, guess) * zoom
     map_x = np.repeat((columns + centre_x)[:, None], len(steps), 1).astype(np.float32)
     map_y = (base[:, None] + steps[None] + centre_y).astype(np.float32)
-    cost = cv2.remap(detail, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    cost = cost / (float(detail.std()) + 1e-6) + 0.6 * (steps / reach_steps) ** 2
-    best = cost[0].astype(np.float64)
-    came_from = np.zeros(cost.shape, dtype=np.int64)
+    near = cv2.remap(cost, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    near = near + 0.6 * (steps / reach) ** 2
+    best = near[0].astype(np.float64)
+    came_from = np.zeros(near.shape, dtype=np.int64)
     number = np.arange(len(steps))
     for i in range(1, len(columns)):
         choices = np.stack([best, np.r_[np.inf, best[:-1] + 0.15], np.r_[best[1:] + 0.15, np.inf]])
         chosen = choices.argmin(0)
         came_from[i] = number + np.array([0, -1, 1])[chosen]
-        best = choices[chosen, number] + cost[i]
+        best = choices[chosen, number] + near[i]
     path = np.empty(len(columns), dtype=np.int64)
     path[-1] = best.argmin()
     for i in range(len(columns) - 1, 0, -1):
         path[i - 1] = came_from[i, path[i]]
     rough = (base + steps[path]).astype(np.float32)
-    seam = cv2.GaussianBlur(rough[None], (0, 0), 0.12 * _PATCH_SCALE, borderType=cv2.BORDER_REFLECT)[0]
-    return np.interp(x, columns / zoom, seam / zoom)
+    found = cv2.GaussianBlur(rough[None], (0, 0), smooth * _PATCH_SCALE, borderType=cv2.BORDER_REFLECT)[0]
+    return np.interp(x, columns / zoom, found / zoom)
 
 
 def _teeth_show(

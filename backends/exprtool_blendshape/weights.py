@@ -13,7 +13,8 @@ from typing import IO
 from exprtool.errors import ModelError
 from exprtool.types import WeightFile
 
-_COMMIT = "master"
+_COMMIT = "1922d84282a3faf345dbf949c4a63b09f87907bc"
+"""Upstream has no releases; later commits number the vertices differently."""
 _NEUTRAL = "generic_neutral_mesh"
 _IDENTITIES = 60
 """How many of upstream's 100 identity shapes are kept; they come in order of the variance they explain."""
@@ -114,7 +115,7 @@ FACE_MODEL = WeightFile(
     licence="MIT",
     commercial=True,
     origin="https://github.com/ICT-VGL/ICT-FaceKit",
-    urls=(f"https://github.com/ICT-VGL/ICT-FaceKit/archive/refs/heads/{_COMMIT}.zip",),
+    urls=tuple(f"https://github.com/{owner}/ICT-FaceKit/archive/{_COMMIT}.zip" for owner in ("ICT-VGL", "USC-ICT")),
     summary="Morphable face model with expression shapes (USC ICT, light version), packed from its meshes.",
     pack=pack,
 )
