@@ -214,13 +214,13 @@ def make_edits(
 
 def make_selection(session: Session, faces: str, person: Path | None, similarity: float, min_face: float) -> Selection:
     """Turn the options that choose faces into a selection."""
-    from exprtool.faces.embed import embedding
-    from exprtool.faces.select import Selection
+    from exprtool import images
+    from exprtool.faces.select import Selection, person_in
 
     wanted = None
     if person is not None:
-        image, region = largest_face(session, person)
-        wanted = embedding(image, region.face)
+        image = images.read_image(person).rgb
+        wanted = person_in(image, session.find(image).found.faces, person)
     return Selection.parse(faces, person=wanted, similarity=similarity, min_face=min_face)
 
 
