@@ -140,7 +140,7 @@ class Discriminator(nn.Module):
 
 def count_parameters(module: nn.Module) -> int:
     """Learnable parameters, the figure in the paper's Table 1."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return sum(p.numel() for p in module.parameters())
 
 
 def _conv_block(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[nn.Module, nn.Module, nn.Module]:

@@ -13,6 +13,8 @@ import typer
 from exprtool.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from exprtool.measures.evaluation import Classifier, Evaluation
     from exprtool.measures.facepp import FacePlusPlus
     from exprtool.measures.pictures import Pictures
@@ -188,9 +190,7 @@ def ablate_command(
     if as_json:
         print(text)
         return
-    from rich.console import Console
-
-    Console(highlight=False).print(ablation_table(results))
+    print_table(ablation_table(results))
     if not quiet:
         print(f"Table and sheet in {out}", file=sys.stderr)
 
@@ -344,15 +344,23 @@ def _report(evaluations: Sequence[Evaluation], out: Path | None, format: Format,
         print(f"Tables and sheets in {out}", file=sys.stderr)
 
 
+def print_table(table: Table) -> None:
+    """At the width that its figures need: a terminal that is too narrow breaks lines, but no figure is cut."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    needed = console.measure(table, options=console.options.update(width=1000)).maximum
+    Console(highlight=False, width=max(console.width, needed)).print(table)
+
+
 def _show(evaluations: Sequence[Evaluation], quiet: bool) -> None:
     from rich.console import Console
 
     from exprtool.measures import tables
 
     console = Console(highlight=False)
-    console.print(tables.main_table(evaluations))
-    for evaluation in evaluations:
-        console.print(tables.expression_table(evaluation))
+    for table in (tables.main_table(evaluations), *map(tables.expression_table, evaluations)):
+        print_table(table)
     if not quiet:
         for note in tables.footnotes(evaluations):
             console.print(note, style="dim", markup=False)

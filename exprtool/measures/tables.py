@@ -42,7 +42,7 @@ class Column:
 
 COLUMNS = (
     Column("Method", "Method"),
-    Column("parameters", r"\# of parameters", "↓"),
+    Column("params", r"\# of parameters", "↓"),
     Column("images", r"\# of images", "↓"),
     Column("ACD", "ACD", "↓"),
     Column("FVS", "FVS", "↑"),
@@ -116,7 +116,9 @@ def main_table(evaluations: Sequence[Evaluation], *, paper: bool = True, title: 
     for place in _used(rows):
         column = COLUMNS[place]
         heading = f"{column.title} {column.better}".strip()
-        table.add_column(heading, justify="left" if place == 0 else "right", no_wrap=place < 5)
+        if place >= 5:  # two words over narrow figures
+            heading = heading.replace(" ", "\n", 1)
+        table.add_column(heading, justify="left" if place == 0 else "right", no_wrap=True, vertical="bottom")
     for number, row in enumerate(rows):
         cells = [superscript(row[place]) for place in _used(rows)]
         table.add_row(*cells, style="dim" if number >= len(evaluations) else None)
