@@ -120,11 +120,9 @@ class Facts:
 
     def frame_hashes(self) -> list[str]:
         """A hash of every decoded picture, by another decoder than ours."""
-        answer = subprocess.run(
-            ["ffmpeg", "-v", "error", "-noautorotate", "-i", str(self.path), "-map", "0:v:0", "-fps_mode", "passthrough",
-             "-f", "framemd5", "-"],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
+        reading = ["ffmpeg", "-v", "error", "-noautorotate", "-i", str(self.path)]
+        hashing = ["-map", "0:v:0", "-fps_mode", "passthrough", "-f", "framemd5", "-"]
+        answer = subprocess.run([*reading, *hashing], check=True, capture_output=True, text=True)
         return [line.split(",")[-1].strip() for line in answer.stdout.splitlines() if not line.startswith("#")]
 
 

@@ -207,7 +207,8 @@ def test_several_sound_tracks_subtitles_chapters_and_metadata_go_along(
         "-f", "lavfi", "-i", "testsrc2=size=192x144:rate=25:duration=1.6",
         "-f", "lavfi", "-i", "sine=440:duration=1.6", "-f", "lavfi", "-i", "sine=880:duration=1.6",
         "-i", tmp_path / "s.srt", "-i", tmp_path / "meta", "-map", 0, "-map", 1, "-map", 2, "-map", 3,
-        "-map_metadata", 4, "-map_chapters", 4, "-c:v", "libx264", "-preset", "ultrafast", "-c:a:0", "aac", "-c:a:1", "flac", "-c:s", "srt",
+        "-map_metadata", 4, "-map_chapters", 4, "-c:v", "libx264",
+        "-preset", "ultrafast", "-c:a:0", "aac", "-c:a:1", "flac", "-c:s", "srt",
         "-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=deu", source,
     )  # fmt: skip
     edit_clip(source, tmp_path / "out.mkv", provenance=False)
@@ -224,8 +225,9 @@ def test_several_sound_tracks_subtitles_chapters_and_metadata_go_along(
 
 def test_colour_description_and_pixel_aspect_are_kept(tmp_path: Path, ffmpeg: Any, edit_clip: Any, facts: Any) -> None:
     source = make(
-        ffmpeg, tmp_path / "in.mp4", "-an", "-vf", "setsar=16/15", "-pix_fmt", "yuv420p10le", "-color_primaries", "bt2020",
-        "-color_trc", "smpte2084", "-colorspace", "bt2020nc", "-color_range", "tv", seconds=0.4,
+        ffmpeg, tmp_path / "in.mp4", "-an", "-vf", "setsar=16/15", "-pix_fmt", "yuv420p10le",
+        "-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc", "-color_range", "tv",
+        seconds=0.4,
     )  # fmt: skip
     result = edit_clip(source, tmp_path / "out.mp4")
     before, after = facts(source).video, facts(tmp_path / "out.mp4").video
@@ -320,8 +322,8 @@ def test_interlaced_clips_are_said_to_be(tmp_path: Path, ffmpeg: Any, edit_clip:
 def test_a_wide_smile_is_eased_along_the_timeline(tint: Any, face_in: Any, tmp_path: Path, ffmpeg: Any) -> None:
     source = make(ffmpeg, tmp_path / "in.mp4", "-an")
     edit_video(
-        Session(tint, "dlib"), source, tmp_path / "out.mp4", Edit(strength=0.8), parse_timeline("happy@0.4s neutral@1s", ramp=0.2),
-        VideoOptions(encode=FAST), analysis=face_in(source),
+        Session(tint, "dlib"), source, tmp_path / "out.mp4", Edit(strength=0.8),
+        parse_timeline("happy@0.4s neutral@1s", ramp=0.2), VideoOptions(encode=FAST), analysis=face_in(source),
     )  # fmt: skip
     strengths = [edit.strength for edit in tint.edits]
     assert strengths[0] < 0.1 and max(strengths) == pytest.approx(0.8)

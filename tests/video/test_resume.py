@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -139,7 +140,7 @@ def unfinished(clip: Path, tmp_path: Path, run: Any, tint: Any) -> Path:
 
 
 def test_an_unfinished_run_is_neither_lost_nor_taken_up_by_accident(clip: Path, unfinished: Path, run: Any) -> None:
-    with pytest.raises(UsageError, match="--resume .*--overwrite"):
+    with pytest.raises(UsageError, match=r"--resume .*--overwrite"):
         run(clip, unfinished)
     assert WorkFolder(unfinished).exists
     assert run(clip, unfinished, overwrite=True).resumed == 0
@@ -148,7 +149,7 @@ def test_an_unfinished_run_is_neither_lost_nor_taken_up_by_accident(clip: Path, 
 def test_resuming_with_other_options_or_another_input_is_refused(
     clip: Path, unfinished: Path, run: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="other options.*expression"):
+    with pytest.raises(UsageError, match=r"other options.*expression"):
         run(clip, unfinished, resume=True, expr="sad")
     other = tmp_path / "other.mp4"
     other.write_bytes(clip.read_bytes() + b"\0")
@@ -209,7 +210,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    with pytest.raises(ExprtoolError, match="out.mp4"):
+    with pytest.raises(ExprtoolError, match=r"out\.mp4"):
         run(clip, blocked / "out.mp4")
     assert tint.edits == []
 
@@ -225,7 +226,7 @@ def test_decoding_times_rise_and_are_never_late() -> None:
     display = [0, 400, 200, 100, 300, 800, 600, 500, 700, 801, 803, 802]
     times = decoding_times(display, 100)
     assert len(times) == len(display)
-    assert all(a < b for a, b in zip(times, times[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(times))
     assert all(dts <= pts for dts, pts in zip(times, display, strict=True))
     assert decoding_times([5, 6, 7], 1) == [5, 6, 7]
     assert decoding_times([], 1) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from exprtool.errors import UnknownNameError, UsageError
@@ -70,7 +72,7 @@ def test_changes_never_jump() -> None:
         return {name: wanted.amount * weight for name, weight in wanted.weights.items()}
 
     fine = [i / 1000 for i in range(5000)]
-    for before, after in zip(fine, fine[1:], strict=False):
+    for before, after in itertools.pairwise(fine):
         a, b = state(before), state(after)
         assert max(abs(a.get(name, 0) - b.get(name, 0)) for name in {*a, *b}) < 0.004
 
