@@ -58,7 +58,8 @@ class BlendshapeBackend(Backend):
             return None
         fits = [fit_face(sample, shape, self._model) for sample in samples]
         names = sorted({name for fit in fits for name in fit.source})
-        rest = {name: float(np.median([fit.source.get(name, 0.0) for fit in fits])) for name in names}
+        # A low quantile: the mouth at rest is the closed one, and most looks at a talking face show it open.
+        rest = {name: float(np.quantile([fit.source.get(name, 0.0) for fit in fits], 0.15)) for name in names}
         looks = tuple(look(sample, fit) for sample, fit in zip(samples[:LOOKS], fits[:LOOKS], strict=True))
         return TrackState(shape, rest, looks)
 
@@ -74,7 +75,7 @@ class BlendshapeBackend(Backend):
             return FaceRefusal("the face model could not be fitted to it; the face may be too small or not a face")
         if track is None:
             return PreparedFace(region, fit, look(region, fit))
-        return PreparedFace(region, fit, _steadied(look(region, fit), track.looks), track.rest)
+        return PreparedFace(region, fit, _steadied(look(region, fit), track.looks), _resting(fit.source, track.rest))
 
     def check(self, prepared: Sequence[Any], edit: Edit) -> list[FaceRefusal | None]:
         return [None if edit.force else refusal(face.fit, face.region, edit) for face in prepared]
@@ -137,6 +138,34 @@ def _steadied(face: FaceLook, looks: Sequence[FaceLook]) -> FaceLook:
 
 def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
     return all(abs(a.get(name, 0.0) - b.get(name, 0.0)) < SAME for name in a.keys() | b.keys())
+
+
+_SPEECH = (
+    "jaw",
+    "mouthClose",
+    "mouthFunnel",
+    "mouthPucker",
+    "mouthRoll",
+    "mouthShrug",
+    "eyeBlink",
+    "eyeLook",
+    "tongue",
+)
+"""Controls that speech, blinks and glances move from frame to frame; the others are held by an expression."""
+_OPEN = "jawOpen"
+_OPENNESS_KEPT = 0.5
+"""How much of a frame's own opened jaw is added to the wanted one: all would gape where a grin is made a laugh."""
+
+
+def _resting(worn: Mapping[str, float], rest: Mapping[str, float]) -> dict[str, float]:
+    """What an additive edit takes off in one frame: its own expression, but of speech only what is always there.
+
+    So a person who begins to smile is not given a second smile, and one who talks goes on talking.
+    """
+    held = {name: amount for name, amount in worn.items() if not name.startswith(_SPEECH)}
+    held |= {name: amount for name, amount in rest.items() if name.startswith(_SPEECH)}
+    held[_OPEN] = max(rest.get(_OPEN, 0.0), (1 - _OPENNESS_KEPT) * worn.get(_OPEN, 0.0))
+    return held
 
 
 def _rounded(weights: Mapping[str, float]) -> dict[str, float]:
