@@ -87,7 +87,11 @@ class BlendshapeBackend(Backend):
     def _generate(self, face: PreparedFace, edit: Edit) -> FacePatch:
         fit = face.fit
         rest = face.rest if edit.additive else None
-        target = weights_for(edit, fit.source, self._worn_by_reference(edit), rest)
+        reference = self._worn_by_reference(edit)
+        if rest is not None:
+            whole = weights_for(replace(edit, strength=1.0), fit.source, reference, rest)
+            edit = replace(edit, strength=edit.strength * (1 - _worn_already(fit.source, whole)))
+        target = weights_for(edit, fit.source, reference, rest)
         details = {
             "source": _rounded(fit.source),
             "target": _rounded(target),
@@ -166,6 +170,17 @@ def _resting(worn: Mapping[str, float], rest: Mapping[str, float]) -> dict[str, 
     held |= {name: amount for name, amount in rest.items() if name.startswith(_SPEECH)}
     held[_OPEN] = max(rest.get(_OPEN, 0.0), (1 - _OPENNESS_KEPT) * worn.get(_OPEN, 0.0))
     return held
+
+
+def _worn_already(worn: Mapping[str, float], target: Mapping[str, float]) -> float:
+    """How much of the wanted expression a frame's face wears by itself, in [0, 1]: 1 for all of it.
+
+    A person who laughs anyhow is left to laugh in their own way. Speech does not count; for neutral it is 0.
+    """
+    names = [name for name in worn.keys() | target.keys() if not name.startswith((*_SPEECH, "brow"))]
+    wanted = sum(target.get(name, 0.0) ** 2 for name in names)
+    apart = sum((target.get(name, 0.0) - worn.get(name, 0.0)) ** 2 for name in names)
+    return max(0.0, 1 - apart / wanted) if wanted > 0.05 else 0.0
 
 
 def _rounded(weights: Mapping[str, float]) -> dict[str, float]:
