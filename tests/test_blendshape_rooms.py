@@ -195,8 +195,8 @@ def test_own_lines_deepen_and_soften():
     for y in (7.3, 8.3, 9.3):
         picture[np.abs(template[..., 1] - y) < 0.06] *= 0.7
     skin = np.ones((300, 300), np.float32)
-    own = wrinkles.measure(picture, template, skin, 15.0)
-    smooth = wrinkles.measure(np.full_like(picture, 0.6), template, skin, 15.0)
+    own = wrinkles.measure(picture, template, skin, skin, 15.0)
+    smooth = wrinkles.measure(np.full_like(picture, 0.6), template, skin, skin, 15.0)
     assert own.lined > 0.3 and smooth.lined == 0
     rest, raised = wrinkles.drivers({}), wrinkles.drivers({f"browInnerUp{side}": 1.0 for side in ("Left", "Right")})
     assert wrinkles.own_change(own, rest, raised).min() < -0.05

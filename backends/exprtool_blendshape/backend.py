@@ -178,9 +178,20 @@ def _worn_already(worn: Mapping[str, float], target: Mapping[str, float]) -> flo
     A person who laughs anyhow is left to laugh in their own way. Speech does not count; for neutral it is 0.
     """
     names = [name for name in worn.keys() | target.keys() if not name.startswith((*_SPEECH, "brow"))]
-    wanted = sum(target.get(name, 0.0) ** 2 for name in names)
-    apart = sum((target.get(name, 0.0) - worn.get(name, 0.0)) ** 2 for name in names)
-    return max(0.0, 1 - apart / wanted) if wanted > 0.05 else 0.0
+    own = np.array([worn.get(name, 0.0) for name in names])
+    wanted = np.array([target.get(name, 0.0) for name in names])
+    size = float(wanted @ wanted)
+    if size < 0.05:
+        return 0.0
+    share = float(own @ wanted) / size
+    excess = float(np.sqrt(own @ own / size))  # what is worn far too strongly is not what is wanted either
+    return _rise(share, 0.6, 1.0) * (1 - _rise(excess, 1.5, 2.2))
+
+
+def _rise(value: float, low: float, high: float) -> float:
+    """Smoothstep from 0 at ``low`` to 1 at ``high``."""
+    share = min(1.0, max(0.0, (value - low) / (high - low)))
+    return share * share * (3 - 2 * share)
 
 
 def _rounded(weights: Mapping[str, float]) -> dict[str, float]:

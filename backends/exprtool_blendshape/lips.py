@@ -102,7 +102,7 @@ def on_photo(vertices: NDArray[np.float64], topology: Topology, photo: LipCurves
 SLIT = 0.05
 """Openings (cm) below this are closed: frowns and presses leave slits in the model that lips do not."""
 
-PARTED = 0.05
+PARTED = 0.09
 """Mean opening (cm) from which on a mouth is not closed: pressed lips gape at their sides in the model."""
 
 
@@ -122,9 +122,12 @@ def wanted_gap(
 
     own = np.maximum(np.interp(share, photo.along(photo.x), photo.gap), 0)
     gap = opening(target) + (own - opening(source)) * (1 - min(1.0, taken_off))
-    if gap[_SAMPLES // 5 : -(_SAMPLES // 5)].mean() < PARTED * u:
-        return np.full_like(gap, -2 * OVERLAP * u)
-    return np.where(gap < 0.04 * u, -2 * OVERLAP * u, gap)
+    shut = np.full_like(gap, -2 * OVERLAP * u)
+    parted = gap[_SAMPLES // 5 : -(_SAMPLES // 5)].mean() > PARTED * u
+    settled_gap = np.where(gap < 0.06 * u, shut, gap) if parted else shut
+    # what hardly moves is left as it is
+    gap = np.where((gap < OVERLAP * u) & (own < OVERLAP * u), shut, gap)
+    return gap + (settled_gap - gap) * smoothstep(np.abs(np.maximum(gap, 0) - own).max() / u, 0.0, 0.1)
 
 
 def settled(
@@ -136,23 +139,28 @@ def settled(
     return _moved(vertices, topology, mesh, half, -half, u)
 
 
-def texture(vertices: NDArray[np.float64], topology: Topology, photo: LipCurves, u: float) -> NDArray[np.float64]:
-    """Where in the photo each vertex (V, 3) of the source mesh takes its colour: (V, 2) work coordinates."""
+def texture(
+    vertices: NDArray[np.float64], topology: Topology, photo: LipCurves, u: float, pixel: float = 1.0
+) -> NDArray[np.float64]:
+    """Where in the photo each vertex (V, 3) of the source mesh takes its colour: (V, 2) work coordinates.
+
+    ``pixel`` is the size of the photo's own pixel on the working grid: over that much teeth spill into the lips.
+    """
     source = vertices[:, :2].copy()
-    margin = np.where(photo.gap > 0.05 * u, 0.09 * u, 0.012 * u)
+    margin = np.where(photo.gap > 0.05 * u, max(0.09 * u, 1.3 * pixel), 0.012 * u)
     for sign, rim in ((1, photo.upper), (-1, photo.lower)):
         part = np.flatnonzero(topology.lip == sign)
         x, y = vertices[part, 0], vertices[part, 1]
         edge = np.interp(x, photo.x, rim)
         away = np.abs(y - edge)
-        keep = np.interp(x, photo.x, margin) * np.exp(-((away / (0.2 * u)) ** 2))
+        keep = np.interp(x, photo.x, margin) * np.exp(-((away / max(0.2 * u, 2.2 * margin.max())) ** 2))
         mirrored = edge - sign * (away + keep)
         weight = _taper(photo.along(x)) * (1 - smoothstep(away, 0.5 * u, 0.9 * u))
         source[part, 1] = y * (1 - weight) + mirrored * weight
     return source
 
 
-def smoothstep(value: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+def smoothstep(value: NDArray[np.float64] | float, low: float, high: float) -> NDArray[np.float64]:
     """0 below ``low``, 1 above ``high``, with a smooth cubic between."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

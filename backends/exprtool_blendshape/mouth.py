@@ -36,6 +36,16 @@ TOOTH_TO_SCLERA = 1.22
 
 
 @dataclass(frozen=True, eq=False)
+class MouthPaint:
+    """Like `exprtool_blendshape.eyes.EyePaint`: a window of the working grid, and what to paint there."""
+
+    window: tuple[slice, slice]
+    alpha: Grid
+    keep: Grid
+    colour: Grid
+
+
+@dataclass(frozen=True, eq=False)
 class MouthPhoto:
     """What the photo tells about the mouth: ``white`` the colour of a fully lit tooth, ``seam`` that of the line
     between closed lips, ``inside`` (H, W) float32 where the photo shows the inside of the mouth, ``teeth`` whether
@@ -48,16 +58,7 @@ class MouthPhoto:
     teeth: bool
     picture: Grid
     lips: LipCurves
-
-
-@dataclass(frozen=True, eq=False)
-class MouthPaint:
-    """Like `exprtool_blendshape.eyes.EyePaint`: a window of the working grid, and what to paint there."""
-
-    window: tuple[slice, slice]
-    alpha: Grid
-    keep: Grid
-    colour: Grid
+    hidden: MouthPaint | None = None
 
 
 def look_at(
@@ -67,11 +68,13 @@ def look_at(
     teeth: bool,
     sclera: Grid | None,
     skin: Grid,
+    outline: NDArray[np.float64],
     u: float,
 ) -> MouthPhoto:
     """Take the mouth's colours and what is open of it from the photo on the working grid.
 
-    ``sclera`` (3,) is the white of the eyes, ``skin`` (n, 3) pixels of skin, whose light the mouth shares.
+    ``sclera`` (3,) is the white of the eyes, ``skin`` (n, 3) pixels of skin, whose light the mouth shares; ``outline``
+    (n, 2) goes around the lips.
     """
     height, width = picture.shape[:2]
     n = len(lips.x)
@@ -98,14 +101,14 @@ def look_at(
     inside = np.zeros((height, width), np.float32)
     if is_open:
         margin = 0.03 * u
-        outline = np.concatenate(
+        opening = np.concatenate(
             [
                 np.c_[lips.x, lips.upper + margin],
                 np.c_[lips.x[::-1], np.maximum(lips.lower - margin, lips.upper + margin)[::-1]],
             ]
         )
         area = np.zeros((height, width), np.uint8)
-        cv2.fillPoly(area, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+        cv2.fillPoly(area, [np.round(opening * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
         inside = area.astype(np.float32) / 255
 
     white = np.full(3, 0.8, np.float32) if sclera is None else np.clip(sclera * TOOTH_TO_SCLERA, 0.38, 0.98)
@@ -123,7 +126,62 @@ def look_at(
             white = np.clip(shown / TOOTH * 1.05 * lift, 0.2, 1.0)
     # through a narrow slit teeth show too little, and too dark, to stand for those of a wide mouth
     own = teeth and is_open and float(lips.gap[middle].mean()) > WIDE_ENOUGH * u
-    return MouthPhoto(white.astype(np.float32), seam, inside, is_open, own, picture, lips)
+    hidden = _lips_alone(picture, inside, outline, u) if is_open else None
+    return MouthPhoto(white.astype(np.float32), seam, inside, is_open, own, picture, lips, hidden)
+
+
+def _lips_alone(picture: Grid, inside: Grid, outline: NDArray[np.float64], u: float) -> MouthPaint | None:
+    """Lips as they would look if they went on over the open mouth; ``alpha`` is where the mouth was open."""
+    pad = 0.5 * u
+    low, high = np.floor(outline.min(0) - pad).astype(int), np.ceil(outline.max(0) + pad).astype(int)
+    x0, y0 = np.maximum(low, 0)
+    x1, y1 = np.minimum(high, [picture.shape[1], picture.shape[0]])
+    if x1 - x0 < 4 or y1 - y0 < 4:
+        return None
+    window = (slice(int(y0), int(y1)), slice(int(x0), int(x1)))
+    lips = np.zeros(inside[window].shape, np.uint8)
+    cv2.fillPoly(lips, [np.round(outline - [x0, y0]).astype(np.int32)], 1)
+    reach = 2 * max(1, round(0.09 * u)) + 1
+    opened = cv2.dilate(inside[window], cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    mask = cv2.GaussianBlur(opened, (0, 0), max(0.5, 0.03 * u))
+    clean = lips * (cv2.dilate(opened, np.ones((3, 3), np.uint8)) < 0.05).astype(np.float32)
+    if clean.sum() < 12:
+        return None
+    crop = picture[window]
+    total = np.zeros_like(crop)
+    weight = np.zeros((*clean.shape, 1), np.float32)
+    for sigma, share in ((0.08, 1.0), (0.2, 0.05), (0.6, 0.002)):  # near lips count most
+        near = cv2.GaussianBlur(clean, (0, 0), sigma * u)[..., None]
+        total += share * cv2.GaussianBlur(crop * clean[..., None], (0, 0), sigma * u)
+        weight += share * near
+    middle = np.median(crop[clean > 0.5], axis=0)
+    fill = (total + 1e-5 * middle) / (weight + 1e-5)
+    return MouthPaint(window, mask, np.zeros_like(mask), fill.astype(np.float32))
+
+
+def cover(photo: MouthPhoto, flow: Grid, log_gain: Grid, step: int) -> MouthPaint | None:
+    """Lip colour for whatever would take its own from the open mouth of the photo: no tooth ever lands on a lip.
+
+    ``flow`` (H, W, 2) and ``log_gain`` (on every ``step``-th pixel) are those of the edit.
+    """
+    if photo.hidden is None:
+        return None
+    rows, columns = photo.hidden.window
+    # lips move: look for them in a window around where they were
+    margin = 2 * (rows.stop - rows.start)
+    y0, y1 = max(rows.start - margin, 0), min(rows.stop + margin, flow.shape[0])
+    x0, x1 = max(columns.start - margin // 2, 0), min(columns.stop + margin // 2, flow.shape[1])
+    part = flow[y0:y1, x0:x1]
+    x = part[..., 0] + np.arange(x0 - columns.start, x1 - columns.start, dtype=np.float32)[None]
+    y = part[..., 1] + np.arange(y0 - rows.start, y1 - rows.start, dtype=np.float32)[:, None]
+    alpha = cv2.remap(photo.hidden.alpha, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    if not (alpha > 0.02).any():
+        return None
+    colour = cv2.remap(photo.hidden.colour, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    lit = cv2.resize(log_gain, (flow.shape[1], flow.shape[0]), interpolation=cv2.INTER_LINEAR) if step > 1 else log_gain
+    colour = colour * np.exp(lit[y0:y1, x0:x1, None] / 2.2)
+    window = (slice(y0, y1), slice(x0, x1))
+    return MouthPaint(window, alpha, np.zeros_like(alpha), colour.astype(np.float32))
 
 
 def paint(
@@ -134,6 +192,7 @@ def paint(
     normals: NDArray[np.float64],
     lip_depth: float,
     widening: float,
+    closed: bool,
     u: float,
 ) -> MouthPaint | None:
     """Paint the open mouth of a target raster; None where it is closed.
@@ -199,12 +258,17 @@ def paint(
     if photo.teeth:
         colour = _around_own_teeth(photo, window, colour, hole, u)
         keep = cv2.GaussianBlur(inside, (0, 0), 0.02 * u) * inside
+        # lower teeth and tongue go with the jaw: what lies far below the upper lip does not stay when it opens
+        columns = np.arange(window[1].start, window[1].stop, dtype=np.float64)
+        below_rim = (np.arange(window[0].start, window[0].stop)[:, None] - photo.lips.at(columns)[0][None]) / u
+        keep = keep * (1 - smooth((below_rim - 0.70) / 0.25) * smooth(widening / 0.25))
+        keep = keep * smooth((opening - 0.08) / 0.12)
     else:
         keep = inside * (1 - float(smooth(widening / 0.15)))
         ajar = smooth((cv2.GaussianBlur((opening * hole).astype(np.float32), (0, 0), 0.05 * u) - 0.10) / 0.20)
         colour = colour * ajar[..., None] + photo.seam * (1 - ajar[..., None])
     if photo.is_open:  # between closed lips a slit of the photo's open mouth would show
-        slits = mouth_labels & (cv2.morphologyEx(hole.astype(np.uint8), cv2.MORPH_OPEN, slit) == 0)
+        slits = mouth_labels & ((cv2.morphologyEx(hole.astype(np.uint8), cv2.MORPH_OPEN, slit) == 0) | closed)
         hole = hole | slits
         colour = np.where(slits[..., None], photo.seam, colour)
         keep = keep * ~slits

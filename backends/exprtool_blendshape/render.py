@@ -129,7 +129,7 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
         lip_offset=lip_offset,
         teeth_offset=_teeth_in_place(fit, frame, topology),
         source=source[:, :2],
-        texture=lips.texture(source, topology, photo_lips, u),
+        texture=lips.texture(source, topology, photo_lips, u, frame.scale),
         normals=normals,
         cavity=shading.cavity(coarse.depth / c, skin_mesh, u / c),
         light=_light(small, normal, skin_mesh, likeness, landmarks / c),
@@ -137,11 +137,18 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
         tone=tone_of(small[skin_mesh][::3]) if len(face) > 50 else Tone(0.0, np.zeros((3, 2), np.float32)),
         skin=likeness,
         glasses=occluders.glasses(picture, landmarks, _frown(fit.source), u),
-        own_lines=wrinkles.measure(small, template, likeness * skin_mesh, u / c),
+        own_lines=wrinkles.measure(small, template, likeness * skin_mesh, skin_mesh, u / c),
         lines=wrinkles.lay_out(int(abs(float(fit.identity[0])) * 997) % 997),
         eyes=found,
         mouth=mouth.look_at(
-            picture, photo_lips, fit.lips.open, fit.lips.teeth, np.mean(whites, 0) if whites else None, face, u
+            picture,
+            photo_lips,
+            fit.lips.open,
+            fit.lips.teeth,
+            np.mean(whites, 0) if whites else None,
+            face,
+            landmarks[48:60],
+            u,
         ),
         border=field.at_border(frame.shape, u),
     )
@@ -216,11 +223,19 @@ def _painted(
         w = drawn.window
         alpha[w] = np.maximum(alpha[w], drawn.alpha)
         keep[w], shade[w], colour[w] = drawn.keep, drawn.shade, face.tone(drawn.colour)
+    cover = mouth.cover(face.mouth, flow, log_gain, face.frame.coarse)
+    if cover is not None:
+        w = cover.window
+        over = cover.alpha * (label[w] == parts.SKIN) * speaking
+        alpha[w] = np.maximum(alpha[w], over)
+        colour[w] = np.where(over[..., None] > 0, face.tone(np.clip(cover.colour, 0, 1)), colour[w])
     middle = slice(len(gap) // 5, -(len(gap) // 5))
     own = np.interp(np.linspace(0, 1, len(gap)), face.photo_lips.along(face.photo_lips.x), face.photo_lips.gap)
     widening = float(np.mean(np.maximum(gap, 0)[middle] - np.maximum(own, 0)[middle])) / u
     lip_depth = float(target[face.topology.edge_upper[len(face.topology.edge_upper) // 2], 2])
-    inside = mouth.paint(face.mouth, seen, label, face.topology.triangles, normals, lip_depth, widening, u)
+    inside = mouth.paint(
+        face.mouth, seen, label, face.topology.triangles, normals, lip_depth, widening, bool((gap < 0).all()), u
+    )
     if inside is not None:
         w = inside.window
         alpha[w] = np.maximum(alpha[w], inside.alpha)
@@ -259,7 +274,7 @@ def _light_changes(
     weight *= 1 - np.clip((y - FOREHEAD_FROM) / 0.8, 0, 1) * (1 - was[..., 1])
     # between the brows the frown folds the mesh more sharply than skin: its shadow would be a bar across the nose
     weight *= 1 - 0.75 * np.exp(-((x / 2.2) ** 4) - ((y - 4.4) / 0.9) ** 4)
-    log_gain = weight * (ratio - np.float32(shading.CAVITY_STRENGTH) * folds)
+    log_gain = weight * cv2.GaussianBlur(ratio - np.float32(shading.CAVITY_STRENGTH) * folds, (0, 0), 0.07 * u)
 
     own = face.own_lines
     before, after = wrinkles.drivers(face.fit.source), wrinkles.drivers(weights)
@@ -268,12 +283,14 @@ def _light_changes(
     least = max(1.1 / face.fit.camera.scale, 1.2 / u)
     skin = was[..., 1] * known
     log_gain += np.float32(amount) * wrinkles.drawn(face.lines, change, shown[..., :2], skin, least)
-    log_gain += field.sample(wrinkles.own_change(own, before, after), flow) * known
+    kept = field.sample(wrinkles.own_change(own, before, after), flow) * known
+    log_gain += np.minimum(kept, 0)
 
     eye = ((label == parts.EYE_LEFT) | (label == parts.EYE_RIGHT)).astype(np.float32)
     near_eyes = np.clip(4 * cv2.GaussianBlur(eye, (0, 0), 0.45 * u), 0, 1)
     log_gain = shading.limited(log_gain, near_eyes)
     log_gain *= 1 - was[..., 2] * (log_gain < 0)
+    log_gain += np.maximum(kept, 0)  # a line that fades may brighten more than a surface that turns
     log_gain = cv2.GaussianBlur(log_gain, (0, 0), max(0.5, 0.03 * u))
     return log_gain * face.border[::c, ::c]
 

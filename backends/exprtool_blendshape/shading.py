@@ -27,7 +27,7 @@ SHADOW_EXPONENTS = np.array([0.85, 1.08, 1.18], np.float32)
 CAVITY_STRENGTH = 1.25
 _CAVITY_SCALES = ((0.14, 1.6), (0.40, 0.8))
 """(cm, weight): folds and hollows are found as depth below the surroundings' mean at these ranges."""
-MOST_BRIGHTENING, MOST_DARKENING = 0.30, 1.1
+MOST_BRIGHTENING, MOST_DARKENING = 0.20, 1.1
 
 
 @dataclass(frozen=True, eq=False)

@@ -226,13 +226,20 @@ class OwnLines:
     sharp: float
 
 
-def measure(picture: Grid, template: Grid, skin: Grid, u: float) -> OwnLines:
-    """Measure the photo's own lines; ``template`` (H, W, 2) and ``skin`` (H, W) are those of the source raster."""
+def measure(picture: Grid, template: Grid, skin: Grid, mesh: Grid, u: float) -> OwnLines:
+    """Measure the photo's own lines.
+
+    ``template`` (H, W, 2) is that of the source raster, ``mesh`` (H, W) where it shows skin, and ``skin`` (H, W) how
+    much that looks like skin: deep folds are too dark to look like it, and count nevertheless.
+    """
     log = np.log(np.maximum(picture @ _LUMA, 0.02)) * 2.2
     fine = cv2.GaussianBlur(log, (0, 0), max(0.03 * u, 0.6))
     smooth = cv2.GaussianBlur(log, (0, 0), 0.16 * u)
     band = fine - smooth
-    zones = _zones(template) * skin[None]
+    zones = _zones(template)
+    folded = np.array([name.startswith("fold") for name in ZONES])
+    zones[folded] *= mesh
+    zones[~folded] *= skin
     solid = cv2.erode((skin > 0.6).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     x, y = template[..., 0], template[..., 1]
     cheek = solid & (np.abs(x) > 2.2) & (np.abs(x) < 4.6) & (y > -1.6) & (y < 1.2)
@@ -269,7 +276,7 @@ def _zones(template: Grid) -> Grid:
         t = np.clip((-0.3 - y) / 3.4, 0, 1)
         off = np.abs(s * x - (1.75 + 1.75 * t))
         folds.append(
-            (np.exp(-np.square(np.square(off / 0.75))) * _rise(-y, -0.2, 0.5) * _rise(y, -4.2, -3.2)).astype(np.float32)
+            (np.exp(-np.square(np.square(off / 0.9))) * _rise(-y, -0.2, 0.5) * _rise(y, -5.0, -4.0)).astype(np.float32)
         )
     out += folds
     out += [blob(s * 5.6, 3.4, 0.9, 1.2) for s in (1, -1)]
@@ -282,7 +289,7 @@ def _rise(value: Grid, low: float, high: float) -> Grid:
     return t * t * (3 - 2 * t)
 
 
-DEEPEN, SOFTEN = 0.9, 0.7
+DEEPEN, SOFTEN = 0.9, 0.85
 """How much a full contraction adds to the photo's own lines, and how much of them a full relaxation takes away."""
 
 
