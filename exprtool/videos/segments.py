@@ -148,7 +148,7 @@ class WorkFolder:
                 "to begin anew."
             )
         try:
-            self.path.mkdir(parents=False, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
         except OSError as error:
             raise VideoError(
