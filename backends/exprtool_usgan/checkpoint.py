@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from exprtool.errors import ModelError, UnknownNameError
+from exprtool.errors import ModelError, UnknownNameError, WriteError
 from exprtool.files import atomic_write
 from exprtool_usgan.card import METADATA_KEY, ModelCard, card_from_json
 from exprtool_usgan.networks import Discriminator, Generator
@@ -71,14 +71,22 @@ def read_part(path: Path, part: str) -> dict[str, Tensor]:
 
 
 def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]) -> None:
-    """Write parts and metadata at once or not at all: a full disk or a kill leaves the file that was there before."""
+    """Write parts and metadata at once or not at all: a full disk or a kill leaves the file that was there before.
+
+    Raises `WriteError`.
+    """
     tensors = {
         f"{part}.{name}": tensor.detach().cpu().contiguous()
         for part, named in parts.items()
         for name, tensor in named.items()
     }
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, dict(metadata))
+        try:
+            save_file(tensors, temporary, dict(metadata))
+        except SafetensorError as error:  # the writer wraps the system's own words
+            raise WriteError(
+                f"Cannot write {path}: {error}. Free some space or choose another folder; the file from before is kept."
+            ) from error
 
 
 def save_generator(path: Path, generator: Generator, card: ModelCard) -> None:

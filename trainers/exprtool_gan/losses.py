@@ -89,11 +89,11 @@ def score_gradient(discriminator: Discriminator, x: Tensor, score: GpScore = "su
 def _slopes(discriminator: Discriminator, x: Tensor) -> list[Tensor]:
     """The derivative of every leaky ReLU of D at ``x``, layer by layer."""
     slopes: list[Tensor] = []
-    h = x
+    h, one, leak = x, x.new_ones(()), x.new_full((), LEAK)
     for layer in discriminator.main:
         if isinstance(layer, torch.nn.Conv2d):
             h = layer(h)
         else:
-            slopes.append(torch.where(h > 0, 1.0, LEAK).to(h.dtype))
+            slopes.append(torch.where(h > 0, one, leak))
             h = h * slopes[-1]
     return slopes
