@@ -240,11 +240,24 @@ def _measure(
     templates = {subject.card.template for subject in subjects if subject.card}
     if len(templates) > 1:
         raise UsageError("The models want the face cut out differently, so they cannot be measured on the same crops.")
-    trained = any(subject.card is not None and subject.card.training_data for subject in subjects)
-    chosen = ("test" if trained else "all") if split == "auto" else split
+    trainings = [subject.card.training_data for subject in subjects if subject.card and subject.card.training_data]
+    chosen = ("test" if trainings else "all") if split == "auto" else split
+    sides = {(float(t.get("test_fraction", 0.1)), int(t.get("split_seed", 0))) for t in trainings} or {(0.1, 0)}
+    if len(sides) > 1 and chosen != "all":
+        raise UsageError(
+            "The models were trained on different splits, so nobody is held out from all. Use --split all."
+        )
+    test_fraction, split_seed = sides.pop()
     with progress_bar("Preparing", quiet) as progress:
         pictures = pictures_of(
-            data, sizes.pop(), templates.pop() if templates else None, split=chosen, limit=limit, progress=progress
+            data,
+            sizes.pop(),
+            templates.pop() if templates else None,
+            split=chosen,
+            limit=limit,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+            progress=progress,
         )
     wanted = [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else None
     classifier = _classifier(classifier_file, device)

@@ -41,12 +41,11 @@ def export_command(
         raise UsageError(f"--weights {weights!r}: known are auto, ema and raw.")
     from exprtool.cli.data import progress_bar
     from exprtool_gan.data import load_prepared
-    from exprtool_gan.export import export
-    from exprtool_usgan.checkpoint import read_card
+    from exprtool_gan.export import export, read_model_card
 
     prepared = None
     if data:
-        card = read_card(run)
+        card = read_model_card(run)
         with progress_bar("Preparing", quiet) as progress:
             prepared = load_prepared(data, card.generator.image_size, template=card.crop, progress=progress)
     kind = "half" if half else "int8" if int8 else "float32"

@@ -253,3 +253,16 @@ def test_models_are_found_by_path_and_backends_by_name(tmp_path: Path) -> None:
         backend_of("no-such-thing")
     assert short_name(str(model)) == "m" and short_name(str(tmp_path / "run")) == "run"
     assert short_name(f"onnx:{model}") == "m" and short_name("blendshape") == "blendshape"
+
+
+def test_faces_in_centre_crops_are_looked_for(faces_root: Path, tmp_path: Path) -> None:
+    from exprtool_gan.data import PrepareOptions, prepare
+    from exprtool_gan.data.measured import with_landmarks
+
+    done = prepare([faces_root], tmp_path / "out", PrepareOptions(96, "centre"), workers=1)
+    eye = done.template.right_eye  # measured: portraits show more than a tight crop
+    assert eye != (0.28, 0.35) and 0.3 < eye[0] < 0.5
+    found = with_landmarks(as_pictures(done).take([0, 1, 2])).landmarks
+    assert found is not None
+    eyes = found[:, 36:42].mean(axis=1)
+    assert np.abs(eyes - (np.array(eye) * 96 - 0.5)).max() < 8

@@ -186,7 +186,7 @@ def held_out(config: TrainConfig, limit: int | None = None) -> Pictures:
     """The held-out people's crops of a run's data, evenly spread."""
     import numpy as np
 
-    from exprtool_gan.data.measured import as_pictures
+    from exprtool_gan.data.measured import as_pictures, with_landmarks
 
     prepared = _prepared(config)
     test = prepared.test
@@ -194,7 +194,7 @@ def held_out(config: TrainConfig, limit: int | None = None) -> Pictures:
         raise DataError("Nobody is held out, so nothing can be measured: raise test_fraction under [train].")
     if limit is not None and limit < len(test):
         test = test[np.linspace(0, len(test) - 1, limit).astype(int)]
-    return as_pictures(prepared, config.data, "held-out").take(test)
+    return with_landmarks(as_pictures(prepared, config.data, "held-out").take(test))
 
 
 def _prepared(config: TrainConfig) -> PreparedSet:

@@ -92,8 +92,8 @@ def export(
     used, and `Parity.real` says so. Raises `ModelError` where the file does not agree with PyTorch; nothing is written
     then.
     """
-    from exprtool_usgan.checkpoint import load_generator
-
+    with _needing_torch():
+        from exprtool_usgan.checkpoint import load_generator
     if out.suffix.lower() != ".onnx":
         raise ModelError(f"{out} must end in .onnx.")
     if out.exists() and not overwrite:
@@ -116,6 +116,13 @@ def export(
     _judge(parity, kind, out)
     write_bytes(out, content)
     return Exported(out, kind, len(content), hashlib.sha256(content).hexdigest(), parity, crop_card)
+
+
+def read_model_card(model: Path) -> ModelCard:
+    """The card of a run or checkpoint, before anything is loaded; raises `ModelError`."""
+    with _needing_torch():
+        from exprtool_usgan.checkpoint import read_card
+    return read_card(model)
 
 
 def card_for(card: ModelCard, generator: Generator, kind: Kind = "float32") -> CropCard:
@@ -193,10 +200,8 @@ def _levels(y: NDArray[np.float32]) -> NDArray[np.int16]:
 
 
 def _graph(generator: Generator, kind: Kind, data: PreparedSet | None) -> onnx.ModelProto:
-    try:
+    with _needing_torch():
         from exprtool_gan.onnx_graph import generator_graph
-    except ImportError as error:
-        raise ModelError(f"Exporting needs the package {error.name}: pip install 'exprtool[torch]'.") from error
     state = {name: tensor.detach().float().cpu().numpy() for name, tensor in generator.state_dict().items()}
     graph = generator_graph(generator.config, state, half=kind == "half")
     if kind == "int8":
@@ -245,6 +250,15 @@ def quantised(graph: onnx.ModelProto, images: NDArray[np.uint8], labels: int) ->
             calibrate_method=CalibrationMethod.MinMax,
         )
         return onnx.load(target)
+
+
+@contextmanager
+def _needing_torch() -> Iterator[None]:
+    """Imports of what the base install does not have."""
+    try:
+        yield
+    except ImportError as error:
+        raise ModelError(f"Exporting needs the package {error.name}: pip install 'exprtool[torch]'.") from error
 
 
 @contextmanager

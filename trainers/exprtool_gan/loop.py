@@ -166,6 +166,8 @@ def _card(config: TrainConfig, prepared: PreparedSet) -> ModelCard:
         "images": len(train),
         "people": len(people),
         "manifest": prepared.manifest_hash,
+        "test_fraction": config.test_fraction,
+        "split_seed": config.split_seed,
         "recipe": config.recipe,
     }
     card = ModelCard(config.generator(len(prepared.label_names)), prepared.label_names, prepared.template, 0)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exprtool.errors import DataError
 from exprtool.faces.align import CropTemplate
 from exprtool.measures.pictures import Pictures
+from exprtool.types import Detector, Image
+from exprtool_gan.data.detector import load_detector
 from exprtool_gan.data.prepare import Progress, load_prepared
 from exprtool_gan.data.prepared import PreparedSet
 from exprtool_gan.data.sources import ScanOptions
+
+_SEARCH_SIDE = 256
 
 
 def pictures_of(
@@ -22,15 +28,24 @@ def pictures_of(
     *,
     split: str = "all",
     limit: int | None = None,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
     progress: Progress | None = None,
 ) -> Pictures:
     """The crops under ``roots`` for measuring; pictures whose expression nobody tells are welcome.
 
-    ``split`` is "test", "train" or "all"; ``limit`` takes evenly spread ones. Raises `DataError` where nothing is
-    left, or where a prepared folder was cut out by another template.
+    ``split`` is "test", "train" or "all" (``test_fraction`` and ``split_seed`` are those of the training, for data that
+    was not prepared before); ``limit`` takes evenly spread ones. In centre crops the faces are looked for. Raises
+    `DataError` where nothing is left, or where a prepared folder was cut out by another template.
     """
     prepared = load_prepared(
-        roots, size, template=template, scan_options=ScanOptions(labelled=False), progress=progress
+        roots,
+        size,
+        template=template,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+        scan_options=ScanOptions(labelled=False),
+        progress=progress,
     )
     if template is not None and prepared.template != template and prepared.landmarks is not None:
         raise DataError(
@@ -41,7 +56,7 @@ def pictures_of(
         raise DataError(f"The {split} split of {', '.join(map(str, roots))} is empty. Use --split all.")
     if limit is not None and limit < len(chosen):
         chosen = chosen[np.linspace(0, len(chosen) - 1, limit).astype(int)]
-    return as_pictures(prepared, roots, split).take(chosen)
+    return with_landmarks(as_pictures(prepared, roots, split).take(chosen))
 
 
 def as_pictures(prepared: PreparedSet, roots: Sequence[Path] = (), split: str = "all") -> Pictures:
@@ -59,3 +74,30 @@ def as_pictures(prepared: PreparedSet, roots: Sequence[Path] = (), split: str = 
         files if there else None,
         np.array([np.reshape(sample["crop_from_image"], (2, 3)) for sample in samples]) if there else None,
     )
+
+
+def with_landmarks(pictures: Pictures) -> Pictures:
+    """Centre crops with the landmarks of the faces in them (NaN where none is found); others as they are."""
+    if pictures.landmarks is not None:
+        return pictures
+    _, detector = load_detector("auto")
+    landmarks = np.full((len(pictures), 68, 2), np.nan)
+    for i, image in enumerate(pictures.images):
+        landmarks[i] = _landmarks(np.ascontiguousarray(image), detector)
+    return replace(pictures, landmarks=landmarks)
+
+
+def _landmarks(image: Image, detector: Detector) -> NDArray[np.float64]:
+    """One quick look at an enlarged crop: `find_faces` would turn drawings around and search them for seconds."""
+    import cv2
+
+    from exprtool.faces.landmarks import refine68
+
+    factor = max(1, -(-_SEARCH_SIDE // image.shape[0]))
+    large = np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+    faces = detector.detect(large)
+    if not faces:
+        return np.full((68, 2), np.nan)
+    points = refine68(large, max(faces, key=lambda face: face.size)).landmarks68
+    assert points is not None
+    return (points + 0.5) / factor - 0.5
