@@ -20,7 +20,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class Bench:
         self.detector = DlibDetector.load("cpu", None)
         self.faces, self.people = faces, people
 
-    @cache  # noqa: B019 - one bench lives as long as the program
+    @lru_cache(maxsize=6)  # noqa: B019 - one bench lives as long as the program
     def person(self, number: str, expression: str) -> Person:
         return Person(self.faces / expression / f"{number}.jpg", self)
 

@@ -37,8 +37,10 @@ _IDENTITY_SD = 0.7
 unit variance."""
 _LANDMARK_SD = 0.086
 """Standard deviation (cm) of a landmark of weight 1."""
-_ITERATIONS = 7
+_ITERATIONS = 9
 _YAW_SD, _PITCH_SD = math.radians(30), math.radians(9)
+_ESTABLISHED = 0.12
+"""Weight from which on a control is taken to be there; see `_Prior`."""
 _LEFT_RIGHT_SD = 0.2
 """Standard deviation of the difference between a left and a right control."""
 
@@ -47,21 +49,23 @@ _LEFT_RIGHT_SD = 0.2
 class _Prior:
     """Of an expression weight: standard deviation, cost, upper bound.
 
-    The cost keeps what a neutral face has at zero; being linear, it takes little off a strong expression. It is in
-    units of the fit's energy per centimetre that the control moves the landmarks (root of their summed squares), so
-    that one strong shape (jawOpen) is no cheaper than several weak ones that explain the same.
+    The cost keeps what a neutral face has at zero. It is taken back as a weight grows beyond `_ESTABLISHED`, so that
+    it takes little off a strong expression (E. Candes et al., "Enhancing sparsity by reweighted l1 minimization",
+    2008). It is in units of the fit's energy per centimetre that the control moves the landmarks (root of their summed
+    squares), so that one strong shape (jawOpen) is no cheaper than several weak ones that explain the same.
     """
 
     sd: float = 0.5
-    cost: float = 10.0
+    cost: float = 11.0
     high: float = 1.2
 
 
 _PRIORS: Mapping[str, _Prior] = {
-    "browDown": _Prior(), "browInnerUp": _Prior(), "browOuterUp": _Prior(), "corrugator": _Prior(),
+    "browDown": _Prior(cost=8.0), "browInnerUp": _Prior(cost=8.0), "browOuterUp": _Prior(cost=8.0),
+    "corrugator": _Prior(cost=8.0),
     "eyeBlink": _Prior(high=1.0), "eyeSquint": _Prior(), "eyeWide": _Prior(),
     "jawOpen": _Prior(sd=0.8, high=1.0), "jawLeft": _Prior(sd=0.15), "jawRight": _Prior(sd=0.15),
-    "mouthDimple": _Prior(), "mouthFrown": _Prior(), "mouthFunnel": _Prior(cost=15.0), "mouthLeft": _Prior(sd=0.15),
+    "mouthDimple": _Prior(), "mouthFrown": _Prior(), "mouthFunnel": _Prior(cost=16.0), "mouthLeft": _Prior(sd=0.15),
     "mouthLowerDown": _Prior(), "mouthPress": _Prior(), "mouthPucker": _Prior(), "mouthRight": _Prior(sd=0.15),
     "mouthRollLower": _Prior(), "mouthRollUpper": _Prior(), "mouthShrugLower": _Prior(), "mouthShrugUpper": _Prior(),
     "mouthSmile": _Prior(sd=0.6, cost=0.9), "mouthStretch": _Prior(), "mouthUpperUp": _Prior(), "noseSneer": _Prior(),
@@ -115,9 +119,11 @@ class Fit:
 
 @dataclass(frozen=True, eq=False)
 class TrackShape:
-    """What stays the same along a track: identity coefficients, offsets."""
+    """What stays the same along a track: identity coefficients, the neutral mesh (V, 3) and the landmarks' offset
+    (V, 3) in cm."""
 
     identity: NDArray[np.float64]
+    neutral: NDArray[np.float64]
     offset: NDArray[np.float64]
 
 
@@ -126,43 +132,61 @@ def fit_face(region: FaceRegion, track_state: TrackShape | None = None, model: F
 
     Raises `ExprtoolError` where the face has no 68 landmarks.
     """
+    model = model or face_model()
+    if track_state is not None:
+        fit, _ = _fit(region, model, track_state.identity, track_state)
+        return fit
+    fit, tangents = _fit(region, model)
+    return replace(fit, offset=_landmark_offset(fit, tangents), visibility=measure(region.pixels, fit.landmarks))
+
+
+def _fit(
+    region: FaceRegion,
+    model: FaceModel,
+    identity: NDArray[np.float64] | None = None,
+    track: TrackShape | None = None,
+) -> tuple[Fit, NDArray[np.float64]]:
+    """A fit with the track's offset or none, and the tangents (68, 2) of the jaw line."""
     landmarks = region.landmarks68
     if landmarks is None:
         raise ExprtoolError(
             "The blendshape backend needs 68 landmarks, and this face has only five. "
             "Find faces with `exprtool.faces.find_faces`, which refines them."
         )
-    model = model or face_model()
-    basis = _basis(model)
-    solution = _solve(landmarks, basis, None if track_state is None else track_state.identity)
-    neutral = model.vertices + np.tensordot(
-        solution.identity.astype(np.float32), model.identity[: len(solution.identity)], 1
-    )
-    lips = find_lips(region.pixels, landmarks, solution.camera.scale)
+    solution = _solve(landmarks, _basis(model), identity, None if track is None else track.offset)
+    neutral = _neutral(model, solution.identity) if track is None else track.neutral
     fit = Fit(
         model=model,
         camera=solution.camera,
         identity=solution.identity,
         source=solution.weights,
         neutral=neutral,
-        offset=np.zeros_like(neutral),
+        offset=np.zeros_like(neutral) if track is None else track.offset,
         landmarks=landmarks,
         landmark_vertices=solution.vertices,
         residual=solution.residual,
-        lips=lips,
+        lips=find_lips(region.pixels, landmarks, solution.camera.scale),
     )
-    if track_state is not None:
-        return replace(fit, offset=track_state.offset)
-    offset = _landmark_offset(fit, solution.tangents)
-    return replace(fit, offset=offset, visibility=measure(region.pixels, landmarks))
+    return fit, solution.tangents
+
+
+def _neutral(model: FaceModel, identity: NDArray[np.float64]) -> NDArray[np.float64]:
+    return model.vertices + np.tensordot(identity.astype(np.float32), model.identity[: len(identity)], 1)
 
 
 def begin_track(samples: Sequence[FaceRegion], model: FaceModel | None = None) -> TrackShape | None:
-    """Identity and offset over several frames of one person; None without a usable sample."""
-    fits = [fit_face(sample, model=model) for sample in samples if sample.landmarks68 is not None]
-    if not fits:
+    """Identity and offset over several frames of one person; None without a usable sample.
+
+    Identity is the mean of the fits of the frames, the offset the mean of what is left over once they share it.
+    """
+    model = model or face_model()
+    samples = [sample for sample in samples if sample.landmarks68 is not None]
+    if not samples:
         return None
-    return TrackShape(np.mean([fit.identity for fit in fits], 0), np.mean([fit.offset for fit in fits], 0))
+    identity = np.mean([_fit(sample, model)[0].identity for sample in samples], 0)
+    shared = [_fit(sample, model, identity) for sample in samples]
+    offset = np.mean([_landmark_offset(fit, tangents) for fit, tangents in shared], 0)
+    return TrackShape(identity, shared[0][0].neutral, offset)
 
 
 # --- landmarks -> camera, identity, expression
@@ -190,7 +214,7 @@ class _Basis:
 
 @lru_cache(maxsize=2)
 def _basis(model: FaceModel) -> _Basis:
-    rows = np.unique(np.concatenate([model.landmarks, CONTOUR_RIGHT, CONTOUR_LEFT]))
+    rows = np.unique([*model.landmarks, *CONTOUR_RIGHT, *CONTOUR_LEFT])
     place = {int(v): i for i, v in enumerate(rows)}
     controls: list[str] = []
     priors: list[_Prior] = []
@@ -252,14 +276,24 @@ def _landmark_weights() -> NDArray[np.float64]:
     return weights
 
 
-def _solve(landmarks: Points, basis: _Basis, identity: NDArray[np.float64] | None) -> _Solution:
+def _solve(
+    landmarks: Points,
+    basis: _Basis,
+    identity: NDArray[np.float64] | None = None,
+    offset: NDArray[np.float64] | None = None,
+) -> _Solution:
+    """Explain landmarks (68, 2). ``identity`` and ``offset`` (V, 3) are given where they are known from a track."""
     free_identity = identity is None
     coefficients = np.zeros(IDENTITIES) if identity is None else identity.copy()
     weights = np.zeros(len(basis.shapes))
     places = basis.frontal.copy()
     camera = _first_camera(landmarks, basis)
     tangents = _jaw_tangents(landmarks)
-    shifts = landmark_shifts()
+    # with its offset the mesh lies on the landmarks wherever they are matters of edges (`_surface_shifts`)
+    known = 0.0 if offset is None else offset[basis.rows]
+    shifts = landmark_shifts() if offset is None else _surface_shifts()
+    # where identity is known nothing competes with expression, and a cost would only make it jump from frame to frame
+    cost = basis.linear if free_identity else np.zeros_like(basis.linear)
     # the jaw line is where the silhouette is: along it a landmark says little
     filters = np.repeat(np.eye(2)[None], 68, 0)
     filters[:17] -= 0.8 * tangents[:17, :, None] * tangents[:17, None, :]
@@ -267,7 +301,7 @@ def _solve(landmarks: Points, basis: _Basis, identity: NDArray[np.float64] | Non
     n = IDENTITIES if free_identity else 0
     k = len(basis.shapes)
     for iteration in range(_ITERATIONS):
-        shape = basis.shaped(coefficients, weights)
+        shape = basis.shaped(coefficients, weights) + known
         if iteration:
             places = _slid(landmarks, camera, shape, basis, places)
         points, by_pose = camera.derivatives(shape[places] + shifts)
@@ -288,7 +322,8 @@ def _solve(landmarks: Points, basis: _Basis, identity: NDArray[np.float64] | Non
         gradient[1] -= camera.pitch / _PITCH_SD**2
         hessian[np.arange(6, 6 + n), np.arange(6, 6 + n)] += 1 / _IDENTITY_SD**2
         hessian[6 + n :, 6 + n :] += basis.quadratic
-        gradient[6 + n :] -= basis.linear
+        # a control that has come up is worth its cost and pays less: the penalty is in effect that of its logarithm
+        gradient[6 + n :] -= cost / (1 + (weights if iteration > 2 else 0) / _ESTABLISHED)
         low = np.concatenate([[-0.5, -0.5, -0.5, -0.5, -np.inf, -np.inf], np.full(n, -3.0), np.zeros(k)])
         high = np.concatenate([[0.5, 0.5, 0.5, 0.5, np.inf, np.inf], np.full(n, 3.0), basis.high])
         step = bounded_minimum(hessian, gradient, low, high)
@@ -303,7 +338,7 @@ def _solve(landmarks: Points, basis: _Basis, identity: NDArray[np.float64] | Non
         if free_identity:
             coefficients = step[6 : 6 + n]
         weights = step[6 + n :]
-    shape = basis.shaped(coefficients, weights)
+    shape = basis.shaped(coefficients, weights) + known
     error = (camera.project(shape[places] + shifts)[:, :2] - landmarks)[17:]
     return _Solution(
         camera=camera,

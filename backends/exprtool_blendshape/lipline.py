@@ -145,7 +145,7 @@ def _dark_path(
     patch, zoom = _patch(pixels, frame, frame.half * 1.05, reach, scale)
     grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
     fine = cv2.GaussianBlur(grey, (0, 0), 0.043 * _PATCH_SCALE)
-    detail = fine - cv2.GaussianBlur(grey, (0, 0), 0.35 * _PATCH_SCALE)
+    detail = np.subtract(fine, cv2.GaussianBlur(grey, (0, 0), 0.35 * _PATCH_SCALE), dtype=np.float32)
     cost = detail / (float(detail.std()) + 1e-6)
     return _cheapest_path(cost, zoom, frame, x, guess, _SEARCH, 0.12)
 

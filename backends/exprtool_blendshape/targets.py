@@ -28,9 +28,9 @@ from exprtool.expressions import EXPRESSIONS
 from exprtool.types import Edit
 from exprtool_blendshape.names import expand, mirrored
 
-REST = 0.25
+REST = {"brows": 0.6, "eyes": 0.4, "mouth": 0.25}
 """Size of an expression (root of the sum of squared weights in one part of the face) up to which a fit mostly shows a
-face at rest."""
+face at rest. Brows differ most from face to face."""
 HIGHEST = 1.5
 
 
@@ -134,7 +134,7 @@ def _at_rest(worn: Mapping[str, float]) -> dict[str, float]:
     size: dict[str, float] = {}
     for name, amount in worn.items():
         size[_part(name)] = size.get(_part(name), 0.0) + amount**2
-    return {name: amount * math.exp(-size[_part(name)] / REST**2) for name, amount in worn.items()}
+    return {name: amount * math.exp(-size[_part(name)] / REST[_part(name)] ** 2) for name, amount in worn.items()}
 
 
 def _part(control: str) -> str:
