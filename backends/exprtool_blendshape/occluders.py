@@ -57,23 +57,42 @@ class Glasses:
     score: float
 
 
-CERTAIN = 0.45
-"""Share of the columns over the nose bridge and under the eyes that a frame must cross."""
-FROWNING = 0.9
-"""Fitted frown (brows down and together) above which dark lines between the eyes are taken for its own."""
+CERTAIN = 0.5
+"""Share of the nose bridge's width that a thin dark line must cross for glasses to be seen there."""
+FAINT, PLAIN = 0.12, 0.20
+"""Contrast (log luma) of a faint and of a plain line."""
+FROWNING, SHUT = 0.9, 0.2
+"""Fitted frown above which, over eyes with an opening below this share of their width, the folds of a face that is
+screwed up draw lines like a frame's."""
 
 
 def glasses(picture: Grid, landmarks: NDArray[np.float64], frown: float, u: float) -> Glasses | None:
-    """Find frames of glasses; None where there are none. ``landmarks`` (68, 2) in work coordinates, ``frown`` is
-    fitted."""
-    if frown > FROWNING:
+    """Find frames of glasses; None where there are none.
+
+    ``landmarks`` (68, 2) are in work coordinates, ``frown`` is the fitted one.
+    """
+    openings = []
+    for eye in (landmarks[36:42], landmarks[42:48]):
+        height = np.linalg.norm(eye[[1, 2]].mean(0) - eye[[4, 5]].mean(0))
+        openings.append(height / max(float(np.linalg.norm(eye[3] - eye[0])), 1e-6))
+    if frown > FROWNING and np.mean(openings) < SHUT:
         return None
+    # all that follows looks at the eyes' surroundings alone
+    centre = landmarks[36:48].mean(0)
     shape = picture.shape[:2]
-    luma = np.log(np.maximum(picture @ _LUMA, 0.03))
-    dark = np.maximum(cv2.GaussianBlur(luma, (0, 0), 0.40 * u) - cv2.GaussianBlur(luma, (0, 0), max(0.6, 0.05 * u)), 0)
-    score = frame_score(dark, landmarks, u)
+    top, bottom = (int(np.clip(centre[1] + side * 4.0 * u, 0, shape[0])) for side in (-1, 1))
+    if bottom - top < 2 * u:
+        return None
+    luma = np.log(np.maximum(picture[top:bottom] @ _LUMA, 0.03))
+    landmarks = landmarks - [0, top]
+    sharp = cv2.GaussianBlur(luma, (0, 0), max(0.6, 0.06 * u))
+    broad = np.maximum(cv2.GaussianBlur(luma, (0, 0), 0.40 * u) - sharp, 0)
+    level, upright = _thin_lines(sharp, max(1, int(0.22 * u)))
+    score = frame_score(level, broad, landmarks, u)
     if score < CERTAIN:
         return None
+    shape = luma.shape
+    dark = np.maximum(broad, 1.8 * np.maximum(level, upright))
     # frame: dark structures around the eyes that are neither eye nor (unless they touch the frame) brow
     zone = np.zeros(shape, np.uint8)
     for eye in (landmarks[36:42], landmarks[42:48]):
@@ -94,31 +113,50 @@ def glasses(picture: Grid, landmarks: NDArray[np.float64], frown: float, u: floa
         if max(stats[i, cv2.CC_STAT_WIDTH], stats[i, cv2.CC_STAT_HEIGHT]) < 1.2 * u:
             found[part == i] = 0
     found = cv2.dilate(found, np.ones((3, 3), np.uint8))
-    distance = cv2.distanceTransform(1 - found, cv2.DIST_L2, 5)
-    frame = cv2.GaussianBlur(found.astype(np.float32), (0, 0), 0.08 * u)
+    whole = np.zeros(picture.shape[:2], np.uint8)
+    whole[top:bottom] = found
+    distance = cv2.distanceTransform(1 - whole, cv2.DIST_L2, 5)
+    frame = cv2.GaussianBlur(whole.astype(np.float32), (0, 0), 0.08 * u)
     return Glasses(np.clip(frame * 1.3, 0, 1), distance.astype(np.float32), score)
 
 
-def frame_score(dark: Grid, landmarks: NDArray[np.float64], u: float) -> float:
-    """Share of the columns that a dark line crosses where only frames draw one: the lesser of bridge and lower rims."""
-    height, width = dark.shape
+def _thin_lines(log_luma: Grid, reach: int) -> tuple[Grid, Grid]:
+    """How much darker each pixel is than both of its neighbours at ``reach`` above and below, and left and right."""
+    padded = np.pad(log_luma, reach, mode="edge")
+    rows, columns = slice(reach, -reach), slice(reach, -reach)
+    level = np.minimum(padded[: -2 * reach, columns], padded[2 * reach :, columns]) - log_luma
+    upright = np.minimum(padded[rows, : -2 * reach], padded[rows, 2 * reach :]) - log_luma
+    return np.maximum(level, 0), np.maximum(upright, 0)
+
+
+def frame_score(level: Grid, broad: Grid, landmarks: NDArray[np.float64], u: float) -> float:
+    """How sure it is that a frame crosses the bridge of the nose, 0 to 1.
+
+    ``level`` are thin lines that run from left to right, ``broad`` what is darker than its wider surroundings. Faces
+    have no lines across the bridge of the nose but frowns, whose lines are broad; thick frames are broad as well, and
+    then their lower rims must be seen, too.
+    """
+    height, width = level.shape
     inner = landmarks[[39, 42]]
     middle = inner.mean(0)
     half = 0.30 * float(inner[1, 0] - inner[0, 0])
 
-    def crossed(x0: float, x1: float, y0: float, y1: float) -> float:
+    def crossed(lines: Grid, least: float, x0: float, x1: float, y0: float, y1: float) -> float:
         a, b = max(int(x0), 0), min(int(x1), width)
         c, d = max(int(y0), 0), min(int(y1), height)
         if b - a < 3 or d - c < 3:
             return 0.0
-        return float((dark[c:d, a:b].max(0) > 0.22).mean())
+        return float((lines[c:d, a:b].max(0) > least).mean())
 
-    bridge = crossed(middle[0] - half, middle[0] + half, middle[1] - 1.3 * u, middle[1] + 1.2 * u)
-    rims = []
+    bridge = (middle[0] - half, middle[0] + half, middle[1] - 1.3 * u, middle[1] + 1.2 * u)
+    rims = 0.0
     for eye in (landmarks[36:42], landmarks[42:48]):
         bottom = eye[[4, 5], 1].mean()
-        rims.append(crossed(eye[:, 0].min(), eye[:, 0].max(), bottom + 0.65 * u, bottom + 2.0 * u))
-    return min(bridge, max(rims))
+        rims = max(rims, crossed(broad, 0.22, eye[:, 0].min(), eye[:, 0].max(), bottom + 0.65 * u, bottom + 2.0 * u))
+    thick = min(crossed(broad, 0.22, *bridge), rims)
+    # a faint line counts only where it crosses nearly the whole bridge
+    faint = crossed(level, FAINT, *bridge) - 0.3
+    return max(thick, crossed(level, PLAIN, *bridge), faint)
 
 
 YIELD = 0.6
