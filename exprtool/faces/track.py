@@ -41,6 +41,9 @@ _PREDICTOR_NOISE = 0.008
 _SAME_PERSON = 0.36
 """Squared embedding distance below which two faces are one person (0.6, as dlib's network was trained for)."""
 
+_BELIEVABLE = 0.08
+"""Mean distance of the predictor's landmarks from where the flow took them, up to which both show the same face."""
+
 _OUTLINE, _EYES, _LIPS = slice(0, 17), slice(36, 48), slice(48, 68)
 _SMALLEST_OF_PICTURE = 0.06
 """Faces below this part of the picture's shorter side are not searched for; once found they are followed."""
@@ -171,6 +174,16 @@ class _Live:
 
 
 @dataclass(frozen=True, eq=False)
+class _Lost:
+    """A face that is gone, for as long as it is remembered."""
+
+    time: float
+    track: Track
+    face: Face
+    before_cut: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class _Seen:
     """What is kept of the last few frames, to follow a new face back to where it came from."""
 
@@ -192,7 +205,7 @@ class Tracker:
         self.cuts: list[int] = []
         self.tried: tuple[str, ...] = ()
         self._live: list[_Live] = []
-        self._lost: list[tuple[float, Track, Face]] = []
+        self._lost: list[_Lost] = []
         self._recent: deque[_Seen] = deque()
         self._thumbnail: NDArray[np.float32] | None = None
         self._changes: deque[float] = deque(maxlen=24)
@@ -202,13 +215,14 @@ class Tracker:
 
     def feed(self, index: int, time: float, luma: Luma, rgb: Callable[[], Image]) -> None:
         """Take the next frame: brightness (H, W) uint8, and a way to get its RGB (H, W, 3), called when needed."""
-        cut = self._is_cut(luma)
+        cut = self._is_cut(luma) and not self._goes_on(luma)
         if cut:
             self.cuts.append(index)
             for live in self._live:
                 live.stretch.ends_at_cut = True
                 self._close(live, time)
-            self._live, self._lost = [], []
+                self._lost.append(_Lost(time, live.track, live.face, before_cut=True))
+            self._live = []
             self._recent.clear()
         previous = self._recent[-1] if self._recent else None
         if previous is not None:
@@ -257,11 +271,23 @@ class Tracker:
         a, b = small - small.mean(), before - before.mean()
         alike = float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-6))
         cut = change > max(9.0, 6.0 * usual) and alike < 0.75
-        if not cut:
-            self._changes.append(change)
-        else:
-            self._changes.clear()
+        if cut:
+            self._changes.clear()  # what follows is another shot; a fast one has no second cut in its next frame
+        self._changes.append(change)
         return cut
+
+    def _goes_on(self, luma: Luma) -> bool:
+        """Whether a face is followed across what looks like a cut: then something else moved, or the light changed."""
+        if not self._recent:
+            return False
+        before = self._recent[-1].luma
+        for live in self._live:
+            step = _step(before, luma, live.face)
+            if step is not None:
+                moved = with_landmarks(live.face, _points(live.face) + step[0])
+                if _disagreement(_measure(luma, moved), moved) < _BELIEVABLE:
+                    return True
+        return False
 
     def _follow(self, live: _Live, before: Luma, after: Luma) -> bool:
         """Append one frame to a live stretch; False where the face is lost."""
@@ -275,8 +301,8 @@ class Tracker:
         if not (0 <= x < width and 0 <= y < height) or moved.size < 16:
             return False
         seen = _measure(after, moved)
-        error = float(np.linalg.norm(_points(seen) - _points(moved), axis=1).mean()) / moved.size
-        believable = error < 0.08
+        error = _disagreement(seen, moved)
+        believable = error < _BELIEVABLE
         live.stretch.followed += 1
         live.stretch.believed += believable
         measured = _points(seen) if believable else np.full((68, 2), np.nan)
@@ -441,23 +467,26 @@ class Tracker:
     def _remembered(self, face: Face, image: Image, time: float) -> tuple[Track | None, Embedding]:
         """The track of a face that was lost a moment ago, and the new face's embedding."""
         identity = embedding(image, face)
-        self._lost = [entry for entry in self._lost if time - entry[0] <= self.settings.memory]
+        self._lost = [lost for lost in self._lost if time - lost.time <= self.settings.memory]
         best: tuple[float, int] | None = None
-        for place, (when, track, last) in enumerate(self._lost):
-            near = float(np.hypot(*np.subtract(face.centre, last.centre))) < face.size * (1 + (time - when))
-            alike = squared_distance(identity, track.embedding) if track.embedding is not None else np.inf
-            limit = _SAME_PERSON if near else 0.75 * _SAME_PERSON
+        for place, lost in enumerate(self._lost):
+            known = lost.track.embedding
+            apart = float(np.hypot(*np.subtract(face.centre, lost.face.centre)))
+            near = apart < face.size * (1 + (time - lost.time))
+            if known is None or (lost.before_cut and not near):
+                continue  # after a cut the light is another, unless it is a jump within one shot
+            alike = squared_distance(identity, known)
+            limit = _SAME_PERSON if near and not lost.before_cut else 0.75 * _SAME_PERSON
             if alike < limit and (best is None or alike < best[0]):
                 best = (float(alike), place)
         if best is None:
             return None, identity
-        _, track, _ = self._lost.pop(best[1])
-        return track, identity
+        return self._lost.pop(best[1]).track, identity
 
     def _lose(self, live: _Live, time: float) -> None:
         self._live.remove(live)
         self._close(live, time)
-        self._lost.append((time, live.track, live.face))
+        self._lost.append(_Lost(time, live.track, live.face))
 
     def _close(self, live: _Live, time: float) -> None:
         """End a stretch: what was followed without being seen for longer than the patience is dropped."""
@@ -538,6 +567,11 @@ def _append(stretch: Stretch, measured: Any, flow: Any, drift: Any, confirmed: b
     stretch.flow.append(np.asarray(flow, np.float32))
     stretch.drift.append(np.asarray(drift, np.float32))
     stretch.confirmed.append(confirmed)
+
+
+def _disagreement(seen: Face, moved: Face) -> float:
+    """Mean distance of the landmarks of two views of one face, in sizes of the face."""
+    return float(np.linalg.norm(_points(seen) - _points(moved), axis=1).mean()) / moved.size
 
 
 def _nearest(face: Face, others: Sequence[Face]) -> Face | None:
