@@ -293,12 +293,14 @@ def _labels(subject: Subject, expr: list[str] | None) -> list[str]:
 
 
 def _for_sheets(pictures: Pictures, rows: int) -> Pictures:
-    """Evenly spread, neutral faces first where the data says which they are, as the paper shows them."""
+    """Evenly spread neutral faces, as the paper shows them; where there are too few, other ones after them."""
     import numpy as np
 
     neutral = [i for i, expression in enumerate(pictures.expressions) if expression in ("neutral", None)]
-    places = neutral or list(range(len(pictures)))
-    return pictures.take([places[int(i)] for i in np.linspace(0, len(places) - 1, min(rows, len(places)))])
+    if len(neutral) < rows:
+        others = [i for i in range(len(pictures)) if i not in set(neutral)]
+        return pictures.take((neutral + others)[:rows])
+    return pictures.take([neutral[int(i)] for i in np.linspace(0, len(neutral) - 1, rows)])
 
 
 def _classifier(path: Path | None, device: str) -> Classifier | None:

@@ -24,7 +24,6 @@ from exprtool.measures.subjects import Subject
 from exprtool.types import Image
 
 Progress = Callable[[int, int, str], None]
-CHUNK = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,17 +127,15 @@ def evaluate(
         raise DataError("There are no pictures to measure on. Check --data and --split.")
     collected = {label: _Collected() for label in wanted}
     done = 0
-    for start in range(0, len(pictures), CHUNK):
-        chunk = pictures.take(range(start, min(start + CHUNK, len(pictures))))
+    for start in range(0, len(pictures), subject.group):
+        chunk = pictures.take(range(start, min(start + subject.group, len(pictures))))
         known: dict[int, Embedding] = {}
         for label in wanted:
             _measure(subject, chunk, label, collected[label], known, classifier, own_head, face_service)
             done += len(chunk)
             if progress:
                 progress(done, len(pictures) * len(wanted), f"{subject.name}: {label}")
-        forget = getattr(subject, "forget", None)
-        if forget:
-            forget()
+        subject.forget()
     rows = tuple(_row(label, [collected[label]], bool(face_service)) for label in wanted if collected[label].pictures)
     if not rows:
         raise DataError(
@@ -240,5 +237,10 @@ def _together(answers: Sequence[Accuracy]) -> Accuracy | None:
 
 def sample_outputs(subject: Subject, pictures: Pictures, expressions: Sequence[str]) -> list[list[Image | None]]:
     """For sheets: per picture, the output for each expression (its own included)."""
-    columns = [subject.outputs(pictures, label) for label in expressions]
-    return [[column[i] for column in columns] for i in range(len(pictures))]
+    rows: list[list[Image | None]] = []
+    for start in range(0, len(pictures), subject.group):
+        part = pictures.take(range(start, min(start + subject.group, len(pictures))))
+        columns = [subject.outputs(part, label) for label in expressions]
+        subject.forget()
+        rows += [[column[i] for column in columns] for i in range(len(part))]
+    return rows

@@ -32,6 +32,10 @@ class Subject(ABC):
     training_images: int | None = None
     protocol: str
     card: CropCard | None = None
+    group: int = 16  # pictures that are worked on together
+
+    def forget(self) -> None:  # noqa: B027 (most keep nothing)
+        """Called after each group: let go of what was kept for its pictures."""
 
     @abstractmethod
     def outputs(self, pictures: Pictures, label: str) -> list[Image | None]:
@@ -65,13 +69,15 @@ class CropSubject(Subject):
 class PhotoSubject(Subject):
     """A backend on whole photos: edited at the photo's own resolution, then cut out as the input was.
 
-    What a backend prepares is kept for the pictures that are being measured, so that seven expressions cost one fit.
+    What a backend prepares is kept for the group that is being measured, so that seven expressions cost one fit; the
+    groups are small, because a large photo is large.
     """
 
     name: str
     session: Any
     labels: tuple[str, ...]
     protocol: str = "photos, measured on crops"
+    group: int = 4
     _prepared: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def outputs(self, pictures: Pictures, label: str) -> list[Image | None]:
@@ -94,7 +100,6 @@ class PhotoSubject(Subject):
         return crop(edited, matrix, pictures.size)
 
     def forget(self) -> None:
-        """Let go of what was prepared."""
         self._prepared.clear()
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from exprtool.pipeline import Session
-from exprtool.types import Backend, Detector
+from exprtool import plugins
+from exprtool.errors import ModelError
+from exprtool.models import commercial_only_from_environment, readiness
+from exprtool.pipeline import load_detector
 
-
-class _NoBackend(Backend):
-    def generate(self, prepared, edit):  # type: ignore[no-untyped-def]
-        raise NotImplementedError
+__all__ = ["detector_name", "load_detector"]
 
 
 def detector_name(wish: str) -> str:
-    """The name of the detector that ``wish`` stands for; loads nothing."""
-    return Session(_NoBackend(), wish).detector_name
-
-
-def load_detector(wish: str, device: str = "cpu") -> tuple[str, Detector]:
-    session = Session(_NoBackend(), wish, device)
-    return session.detector_name, session.detector
+    """What ``wish`` stands for, for the settings of prepared data (the choice of `load_detector`); loads nothing."""
+    known = plugins.registry()
+    if wish != "auto":
+        known.detector(wish.partition(":")[0])
+        return wish
+    commercial_only = commercial_only_from_environment()
+    ready = [spec for spec in known.detectors.values() if readiness(spec, commercial_only).ready]
+    if not ready:
+        raise ModelError("No face detector is ready. Run `exprtool doctor` to see why.")
+    return max(ready, key=lambda spec: spec.quality).name
