@@ -35,7 +35,7 @@ from exprtool.faces.embed import embedding, squared_distance
 from exprtool.faces.landmarks import refine68
 from exprtool.faces.select import region_of
 from exprtool.images import read_image
-from exprtool.types import Edit, Face, FacePatch, FaceRegion, Image, Points
+from exprtool.types import Edit, Face, FacePatch, FaceRefusal, FaceRegion, Image, Points
 from exprtool_blendshape.backend import BlendshapeBackend
 from exprtool_blendshape.fit import fit_face
 from exprtool_blendshape.model import load_face_model
@@ -63,7 +63,10 @@ class Person:
         largest = max(faces, key=lambda face: face.size)
         self.region = region_of(self.image, refine68(self.image, largest, robust=True))
         self.landmarks = landmarks_of(self.region.face)
-        (self.prepared,) = bench.backend.prepare([self.region])
+        (prepared,) = bench.backend.prepare([self.region])
+        if isinstance(prepared, FaceRefusal):
+            raise SystemExit(f"{path}: refused: {prepared.reason}")
+        self.prepared = prepared
 
     def edited(self, edit: Edit) -> Image:
         (patch,) = self._bench.backend.generate([self.prepared], edit)

@@ -59,6 +59,11 @@ def region_with(landmarks: Points, size: int = 600, picture: Image | None = None
     return FaceRegion(face, (0, 0, pixels.shape[1], pixels.shape[0]), pixels)
 
 
+def random_camera(random: np.random.Generator, scale: float) -> Camera:
+    yaw, pitch, roll = random.normal(0, 0.12, 3)
+    return Camera(float(yaw), float(pitch), float(roll), scale, 300, 295)
+
+
 def projected(
     model: FaceModel, camera: Camera, weights: dict[str, float], identity: NDArray[np.float64] | None = None
 ) -> Points:
@@ -135,7 +140,7 @@ def test_known_weights_are_found_again_under_noise(model: FaceModel, weights: di
     random = np.random.default_rng(5)
     errors = []
     for _ in range(4):
-        camera = Camera(*random.normal(0, 0.12, 3), 18 + 6 * random.random(), 300, 290)
+        camera = random_camera(random, 18 + 6 * random.random())
         known = model.expand(weights)
         landmarks = projected(model, camera, known, random.normal(0, 0.5, 20))
         noisy = landmarks + random.normal(0, 0.03 * camera.scale, landmarks.shape)
@@ -150,7 +155,7 @@ def test_known_weights_are_found_again_under_noise(model: FaceModel, weights: di
     # identity is not known and takes its part; what is left must be most of it
     size = np.mean(list(model.expand(weights).values()))
     assert abs(np.mean(errors)) < 0.4 * size, errors
-    assert np.abs(errors).max() < 0.75 * size + 0.1, errors
+    assert np.abs(errors).max() < 0.8 * size + 0.1, errors
 
 
 def test_weights_are_found_exactly_where_identity_is_known(model: FaceModel) -> None:
@@ -171,7 +176,7 @@ def test_weights_are_found_exactly_where_identity_is_known(model: FaceModel) -> 
 def test_a_neutral_head_wears_nothing(model: FaceModel) -> None:
     random = np.random.default_rng(6)
     for _ in range(5):
-        camera = Camera(*random.normal(0, 0.1, 3), 20, 300, 300)
+        camera = random_camera(random, 20)
         landmarks = projected(model, camera, {}, random.normal(0, 0.6, 20))
         fit = fit_face(region_with(landmarks + random.normal(0, 0.5, landmarks.shape)), model=model)
         assert sum(fit.source.values()) < 0.35
@@ -276,16 +281,31 @@ def test_the_seam_follows_a_tilted_mouth(photos: dict[str, FaceRegion]) -> None:
     landmarks = region.landmarks68
     assert landmarks is not None
     h, w = region.pixels.shape[:2]
-    turn = cv2.getRotationMatrix2D((w / 2, h / 2), 35, 1.0)
+    turn = np.asarray(cv2.getRotationMatrix2D((w / 2, h / 2), 35, 1.0), np.float64)
     turned = cv2.warpAffine(np.ascontiguousarray(region.pixels), turn, (w, h), borderMode=cv2.BORDER_REPLICATE)
-    scale = fit_scale = np.linalg.norm(landmarks[36] - landmarks[45]) / 8.9
-    upright = find_lips(region.pixels, landmarks, float(scale))
-    tilted = find_lips(np.asarray(turned, np.uint8), transform(turn, landmarks), float(fit_scale))
+    scale = float(np.linalg.norm(landmarks[36] - landmarks[45])) / 8.9
+    upright = find_lips(region.pixels, landmarks, scale)
+    tilted = find_lips(np.asarray(turned, np.uint8), transform(turn, landmarks), scale)
     assert not tilted.open
     off = np.linalg.norm(transform(turn, upright.seam) - tilted.seam, axis=1)
     assert np.median(off) < 0.05 * scale
     frame = MouthFrame.of(landmarks)
     np.testing.assert_allclose(frame.to_image(frame.to_frame(landmarks[48:60])), landmarks[48:60], atol=1e-9)
+
+
+def test_a_pale_lip_is_not_an_opening(model: FaceModel, photos: dict[str, FaceRegion]) -> None:
+    region = photos["neutral/009"]
+    landmarks = region.landmarks68
+    assert landmarks is not None
+    mistaken = landmarks.copy()
+    mistaken[65:68] = 0.4 * landmarks[65:68] + 0.6 * landmarks[[55, 57, 59]]  # into the lower lip
+    before, after = (
+        fit_face(replace(region, face=replace(region.face, landmarks68=points + region.box[:2])), model=model)
+        for points in (landmarks, mistaken)
+    )
+    assert not before.lips.open and not after.lips.open
+    assert np.abs(before.lips.seam - after.lips.seam).max() < 0.15 * before.camera.scale
+    assert after.source.get("jawOpen", 0.0) < 0.05
 
 
 # --- what is left alone

@@ -61,8 +61,8 @@ class _Prior:
 
 
 _PRIORS: Mapping[str, _Prior] = {
-    "browDown": _Prior(cost=8.0), "browInnerUp": _Prior(cost=8.0), "browOuterUp": _Prior(cost=8.0),
-    "corrugator": _Prior(cost=8.0),
+    "browDown": _Prior(0.4, 9.0), "browInnerUp": _Prior(0.4, 9.0), "browOuterUp": _Prior(0.4, 9.0),
+    "corrugator": _Prior(0.4, 9.0),
     "eyeBlink": _Prior(high=1.0), "eyeSquint": _Prior(), "eyeWide": _Prior(),
     "jawOpen": _Prior(sd=0.8, high=1.0), "jawLeft": _Prior(sd=0.15), "jawRight": _Prior(sd=0.15),
     "mouthDimple": _Prior(), "mouthFrown": _Prior(), "mouthFunnel": _Prior(cost=16.0), "mouthLeft": _Prior(sd=0.15),
@@ -153,7 +153,10 @@ def _fit(
             "The blendshape backend needs 68 landmarks, and this face has only five. "
             "Find faces with `exprtool.faces.find_faces`, which refines them."
         )
-    solution = _solve(landmarks, _basis(model), identity, None if track is None else track.offset)
+    basis = _basis(model)
+    lips = find_lips(region.pixels, landmarks, _first_camera(landmarks, basis).scale)
+    seen = landmarks if lips.open else _with_closed_lips(landmarks, lips)
+    solution = _solve(seen, basis, identity, None if track is None else track.offset)
     neutral = _neutral(model, solution.identity) if track is None else track.neutral
     fit = Fit(
         model=model,
@@ -165,9 +168,28 @@ def _fit(
         landmarks=landmarks,
         landmark_vertices=solution.vertices,
         residual=solution.residual,
-        lips=find_lips(region.pixels, landmarks, solution.camera.scale),
+        lips=lips,
     )
     return fit, solution.tangents
+
+
+def _with_closed_lips(landmarks: Points, lips: Lips) -> Points:
+    """The landmarks (68, 2) with the inner lip points no further apart than a closed mouth's are.
+
+    A landmarker may take a pale lip for an opening; the fit would then open the jaw to explain it.
+    """
+    scale = 2 * lips.frame.half / 5.0  # a mouth is about 5 cm wide
+    across = lips.frame.to_frame(landmarks)[:, 1]
+    seam = lips.frame.to_frame(lips.seam)
+    closed = landmarks.copy()
+    for upper, lower in ((61, 67), (62, 66), (63, 65)):
+        middle = lips.frame.to_frame((landmarks[[upper]] + landmarks[[lower]]) / 2)[0]
+        half = min(across[lower] - across[upper], 0.12 * scale) / 2
+        y = np.interp(middle[0], seam[:, 0], seam[:, 1])
+        if across[lower] - across[upper] > 0.12 * scale:
+            closed[upper] += (y - half - across[upper]) * lips.frame.across
+            closed[lower] += (y + half - across[lower]) * lips.frame.across
+    return closed
 
 
 def _neutral(model: FaceModel, identity: NDArray[np.float64]) -> NDArray[np.float64]:

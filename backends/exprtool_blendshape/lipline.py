@@ -22,6 +22,8 @@ OPEN_GAP = 0.22
 """Gap (cm) between the inner lip landmarks from which on a mouth counts as open. The landmarker draws closed lips up
 to 0.15 cm apart."""
 _SAMPLES = 65
+_OPEN_SHARE, _TEETH_SHARE = 0.15, 0.15
+"""Shares of an opening that must be teeth or dark for it to be one, and teeth for them to show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,17 +82,18 @@ def find_lips(pixels: Image, landmarks: Points, scale: float) -> Lips:
     gap = float(np.mean(lower_marks[2:5, 1] - upper_marks[2:5, 1])) / scale
     x = np.linspace(-frame.half, frame.half, _SAMPLES)
     upper, lower = _curve(upper_marks, x), _curve(lower_marks, x)
-    is_open = gap > OPEN_GAP
+    teeth, dark = _shares(pixels, frame, x, upper, lower, scale) if gap > OPEN_GAP else (0.0, 0.0)
+    is_open = teeth + dark > _OPEN_SHARE
     if is_open:
         upper, lower = _inner_edges(pixels, frame, x, upper, lower, scale)
         seam = (upper + lower) / 2
-        teeth = _teeth_show(pixels, frame, x, upper, lower, scale)
     else:
-        seam = _dark_path(pixels, frame, x, (upper + lower) / 2, scale)
+        # a landmarker takes a pale or shining lip for an opening: then the seam lies anywhere within it
+        search = _SEARCH + max(0.0, gap / 2 - 0.1)
+        seam = _dark_path(pixels, frame, x, (upper + lower) / 2, scale, search)
         upper = lower = seam
-        teeth = False
     image = [frame.to_image(np.stack([x, y], 1)) for y in (seam, upper, lower)]
-    return Lips(is_open, teeth, max(gap, 0.0), frame, image[0], image[1], image[2])
+    return Lips(is_open, teeth > _TEETH_SHARE, max(gap, 0.0) if is_open else 0.0, frame, *image)
 
 
 def _curve(marks: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -135,19 +138,24 @@ def _patch(
 
 
 def _dark_path(
-    pixels: Image, frame: MouthFrame, x: NDArray[np.float64], guess: NDArray[np.float64], scale: float
+    pixels: Image,
+    frame: MouthFrame,
+    x: NDArray[np.float64],
+    guess: NDArray[np.float64],
+    scale: float,
+    search: float,
 ) -> NDArray[np.float64]:
     """The seam: the darkest path from corner to corner.
 
-    Returns y (n,) in the frame at ``x`` (n,), no further than `_SEARCH` from ``guess``.
+    Returns y (n,) in the frame at ``x`` (n,), no further than ``search`` cm from ``guess``.
     """
-    reach = float(np.abs(guess).max()) + (_SEARCH + 0.5) * scale
+    reach = float(np.abs(guess).max()) + (search + 0.5) * scale
     patch, zoom = _patch(pixels, frame, frame.half * 1.05, reach, scale)
     grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
     fine = cv2.GaussianBlur(grey, (0, 0), 0.043 * _PATCH_SCALE)
-    detail = np.subtract(fine, cv2.GaussianBlur(grey, (0, 0), 0.35 * _PATCH_SCALE), dtype=np.float32)
-    cost = detail / (float(detail.std()) + 1e-6)
-    return _cheapest_path(cost, zoom, frame, x, guess, _SEARCH, 0.12)
+    detail = fine - cv2.GaussianBlur(grey, (0, 0), 0.35 * _PATCH_SCALE)
+    cost = np.asarray(detail / (float(detail.std()) + 1e-6), dtype=np.float32)
+    return _cheapest_path(cost, zoom, frame, x, guess, search, 0.12)
 
 
 def _inner_edges(
@@ -226,27 +234,32 @@ def _cheapest_path(
     return np.interp(x, columns / zoom, found / zoom)
 
 
-def _teeth_show(
+def _shares(
     pixels: Image,
     frame: MouthFrame,
     x: NDArray[np.float64],
     upper: NDArray[np.float64],
     lower: NDArray[np.float64],
     scale: float,
-) -> bool:
-    """Whether a good part of the open mouth is bright and colourless compared with the skin and lips around it."""
-    reach = float(max(np.abs(upper).max(), np.abs(lower).max())) + 0.5 * scale
+) -> tuple[float, float]:
+    """What shares of the opening between the edges are teeth (bright, colourless) and dark, against the skin around.
+
+    Lips are told from teeth by their magenta, which even pale ones have more of than the skin.
+    """
+    reach = float(max(np.abs(upper).max(), np.abs(lower).max())) + 0.9 * scale
     patch, zoom = _patch(pixels, frame, frame.half * 1.05, reach, scale)
     rows, columns = np.mgrid[0 : patch.shape[0], 0 : patch.shape[1]]
     at = (columns - (patch.shape[1] - 1) / 2) / zoom
     y = (rows - (patch.shape[0] - 1) / 2) / zoom
     top, bottom = np.interp(at, x, upper), np.interp(at, x, lower)
     middle = abs(at) < 0.8 * frame.half
-    inside = (y > top + 0.06 * scale) & (y < bottom - 0.06 * scale) & middle
+    inside = (y > top + 0.04 * scale) & (y < bottom - 0.04 * scale) & middle
     around = ((y < top - 0.12 * scale) | (y > bottom + 0.12 * scale)) & middle
-    if inside.sum() < 12 or around.sum() < 12:
-        return False
+    if inside.sum() < 8 or around.sum() < 8:
+        return 0.0, 0.0
     light = patch.max(-1)
-    redness = (patch[..., 0] - patch[..., 1:].mean(-1)) / (light + 1)
-    bright = (light > 0.75 * np.median(light[around])) & (redness < 0.75 * np.median(redness[around]) + 0.02)
-    return bool((bright & inside).sum() > 0.15 * inside.sum())
+    magenta = ((patch[..., 0] + patch[..., 2]) / 2 - patch[..., 1]) / (light + 1)
+    usual = float(np.median(light[around]))
+    dark = light < 0.55 * usual
+    teeth = (light > 0.75 * usual) & (magenta < np.median(magenta[around]) + 0.01)
+    return float(teeth[inside].mean()), float((dark & ~teeth)[inside].mean())
