@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,8 @@ def expand_inputs(arguments: Sequence[str], suffixes: Collection[str], *, exclud
     """Files, folders (recursively) and globs as a list of files, in the order given, folders sorted.
 
     In folders and globs only files with one of ``suffixes`` (lower case, with the dot) count; a file that is named
-    itself is taken whatever it is called. Hidden files and the folder ``exclude`` (the output's) are passed over.
+    itself is taken whatever it is called. Hidden files, pipes and devices (they could keep one waiting for ever) and
+    the folder ``exclude`` (the output's) are passed over.
     A file reached twice is taken once. Raises `UsageError` for something that is not there or holds nothing.
     """
     inputs: list[Input] = []
@@ -77,7 +79,7 @@ def expand_inputs(arguments: Sequence[str], suffixes: Collection[str], *, exclud
 
 def _expand(argument: str, suffixes: Collection[str], exclude: Path | None) -> Iterator[Input]:
     path = Path(argument)
-    if path.is_dir():
+    if _is_folder(path):
         yield from (Input(file, path) for file in _walk(path, suffixes, exclude))
     elif os.path.lexists(path):
         yield Input(path)
@@ -91,14 +93,28 @@ def _expand(argument: str, suffixes: Collection[str], exclude: Path | None) -> I
 
 
 def _walk(folder: Path, suffixes: Collection[str], exclude: Path | None) -> Iterator[Path]:
-    skipped = exclude.resolve() if exclude else None
+    skipped = real(exclude) if exclude else None
     for parent, folders, files in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and Path(parent, name).resolve() != skipped
+            name for name in folders if not name.startswith(".") and real(Path(parent, name)) != skipped
         )
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
-                yield Path(parent, name)
+            path = Path(parent, name)
+            if not name.startswith(".") and path.suffix.lower() in suffixes and not _is_special(path):
+                yield path
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises for names that are too long)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether this is a pipe, a socket or a device. A link that leads nowhere is not: reading it reports it."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _unreadable(error: OSError) -> None:
@@ -108,10 +124,20 @@ def _unreadable(error: OSError) -> None:
 def _unique(inputs: Iterable[Input]) -> Iterator[Input]:
     seen: set[Path | None] = set()
     for item in inputs:
-        key = item.path.resolve() if item.path else None
+        key = real(item.path) if item.path else None
         if key not in seen:
             seen.add(key)
             yield item
+
+
+def real(path: Path) -> Path:
+    """Where a path leads, as far as its links can be followed; `Path.resolve` raises where they go in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def stands(path: Path) -> bool:
+    """Whether there is a file of this name; False where there cannot be one (`Path.exists` raises for some names)."""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def plan_outputs(
@@ -167,7 +193,12 @@ def _target(
         return _renamed(root.with_name(f"{root.name}-{label}") / item.relative, suffix)
     target = Path(output)
     single = len(inputs) == 1 and len(labels) == 1 and inputs[0].root is None
-    if single and not target.is_dir() and target.suffix.lower() in suffixes and not output.endswith(("/", os.sep)):
+    names_a_picture = (
+        target.suffix.lower() in suffixes and not output.endswith(("/", os.sep)) and not _is_folder(target)
+    )
+    if names_a_picture and not single:
+        raise UsageError(f"{output} names one picture, but there are several to write. Name a folder with -o.")
+    if names_a_picture:
         if suffix and target.suffix.lower() != suffix:
             raise UsageError(f"{output}: its ending does not fit --format {suffix.lstrip('.')}; leave one of them out.")
         return target
@@ -183,7 +214,7 @@ def _renamed(path: Path, suffix: str | None) -> Path:
 
 def _key(path: Path) -> str:
     # Case-folded, because two names that differ in case alone are one file on many users' disks.
-    return str(path.resolve()).casefold()
+    return str(real(path)).casefold()
 
 
 def _refuse_collisions(outputs: Sequence[Output]) -> None:
@@ -200,14 +231,14 @@ def _refuse_collisions(outputs: Sequence[Output]) -> None:
 
 
 def _refuse_inputs(outputs: Sequence[Output], inputs: Sequence[Input]) -> None:
-    sources = {item.path.resolve() for item in inputs if item.path}
+    sources = {real(item.path) for item in inputs if item.path}
     for item in outputs:
-        if item.path and item.path.resolve() in sources:
+        if item.path and real(item.path) in sources:
             raise UsageError(f"{item.path} is an input: it would be overwritten. Name another output with -o.")
 
 
 def _refuse_existing(outputs: Sequence[Output]) -> None:
-    there = [item.path for item in outputs if item.path and item.path.exists()]
+    there = [item.path for item in outputs if item.path and stands(item.path)]
     if there:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise UsageError(f"{there[0]}{more} exist already. Add --skip-existing to keep or --overwrite to replace them.")
+        what = f"{there[0]} and {len(there) - 1} more exist" if len(there) > 1 else f"{there[0]} exists"
+        raise UsageError(f"{what} already. Add --skip-existing to keep what is there, or --overwrite to replace it.")

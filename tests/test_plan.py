@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,26 @@ def test_nothing_to_work_on_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         expand_inputs([argument], SUFFIXES)
 
 
+def test_names_that_no_file_can_have_and_links_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "nowhere.jpg").symlink_to("gone.jpg")
+    touch(tmp_path, "x" * 250 + ".jpg")
+    found = expand_inputs([str(tmp_path)], SUFFIXES)
+    assert len(found) == 3, "what cannot be read is for the reader to report"
+    assert len(plan(found, ["happy"], None)) == 3
+    assert len(plan(expand_inputs([str(tmp_path / ("x" * 250 + ".jpg"))], SUFFIXES), ["happy"], None)) == 1
+    with pytest.raises(UsageError, match="no such file"):
+        expand_inputs(["x" * 5000], SUFFIXES)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_pipes_in_a_folder_are_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    os.mkfifo(tmp_path / "b.jpg")
+    assert [item.path.name for item in expand_inputs([str(tmp_path)], SUFFIXES) if item.path] == ["a.jpg"]
+    assert len(expand_inputs([str(tmp_path / "b.jpg")], SUFFIXES)) == 1, "one that is named is meant"
+
+
 def test_outputs_stand_beside_the_inputs_by_default(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "photos/sub/b.jpg")
     inputs = expand_inputs([str(tmp_path / "a.jpg"), str(tmp_path / "photos")], SUFFIXES)
@@ -79,6 +100,18 @@ def test_one_photo_may_name_its_output_file(tmp_path: Path) -> None:
     assert plan(inputs, ["happy"], str(tmp_path / "folder"))[0].path == tmp_path / "folder" / "a.jpg"
     with pytest.raises(UsageError, match="format"):
         plan(inputs, ["happy"], str(tmp_path / "x.png"), suffix=".jpg")
+
+
+def test_several_photos_do_not_fit_into_one_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    inputs = expand_inputs([str(tmp_path)], SUFFIXES)
+    with pytest.raises(UsageError, match="several"):
+        plan(inputs, ["happy"], str(tmp_path / "x.png"))
+    with pytest.raises(UsageError, match="several"):
+        plan(expand_inputs([str(tmp_path / "a.jpg")], SUFFIXES), ["happy", "sad"], str(tmp_path / "x.png"))
+    (tmp_path / "album.png").mkdir()
+    assert plan(inputs, ["happy"], str(tmp_path / "album.png"))[0].path == tmp_path / "album.png" / "a.jpg"
+    assert plan(inputs, ["happy"], str(tmp_path / "new.png") + "/")[0].path == tmp_path / "new.png" / "a.jpg"
 
 
 def test_streams(tmp_path: Path) -> None:
