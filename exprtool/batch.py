@@ -35,7 +35,7 @@ from exprtool.pipeline import (
     timed,
     why_none_selected,
 )
-from exprtool.plan import Input, Output
+from exprtool.plan import Input, Output, stands
 from exprtool.provenance import Provenance
 from exprtool.types import Edit, FaceRegion, Image
 
@@ -134,7 +134,10 @@ OnOutput = Callable[[OutputReport, Image | None, Image | None], None]
 
 def read_input(source: Input) -> images.Photo:
     """Decode one input; standard input is read to its end."""
-    return images.read_image(source.path or sys.stdin.buffer.read(), name=source.name)
+    if source.path is not None:
+        return images.read_image(source.path, name=source.name)
+    # Python has no sys.stdin where the caller closed it.
+    return images.read_image(sys.stdin.buffer.read() if sys.stdin else b"", name="standard input")
 
 
 @dataclass(eq=False)
@@ -196,7 +199,7 @@ def _read_ahead(
 
 def _read(session: Session, outputs: tuple[Output, ...], options: BatchOptions) -> _Task:
     task = _Task(outputs)
-    if all(_is_there(output, options) for output in outputs):
+    if all(is_done(output, options) for output in outputs):
         return task
     try:
         with timed(task.timings, "decode"):
@@ -208,9 +211,9 @@ def _read(session: Session, outputs: tuple[Output, ...], options: BatchOptions) 
     return task
 
 
-def _is_there(output: Output, options: BatchOptions) -> bool:
+def is_done(output: Output, options: BatchOptions) -> bool:
     """Whether the output may be left as it is. Outputs appear under their name only when whole, so that is enough."""
-    return options.skip_existing and output.path is not None and output.path.exists()
+    return options.skip_existing and output.path is not None and stands(output.path)
 
 
 def _batches(tasks: Iterator[Future[_Task]], batch_faces: int) -> Iterator[list[_Task]]:
@@ -299,11 +302,12 @@ def _write(
     report = OutputReport(
         output, "failed", edit, timings=timings, size=before.shape[:2] if before is not None else None
     )
-    if _is_there(output, options):
+    if is_done(output, options):
         return replace(report, status="skipped", error="the output is already there (--skip-existing)"), before, None
-    failure = task.failure or (answer if isinstance(answer, Exception) else None)
-    if failure is not None or isinstance(answer, Exception):
-        return _failed(report, failure), before, None
+    if task.failure is not None:
+        return _failed(report, task.failure), before, None
+    if isinstance(answer, Exception):
+        return _failed(report, answer), before, None
     assert task.photo is not None and task.prospect is not None
     report = replace(report, notes=task.photo.notes)
     if not task.prospect.selected:
@@ -320,7 +324,7 @@ def _write(
             return replace(report, error=f"every face was left alone: {reasons}"), before, None
         with timed(timings, "encode"):
             _encode(task.photo, result, output, edit, options)
-        kind = images.output_format(task.photo, output.path, options.format)
+        kind = _format(task.photo, output, options)
         report = replace(report, notes=(*task.photo.notes, *images.conversion_notes(task.photo, kind)))
     except Exception as error:  # as in _read
         return _failed(report, error), before, None
@@ -329,7 +333,7 @@ def _write(
 
 def _encode(photo: images.Photo, result: EditResult, output: Output, edit: Edit, options: BatchOptions) -> None:
     """Encode and write one output, with the record of how it was made."""
-    kind = images.output_format(photo, output.path, options.format)
+    kind = _format(photo, output, options)
     records = _records(result, edit) if options.provenance else []
     packet = photo.xmp
     if output.path is not None:
@@ -355,6 +359,12 @@ def _encode(photo: images.Photo, result: EditResult, output: Output, edit: Edit,
         sys.stdout.buffer.flush()
 
 
+def _format(photo: images.Photo, output: Output, options: BatchOptions) -> str:
+    """The format to write. An output is named after its input: one without a picture's ending keeps the format too."""
+    named = output.path is not None and output.path.suffix.lower() in images.IMAGE_SUFFIXES
+    return images.output_format(photo, output.path if named else None, options.format)
+
+
 def _records(result: EditResult, edit: Edit) -> list[Provenance]:
     """One record per backend that edited faces in the photo."""
     edited = [face for face in result.faces if face.edited]
@@ -373,15 +383,17 @@ def make_folder(folder: Path) -> None:
         raise write_error(folder, error) from error
 
 
-def _failed(report: OutputReport, error: Exception | None) -> OutputReport:
-    if isinstance(error, ExprtoolError):
-        return replace(report, error=str(error))
-    name = report.output.source.name
-    if isinstance(error, MemoryError):
-        return replace(
-            report, error=f"{name}: not enough memory for this photo; make it smaller, or close other programs."
-        )
-    trace = "".join(traceback.format_exception(error)) if error else None
-    words = " ".join(str(error).split())
-    message = f"{name}: unexpected {type(error).__name__}: {words} (run again with -v for where it arose)"
+def _failed(report: OutputReport, error: Exception) -> OutputReport:
+    message, trace = in_words(error, report.output.source)
     return replace(report, error=message, trace=trace)
+
+
+def in_words(error: Exception, source: Input) -> tuple[str, str | None]:
+    """What to tell the user about whatever went wrong with one photo, and the trace of what nobody foresaw."""
+    if isinstance(error, ExprtoolError):
+        return str(error), None
+    if isinstance(error, MemoryError):
+        return f"{source.name}: not enough memory for this photo; make it smaller, or close other programs.", None
+    words = " ".join(str(error).split())
+    message = f"{source.name}: unexpected {type(error).__name__}: {words} (run again with -v for where it arose)"
+    return message, "".join(traceback.format_exception(error))

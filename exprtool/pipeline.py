@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from exprtool import composite, plugins
 from exprtool.devices import Device, device_for
-from exprtool.errors import ExprtoolError, ModelError, NoFaceError, UnknownNameError, UsageError
+from exprtool.errors import (
+    DeviceError,
+    ExprtoolError,
+    ModelError,
+    NoFaceError,
+    PluginError,
+    UnknownNameError,
+    UsageError,
+)
 from exprtool.expressions import parse
 from exprtool.faces.detect import FoundFaces, find_faces
 from exprtool.faces.select import Selection, region_of, select_faces
@@ -192,13 +200,33 @@ class Session:
             if self._detector is None:
                 assert self._detector_choice is not None
                 spec, argument = self._detector_choice
-                self._detector = spec.load(self._note(_detector_device(spec, self._device_wish)), argument)
+                with _loading("detector", spec.name):
+                    self._detector = spec.load(self._note(_detector_device(spec, self._device_wish)), argument)
             return self._detector
 
     def _note(self, device: Device) -> str:
         if device.note and device.note not in self.notes:
             self.notes.append(device.note)
         return str(device)
+
+    def load(self) -> None:
+        """Load detector and best backend now, so that what keeps them from working is known before any photo is read.
+
+        Of several backends under "auto", those that cannot run on the device asked for are left out; raises what keeps
+        the best one from it where none can.
+        """
+        _ = self.detector
+        able, obstacles = [], []
+        for spec, argument in self._chain:
+            try:
+                device_for(spec, self._device_wish)
+                able.append((spec, argument))
+            except DeviceError as error:
+                obstacles.append(error)
+        if obstacles and not able:
+            raise obstacles[0]
+        self._chain = able
+        next(self.backends())
 
     def backends(self) -> Iterator[LoadedBackend]:
         """The backends, best first, each loaded when its turn comes."""
@@ -207,11 +235,12 @@ class Session:
         for spec, argument in self._chain:
             with self._lock:
                 if spec.name not in self._loaded:
-                    device = self._note(device_for(spec, self._device_wish))
-                    if argument is not None and spec.load_from:
-                        backend = spec.load_from(device, argument)
-                    else:
-                        backend = spec.load(device)
+                    with _loading("backend", spec.name):
+                        device = self._note(device_for(spec, self._device_wish))
+                        if argument is not None and spec.load_from:
+                            backend = spec.load_from(device, argument)
+                        else:
+                            backend = spec.load(device)
                     self._loaded[spec.name] = LoadedBackend(spec.name, backend, spec.trained)
             yield self._loaded[spec.name]
 
@@ -378,7 +407,23 @@ def edit_image(
 def load_detector(wish: str = "auto", device: str = "auto", *, commercial_only: bool = False) -> tuple[str, Detector]:
     """Load a detector by the name that the user gives (see `Session`); returns its plain name and the detector."""
     spec, argument = _choose_detector(wish, commercial_only or commercial_only_from_environment())
-    return spec.name, spec.load(str(_detector_device(spec, device)), argument)
+    with _loading("detector", spec.name):
+        return spec.name, spec.load(str(_detector_device(spec, device)), argument)
+
+
+@contextmanager
+def _loading(kind: str, name: str) -> Iterator[None]:
+    """A plugin may raise anything while it loads; the user is told which one it was."""
+    try:
+        yield
+    except (ExprtoolError, MemoryError):
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())
+        raise PluginError(
+            f"The {kind} {name!r} could not be loaded: {type(error).__name__}: {words}. Report this to the author of "
+            f"the plugin, or choose another {kind}; `exprtool {kind}s` lists them."
+        ) from error
 
 
 def _detector_device(spec: DetectorSpec, wish: str) -> Device:
@@ -448,7 +493,8 @@ def _require_ready(what: str, spec: BackendSpec | DetectorSpec, state: Readiness
     any_will_do = isinstance(spec, DetectorSpec) and spec.needs_any
     missing = [weight for weight in spec.needs if not is_there(weight)][: 1 if any_will_do else None]
     lacking = [f"needs {describe(weight)}. {how_to_get(weight)}" for weight in missing]
-    raise ModelError(f"{what} {spec.name!r} {' '.join(lacking) or f'is not ready: {state.reason}; {state.remedy}'}")
+    why = " ".join(lacking) or f"is not ready: {state.reason.rstrip('.')}. {state.remedy}"
+    raise ModelError(f"{what} {spec.name!r} {why}")
 
 
 def _shortcoming(spec: BackendSpec, edit: Edit) -> UsageError | None:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 from typer.testing import CliRunner, Result
 
+from exprtool import hookimpl
 from exprtool.cli.main import app
+from exprtool.plugins import plugged_in
+from exprtool.types import BackendSpec, Detector, DetectorSpec
 
 
 def run(*arguments: str | Path, stdin: bytes | None = None) -> Result:
@@ -117,8 +123,6 @@ def test_a_fault_in_a_plugin_fails_its_photo_only(fakes: SimpleNamespace, tmp_pa
     ],
 )
 def test_usage_errors_write_nothing(fakes: SimpleNamespace, tmp_path: Path, arguments: list[str], words: str) -> None:
-    import re
-
     source = photo(tmp_path / "a.png")
     defaults = [] if "-b" in arguments else ["-b", "green"]
     defaults += [] if "--detector" in arguments else ["--detector", "middle"]
@@ -128,11 +132,48 @@ def test_usage_errors_write_nothing(fakes: SimpleNamespace, tmp_path: Path, argu
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--device", "cuda", *GREEN), "only on cpu"),
+        (("--device", "gpu", *GREEN), "Unknown device"),
+        (("-b", "green", "--detector", "yunet:nowhere.onnx"), "no such file"),
+        (("-b", "green", "--detector", "broken"), r"ZeroDivisionError.*detectors"),
+        (("-b", "broken", "--detector", "middle"), r"ZeroDivisionError.*backends"),
+        (("--report", "a.png/report", *GREEN), "part of the path is a file"),
+        (("-o", "a.png/out", *GREEN), "part of the path is a file"),
+    ],
+)
+def test_what_stops_every_photo_is_refused_once_before_the_first(
+    fakes: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise ZeroDivisionError("a fault in the plugin")
+
+    class Broken:
+        @hookimpl
+        def register_backends(self, register: Callable[[BackendSpec], None]) -> None:
+            register(BackendSpec("broken", "", fail))
+
+        @hookimpl
+        def register_detectors(self, register: Callable[[DetectorSpec], None]) -> None:
+            register(DetectorSpec("broken", "", fail))
+
+    monkeypatch.chdir(tmp_path)
+    photo(tmp_path / "a.png")
+    photo(tmp_path / "b.png")
+    with plugged_in("broken", Broken()):
+        result = run("edit", "a.png", "b.png", "-e", "sad", *arguments)
+    assert result.exit_code == 2
+    assert re.search(words, str(result.exception))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
 def test_without_any_weights_one_clear_line_says_what_to_get_and_how(tmp_path: Path) -> None:
     source = photo(tmp_path / "a.png")
     command = [sys.executable, "-m", "exprtool", "edit", str(source), "-e", "sad"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     for words in ("ict-facekit", "MIT", "exprtool models fetch", "exprtool models import", "https://"):
         assert words in done.stderr
@@ -163,6 +204,27 @@ def test_dry_run_tells_the_plan_and_writes_nothing(fakes: SimpleNamespace, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+def test_dry_run_leaves_out_what_is_there_and_survives_a_fault(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    class Faulty(Detector):
+        def detect(self, image: np.ndarray) -> list:
+            raise ZeroDivisionError("a fault in the plugin")
+
+    class Plugin:
+        @hookimpl
+        def register_detectors(self, register: Callable[[DetectorSpec], None]) -> None:
+            register(DetectorSpec("faulty", "", lambda device, argument: Faulty()))
+
+    source = photo(tmp_path / "a.png")
+    assert run("edit", source, "-e", "sad", *GREEN).exit_code == 0
+    with plugged_in("faulty", Plugin()):
+        options = ("-b", "green", "--detector", "faulty", "--dry-run", "--json", "--skip-existing")
+        one = lines(run("edit", source, "-e", "sad", *options))[0]
+        two = lines(run("edit", source, "-e", "sad", "-e", "happy", *options))[0]
+    assert (one["outputs"], one["error"], len(one["skipped"])) == ([], None, 1)
+    assert [Path(name).name for name in two["outputs"]] == ["a-happy.png"]
+    assert "ZeroDivisionError" in two["error"]
+
+
 def test_stdin_to_stdout(fakes: SimpleNamespace, tmp_path: Path) -> None:
     import io
 
@@ -170,6 +232,28 @@ def test_stdin_to_stdout(fakes: SimpleNamespace, tmp_path: Path) -> None:
     result = run("edit", "-", "-e", "sad", "-o", "-", *GREEN, stdin=source.read_bytes())
     assert result.exit_code == 0, result.stderr
     assert Pillow.open(io.BytesIO(result.stdout_bytes)).size == (300, 200)
+
+
+def test_the_picture_has_standard_output_for_itself(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    source = photo(tmp_path / "a.png")
+    result = run("edit", source, "-e", "sad", "-o", "-", "--json", *GREEN)
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_a_photo_without_a_pictures_ending_keeps_its_format(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    for name in ("scan", "scan.2"):
+        photo(tmp_path / "a.png").rename(tmp_path / name)
+    result = run("edit", tmp_path / "scan", tmp_path / "scan.2", "-e", "sad", *GREEN)
+    assert result.exit_code == 0, result.output
+    assert {Pillow.open(tmp_path / name).format for name in ("scan-sad", "scan-sad.2")} == {"PNG"}
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="file names are text there")
+def test_json_holds_file_names_that_are_not_text(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    source = photo(tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"\xff.png"))
+    result = run("edit", source, "-e", "sad", *GREEN, "--json")
+    assert os.fsencode(lines(result)[0]["input"]) == os.fsencode(source)
+    assert result.stdout_bytes.isascii()
 
 
 def test_real_photos_are_all_reported(shared: Path, tmp_path: Path) -> None:

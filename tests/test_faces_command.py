@@ -11,8 +11,11 @@ import pytest
 from PIL import Image as PillowImage
 from typer.testing import CliRunner
 
+from exprtool import hookimpl
 from exprtool.cli.main import app
 from exprtool.errors import UnknownNameError, UsageError
+from exprtool.plugins import plugged_in
+from exprtool.types import Detector, DetectorSpec
 
 
 @pytest.fixture
@@ -48,6 +51,28 @@ def test_json_has_a_line_for_every_photo(faces, photos):
     assert np.shape(first["landmarks68"]) == (68, 2) and np.shape(first["landmarks5"]) == (5, 2)
     assert first["detector"] == "yunet" and first["reason"] is None
     assert found["two.jpg"]["size"] == [532, 800]
+
+
+def test_a_fault_in_a_detector_costs_its_photo_and_not_the_run(photos):
+    class Faulty(Detector):
+        def detect(self, image):
+            if image.shape[1] > image.shape[0]:
+                raise ZeroDivisionError("a fault in the plugin")
+            return []
+
+    class Plugin:
+        @hookimpl
+        def register_detectors(self, register):
+            register(DetectorSpec("faulty", "", lambda device, argument: Faulty()))
+
+    PillowImage.new("RGB", (100, 100)).save(photos / "square.png")
+    with plugged_in("faulty", Plugin()):
+        result = CliRunner().invoke(app, ["faces", "--detector", "faulty", str(photos), "--json", "-v"])
+    assert result.exit_code == 1
+    errors = {name: record["error"] for name, record in records(result).items()}
+    assert "two.jpg: unexpected ZeroDivisionError" in errors["two.jpg"]
+    assert "no face was found" in errors["square.png"]
+    assert "Traceback" in result.stderr
 
 
 def test_a_photo_without_a_face_is_named_and_the_others_are_done(faces, photos, shared):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exprtool.errors import UsageError
+from exprtool.errors import ExprtoolError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -157,6 +158,22 @@ def quieten_libraries() -> None:
     """Keep what libraries think aloud off the user's screen; what matters reaches them as one of our messages."""
     warnings.simplefilter("ignore")
     logging.getLogger().setLevel(logging.ERROR)
+
+
+@contextmanager
+def nothing_written() -> Iterator[None]:
+    """What goes wrong in this block stops the run before its first output: a refusal, exit code 2."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except ExprtoolError as error:
+        raise UsageError(str(error)) from error
+
+
+def naming(name: str, message: str) -> str:
+    """The message with the file's name before it, unless it begins with that itself."""
+    return message if message.startswith(name) else f"{name}: {message}"
 
 
 def existing_policy(overwrite: bool, skip_existing: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +10,12 @@ import typer
 
 from exprtool.cli import common
 from exprtool.cli.common import OUTPUT_PANEL
-from exprtool.errors import ExprtoolError, UsageError, WriteError
+from exprtool.errors import UsageError
 
 if TYPE_CHECKING:
     from exprtool.batch import BatchOptions
     from exprtool.pipeline import Session
-    from exprtool.plan import Output
+    from exprtool.plan import Input, Output
     from exprtool.types import Edit
 
 
@@ -91,16 +90,22 @@ def edit(
     from exprtool.pipeline import Session
     from exprtool.plan import expand_inputs, plan_outputs
 
-    suffix = images.suffix_of(image_format) if image_format else None
-    policy = common.existing_policy(overwrite, skip_existing)
     exclude = Path(output) if output not in (None, "-") else None
-    sources = expand_inputs(inputs, images.IMAGE_SUFFIXES, exclude=exclude)
-    session = Session(backend, detector, device, commercial_only=commercial_only)
-    edits = common.make_edits(
-        session, expr, strength=strength, controls=controls, like=like, asymmetry=asymmetry, seed=seed, force=force
-    )
-    selection = common.make_selection(session, faces, person, similarity, min_face)
-    outputs = plan_outputs(sources, list(edits), output, suffix=suffix, suffixes=images.IMAGE_SUFFIXES, existing=policy)
+    with common.nothing_written():
+        suffix = images.suffix_of(image_format) if image_format else None
+        policy = common.existing_policy(overwrite, skip_existing)
+        sources = expand_inputs(inputs, images.IMAGE_SUFFIXES, exclude=exclude)
+        session = Session(backend, detector, device, commercial_only=commercial_only)
+        edits = common.make_edits(
+            session, expr, strength=strength, controls=controls, like=like, asymmetry=asymmetry, seed=seed, force=force
+        )
+        if output == "-" and as_json:
+            raise UsageError("-o - and --json both want standard output; name a file with -o, or leave --json out.")
+        outputs = plan_outputs(
+            sources, list(edits), output, suffix=suffix, suffixes=images.IMAGE_SUFFIXES, existing=policy
+        )
+        selection = common.make_selection(session, faces, person, similarity, min_face)
+        session.load()
     options = BatchOptions(
         selection=selection,
         format=image_format,
@@ -111,13 +116,11 @@ def edit(
     if dry_run:
         _print_plan(session, outputs, edits, options, as_json)
         return
-    if exclude is not None and not _names_a_file(outputs, exclude):
-        # Before any photo is decoded, so that a folder that cannot be written stops the run at once.
-        try:
-            make_folder(exclude)
-        except WriteError as error:
-            raise UsageError(str(error)) from error
-    with Screen(len(outputs), quiet=quiet, verbose=verbose, as_json=as_json, report=report) as screen:
+    with common.nothing_written():
+        if exclude is not None and not _names_a_file(outputs, exclude):
+            make_folder(exclude)  # before any photo is decoded, so that one that cannot be stops the run at once
+        screen = Screen(len(outputs), quiet=quiet, verbose=verbose, as_json=as_json, report=report)
+    with screen:
         run_batch(session, outputs, edits, options, screen.show)
         screen.remark(session.notes)
     if not screen.all_edited:
@@ -135,64 +138,85 @@ def _print_plan(
     import json
     from itertools import groupby
 
-    from exprtool.batch import read_input
+    from exprtool.batch import in_words, is_done
 
-    console = common.stderr()
+    models = _models_needed(session)
     for source, group in groupby(outputs, key=lambda output: output.source):
-        group = list(group)
-        record: dict = {"input": source.name, "outputs": [output.name for output in group], "faces": [], "error": None}
-        try:
-            prospect = session.find(read_input(source).rgb, options.selection)
-            prepared = iter(session.prepare(prospect.selected))
-            for face, region, reason in zip(prospect.found.faces, prospect.regions, prospect.reasons, strict=True):
-                if region is not None:
-                    candidate = next(prepared)
-                    refused = {label: session.check([candidate], edit)[0] for label, edit in edits.items()}
-                    reasons = dict.fromkeys(reason for reason in refused.values() if reason)
-                    reason = "; ".join(reasons) or None
-                    will = [label for label, refusal in refused.items() if not refusal]
-                else:
-                    will = []
-                record["faces"].append(
-                    {
-                        "box": [round(float(v), 1) for v in face.box],
-                        "size": round(float(face.size), 1),
-                        "score": round(float(face.score), 3),
-                        "expressions": will,
-                        "reason": reason,
-                    }
-                )
-            if not prospect.found.faces:
-                record["error"] = f"no face found (tried: {', '.join(prospect.found.tried)})"
-        except ExprtoolError as error:
-            record["error"] = str(error)
+        done, to_do = [], {}
+        for output in group:
+            if is_done(output, options):
+                done.append(output.name)
+            else:
+                to_do[output.label] = output.name
+        record: dict = {"input": source.name, "outputs": list(to_do.values()), "skipped": done}
+        record |= {"faces": [], "error": None, "models": models}
+        if to_do:
+            try:
+                record |= _faces_planned(session, source, {label: edits[label] for label in to_do}, options)
+            except Exception as error:  # as in the run itself
+                record["error"] = in_words(error, source)[0]
         if as_json:
             print(json.dumps(record), flush=True)
         else:
             _print_record(record)
     if not as_json:
-        _print_needs(session)
+        for model in models:
+            state = "there" if model["ready"] else "missing"
+            print(f"model {model['name']}: {model['size'] / 1e6:.1f} MB, {model['licence']}, {state}")
     for note in session.notes:
-        console.print(note, markup=False)
+        common.stderr().print(note, markup=False)
+
+
+def _faces_planned(session: Session, source: Input, edits: Mapping[str, Edit], options: BatchOptions) -> dict:
+    """The faces of one photo, each with the expressions that it would get or the reason why not."""
+    from exprtool.batch import read_input
+    from exprtool.pipeline import why_none_selected
+
+    prospect = session.find(read_input(source).rgb, options.selection)
+    prepared = iter(session.prepare(prospect.selected))
+    records: list[dict] = []
+    for face, region, reason in zip(prospect.found.faces, prospect.regions, prospect.reasons, strict=True):
+        will: list[str] = []
+        if region is not None:
+            candidate = next(prepared)
+            refused = {label: session.check([candidate], edit)[0] for label, edit in edits.items()}
+            reason = "; ".join(dict.fromkeys(words for words in refused.values() if words)) or None
+            will = [label for label, refusal in refused.items() if not refusal]
+        records.append(
+            {
+                "box": [round(float(v), 1) for v in face.box],
+                "size": round(float(face.size), 1),
+                "score": round(float(face.score), 3),
+                "expressions": will,
+                "reason": reason,
+            }
+        )
+    return {"faces": records, "error": None if prospect.selected else why_none_selected(prospect)}
 
 
 def _print_record(record: dict) -> None:
+    from exprtool.cli.tables import printable
+
     found = len(record["faces"])
     editable = sum(bool(face["expressions"]) for face in record["faces"])
-    print(f"{record['input']}: {record['error'] or f'{editable} of {found} faces will be edited'}")
+    what = record["error"] or f"{editable} of {found} faces will be edited"
+    if not record["outputs"]:
+        what = "already there"
+    print(printable(common.naming(record["input"], what)))
     for index, face in enumerate(record["faces"], start=1):
         what = ", ".join(face["expressions"]) or "left alone"
         reason = f" ({face['reason']})" if face["reason"] else ""
         print(f"  face {index}: {face['size']:.0f} px, score {face['score']:.2f}: {what}{reason}")
     if editable:
         for name in record["outputs"]:
-            print(f"  -> {name}")
+            print(printable(f"  -> {name}"))
 
 
-def _print_needs(session: Session) -> None:
+def _models_needed(session: Session) -> list[dict]:
     from exprtool.models import is_there
 
-    for spec in session.specs:
-        for weight in spec.needs:
-            state = "there" if is_there(weight) else "missing"
-            print(f"model {weight.name}: {weight.size / 1e6:.1f} MB, {weight.licence}, {state}", file=sys.stdout)
+    weights = {weight.name: weight for spec in session.specs for weight in spec.needs}
+    return [
+        {"name": weight.name, "size": weight.size, "licence": weight.licence, "ready": is_there(weight)}
+        for weight in weights.values()
+    ]

@@ -58,6 +58,7 @@ def faces(
         bool, typer.Option("--json", help="One JSON line per photo on stdout.", rich_help_panel=OUTPUT_PANEL)
     ] = False,
     quiet: common.Quiet = False,
+    verbose: common.Verbose = False,
 ) -> None:
     """Find the faces in photos: where they are, how large, how turned, and what found them.
 
@@ -68,14 +69,17 @@ def faces(
     from exprtool.pipeline import load_detector
     from exprtool.plan import expand_inputs
 
-    sources = expand_inputs(inputs, images.IMAGE_SUFFIXES)
-    targets = _Targets(sources, crops, draw, size, overwrite)
-    _, loaded = load_detector(detector, device, commercial_only=commercial_only)
+    with common.nothing_written():
+        sources = expand_inputs(inputs, images.IMAGE_SUFFIXES)
+        targets = _Targets(sources, crops, draw, size, overwrite)
+        _, loaded = load_detector(detector, device, commercial_only=commercial_only)
     show = _Lines() if as_json else _Table(quiet)
     all_have_faces = True
     for source in sources:
         record = _look_at(source, loaded, min_face, targets)
         show.add(record)
+        if record.trace and verbose:
+            common.stderr().print(record.trace, markup=False)
         all_have_faces &= record.error is None and any(reason is None for reason in record.reasons)
     show.finish()
     if not all_have_faces:
@@ -93,6 +97,7 @@ class _Record:
     crops: list[str] = field(default_factory=list)
     drawing: str | None = None
     error: str | None = None
+    trace: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         found = self.found
@@ -144,7 +149,7 @@ def _face_as_json(number: int, face: Face, reason: str | None) -> dict[str, Any]
 
 def _look_at(source: Input, detector: Detector, min_face: float, targets: _Targets) -> _Record:
     """Find the faces of one photo and write what was asked for; what goes wrong becomes the record's error."""
-    from exprtool.batch import read_input
+    from exprtool.batch import in_words, read_input
     from exprtool.faces.detect import find_faces
     from exprtool.faces.select import Selection, select_faces
 
@@ -159,8 +164,8 @@ def _look_at(source: Input, detector: Detector, min_face: float, targets: _Targe
             record.error = f"no face was found (tried: {', '.join(record.found.tried)})"
         elif all(record.reasons):
             record.error = "no face is left: " + "; ".join(dict.fromkeys(reason for reason in record.reasons if reason))
-    except ExprtoolError as error:
-        record.error = str(error)
+    except Exception as error:  # whatever one photo or a stranger's detector brings about; the others go on
+        record.error, record.trace = in_words(error, source)
     return record
 
 
@@ -250,7 +255,7 @@ class _Table:
         from exprtool.cli.tables import show_text
 
         if record.error:
-            show_text(f"{record.name}: {record.error}", error=True)
+            show_text(common.naming(record.name, record.error), error=True)
         self._rows += _rows(record)
         if not sys.stdout.isatty():
             self.finish()

@@ -91,15 +91,14 @@ class Screen:
         edited = sum(face.edited for face in report.faces)
         self.faces += edited if report.status == "edited" else 0
         if self.as_json:
-            print(json.dumps(report.as_json(), ensure_ascii=False), flush=True)
+            print(json.dumps(report.as_json()), flush=True)  # ASCII: a file's name may hold what no encoding can
         if self._gallery:
             from exprtool.report import ReportEntry
 
             self._gallery.add(ReportEntry.of(report.as_json(), before, after))
         if report.status in ("failed", "no_face"):
-            self.console.print(
-                self._complaint(report), markup=False, style="red" if report.status == "failed" else None
-            )
+            message = common.naming(report.output.source.name, report.error or "")
+            self.console.print(message, markup=False, style="red" if report.status == "failed" else None)
             if report.trace and self.verbose:
                 self.console.print(report.trace, markup=False)
         elif not self.quiet and (self.verbose or not self.console.is_terminal):
@@ -111,10 +110,6 @@ class Screen:
         elapsed = self._bar.tasks[0].elapsed or 0.0
         rate = f"{done / elapsed:.1f}/s" if elapsed > 0 else ""
         self._bar.update(self._task, completed=done, faces=self.faces, rate=rate)
-
-    def _complaint(self, report: OutputReport) -> str:
-        name, error = report.output.source.name, report.error or ""
-        return error if error.startswith(name) else f"{name}: {error}"
 
     def _line(self, report: OutputReport, edited: int) -> str:
         done = sum(self.counts.values())
