@@ -126,11 +126,13 @@ def look_at(
             white = np.clip(shown / TOOTH * 1.05 * lift, 0.2, 1.0)
     # through a narrow slit teeth show too little, and too dark, to stand for those of a wide mouth
     own = teeth and is_open and float(lips.gap[middle].mean()) > WIDE_ENOUGH * u
-    hidden = _lips_alone(picture, inside, outline, u) if is_open else None
+    hidden = _lips_alone(picture, inside, outline, lips, u) if is_open else None
     return MouthPhoto(white.astype(np.float32), seam, inside, is_open, own, picture, lips, hidden)
 
 
-def _lips_alone(picture: Grid, inside: Grid, outline: NDArray[np.float64], u: float) -> MouthPaint | None:
+def _lips_alone(
+    picture: Grid, inside: Grid, outline: NDArray[np.float64], rims: LipCurves, u: float
+) -> MouthPaint | None:
     """Lips as they would look if they went on over the open mouth; ``alpha`` is where the mouth was open."""
     pad = 0.5 * u
     low, high = np.floor(outline.min(0) - pad).astype(int), np.ceil(outline.max(0) + pad).astype(int)
@@ -143,20 +145,58 @@ def _lips_alone(picture: Grid, inside: Grid, outline: NDArray[np.float64], u: fl
     cv2.fillPoly(lips, [np.round(outline - [x0, y0]).astype(np.int32)], 1)
     reach = 2 * max(1, round(0.09 * u)) + 1
     opened = cv2.dilate(inside[window], cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    opened = np.maximum(opened, _beyond_corners(picture[window], opened, lips > 0, rims, (int(x0), int(y0)), u))
     mask = cv2.GaussianBlur(opened, (0, 0), max(0.5, 0.03 * u))
     clean = lips * (cv2.dilate(opened, np.ones((3, 3), np.uint8)) < 0.05).astype(np.float32)
     if clean.sum() < 12:
         return None
     crop = picture[window]
-    total = np.zeros_like(crop)
-    weight = np.zeros((*clean.shape, 1), np.float32)
-    for sigma, share in ((0.08, 1.0), (0.2, 0.05), (0.6, 0.002)):  # near lips count most
-        near = cv2.GaussianBlur(clean, (0, 0), sigma * u)[..., None]
-        total += share * cv2.GaussianBlur(crop * clean[..., None], (0, 0), sigma * u)
-        weight += share * near
-    middle = np.median(crop[clean > 0.5], axis=0)
-    fill = (total + 1e-5 * middle) / (weight + 1e-5)
+    fill = _spread(crop, clean, u)
+    # past the outline of the lips, skin goes on
+    anything = (cv2.dilate(opened, np.ones((3, 3), np.uint8)) < 0.05).astype(np.float32)
+    within = cv2.GaussianBlur(lips.astype(np.float32), (0, 0), 0.06 * u)[..., None]
+    fill = fill * within + _spread(crop, anything, u) * (1 - within)
     return MouthPaint(window, mask, np.zeros_like(mask), fill.astype(np.float32))
+
+
+def _spread(picture: Grid, known: Grid, u: float) -> Grid:
+    """The picture's colours where ``known`` (H, W) is 1, carried on smoothly elsewhere; the nearest count most."""
+    total = np.zeros_like(picture)
+    weight = np.zeros((*known.shape, 1), np.float32)
+    for sigma, share in ((0.08, 1.0), (0.2, 0.05), (0.6, 0.002)):
+        total += share * cv2.GaussianBlur(picture * known[..., None], (0, 0), sigma * u)
+        weight += share * cv2.GaussianBlur(known, (0, 0), sigma * u)[..., None]
+    middle = np.median(picture[known > 0.5], axis=0)
+    return (total + 1e-5 * middle) / (weight + 1e-5)
+
+
+def _beyond_corners(
+    crop: Grid, opened: Grid, lips: NDArray[np.bool_], rims: LipCurves, origin: tuple[int, int], u: float
+) -> Grid:
+    """Where the mouth goes on past its corners as they were found: dark or tooth-pale there, and joined to it.
+
+    Dark only near the corners, pale also along the lower lip: elsewhere it may be a beard.
+    """
+    zone = np.zeros(opened.shape, np.uint8)
+    for i in (0, -1):
+        centre = (round(rims.x[i]) - origin[0], round((rims.upper[i] + rims.lower[i]) / 2) - origin[1])
+        cv2.ellipse(zone, centre, (int(0.9 * u), int(0.45 * u)), 0, 0, 360, 1, -1)
+    reference = crop[lips & (opened < 0.05)]
+    if len(reference) < 12:
+        return np.zeros_like(opened)
+    luma = crop @ _LUMA
+    tone = np.median(reference, axis=0)
+    level = float(tone @ _LUMA)
+    colourless = np.ptp(crop, axis=-1) < 0.6 * float(np.ptp(tone))
+    pale = (luma > 0.95 * level) & colourless
+    lower = np.zeros_like(zone)  # lower teeth that the rim of the lower lip was drawn above
+    points = np.c_[rims.x - origin[0], rims.lower + 0.15 * u - origin[1]]
+    cv2.polylines(lower, [np.round(points).astype(np.int32)], False, 1, max(1, int(0.3 * u)))
+    odd = (((luma < 0.45 * level) | pale) & (zone > 0)) | (pale & (lower > 0))
+    candidates = (odd | (opened > 0.5)).astype(np.uint8)
+    _, part = cv2.connectedComponents(candidates)
+    joined = np.isin(part, np.unique(part[opened > 0.5])) & (candidates > 0)
+    return cv2.dilate(joined.astype(np.float32), np.ones((3, 3), np.uint8))
 
 
 def cover(photo: MouthPhoto, flow: Grid, log_gain: Grid, step: int) -> MouthPaint | None:

@@ -237,11 +237,15 @@ def _painted(
         face.mouth, seen, label, face.topology.triangles, normals, lip_depth, widening, bool((gap < 0).all()), u
     )
     if inside is not None:
+        # over the lips that were covered: two layers, the mouth on top
         w = inside.window
-        alpha[w] = np.maximum(alpha[w], inside.alpha)
-        over = inside.alpha > 0
-        keep[w] = np.where(over, 1 - speaking * (1 - inside.keep), keep[w])
-        colour[w] = np.where(over[..., None], face.tone(np.clip(inside.colour, 0, 1)), colour[w])
+        below = alpha[w] * (1 - inside.alpha)
+        total = np.maximum(below + inside.alpha, 1e-6)
+        drawn = face.tone(np.clip(inside.colour, 0, 1))
+        colour[w] = (drawn * inside.alpha[..., None] + colour[w] * below[..., None]) / total[..., None]
+        kept = (1 - speaking * (1 - inside.keep)) * inside.alpha
+        keep[w] = (kept + keep[w] * below) / total
+        alpha[w] = below + inside.alpha
     if face.glasses is not None:
         alpha *= 1 - face.glasses.frame
     return Changes(flow, log_gain, alpha * face.border, keep, colour, shade)
