@@ -166,7 +166,13 @@ def test_data_that_cannot_be_trained_on(faces: Path, tmp_path: Path):
         train(config(tmp_path / "nowhere", tmp_path / "b"))
     with pytest.raises(DataError, match="larger than the training set"):
         train(config(faces, tmp_path / "c", batch_size=64))
-    assert not any((tmp_path / name).exists() for name in "abc")
+    one = tmp_path / "one"
+    toy.write_set(one / "raw", range(4))
+    sad = ScanOptions(ignore=("happy/*",))
+    prepare([one / "raw"], one / "prepared", PrepareOptions(32, "centre", test_fraction=0.3), sad, workers=1)
+    with pytest.raises(DataError, match="one expression only"):
+        train(config(one / "prepared", tmp_path / "d"))
+    assert not any((tmp_path / name).exists() for name in "abcd")
 
 
 class Spoiler(Watcher):

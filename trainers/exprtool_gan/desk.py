@@ -105,7 +105,10 @@ class Desk:
 
     def _sample(self, step: int) -> None:
         path = self.folder.sample(step)
-        write_sheet(path, self._fixed, all_expressions(self.learner.best_generator, self._fixed), self.labels)
+        outputs = all_expressions(self.learner.best_generator, self._fixed)
+        picture = write_sheet(path, self._fixed, outputs, self.labels)
+        if self._board is not None:
+            self._board.add_image("samples", picture, step, dataformats="HWC")
         self.watcher.sampled(path)
 
     def _look(self, step: int) -> None:

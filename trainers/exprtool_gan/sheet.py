@@ -46,8 +46,11 @@ def all_expressions(generator: Generator, images: NDArray[np.uint8]) -> NDArray[
     return outputs
 
 
-def write_sheet(path: Path, inputs: NDArray[np.uint8], outputs: NDArray[np.uint8], labels: Sequence[str]) -> None:
-    """One row per face: the input (N, S, S, 3), then every expression (N, C, S, S, 3), under captions; PNG."""
+def write_sheet(
+    path: Path, inputs: NDArray[np.uint8], outputs: NDArray[np.uint8], labels: Sequence[str]
+) -> NDArray[np.uint8]:
+    """One row per face: the input (N, S, S, 3), then every expression (N, C, S, S, 3), under captions; as a PNG file
+    and as the answer (H, W, 3)."""
     side = inputs.shape[1]
     step = max(side, 56) + _GAP  # captions need some room over small faces
     sheet = np.full((_CAPTION + len(inputs) * (side + _GAP), (1 + len(labels)) * step, 3), _PAPER, dtype=np.uint8)
@@ -61,3 +64,4 @@ def write_sheet(path: Path, inputs: NDArray[np.uint8], outputs: NDArray[np.uint8
         draw.text((column * step + 2, 2), caption, fill=(0, 0, 0), font=font)
     with atomic_write(path) as temporary:
         picture.save(temporary, format="PNG")
+    return np.asarray(picture)
