@@ -10,6 +10,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +21,7 @@ from exprtool import composite
 from exprtool.errors import VideoError
 from exprtool.faces.select import region_of
 from exprtool.pipeline import LoadedBackend, Session, Timings, timed
-from exprtool.timeline import ResolvedTimeline
+from exprtool.timeline import ResolvedTimeline, ease
 from exprtool.types import Edit, FacePatch, FaceRefusal, FaceRegion, Image, IntBox
 from exprtool.video_analysis import Analysis, FaceTrack, ahead
 from exprtool.videos.clip import ClipInfo
@@ -31,8 +32,9 @@ from exprtool.videos.segments import SegmentWriter, WorkFolder
 
 _LEAST_STRENGTH = 0.004
 """A smaller strength changes no pixel by a whole step; the frame is left untouched."""
-_BATCH = 4
 _DEPTH = 4
+LOOK_AROUND = 8
+"""Frames before and after one that a backend would leave alone over which the edit fades out and in again."""
 
 
 @dataclass(eq=False)
@@ -56,6 +58,17 @@ class _Fitted:
     state: Any
 
 
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A prepared face of one frame, and what is wanted of it."""
+
+    track: FaceTrack
+    region: FaceRegion
+    edit: Edit
+    loaded: LoadedBackend
+    handle: Any
+
+
 class Renderer:
     """Edits the pictures of one analysed clip. ``timeline`` says when what is wanted, ``edit`` everything else."""
 
@@ -71,6 +84,7 @@ class Renderer:
         """A frame whose untouched picture is kept in ``before``."""
         self.before: Image | None = None
         self._fitted: dict[int, _Fitted | None] = {}
+        self._doubted: dict[int, list[int]] = {}
         height, width = info.size
         # Regions are cut from this picture of nothing: it has the right size and takes no memory.
         self._blank = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (height, width, 3))
@@ -84,27 +98,56 @@ class Renderer:
         strength = self.edit.strength * wanted.amount * found[1]
         return strength if strength >= _LEAST_STRENGTH else 0.0
 
-    def apply(self, frames: Sequence[tuple[int, Picture]]) -> None:
-        """Edit the pictures of a few frames in place; the backend gets their faces together."""
-        regions: list[tuple[int, FaceTrack, FaceRegion, Edit]] = []  # (place in frames, ...)
-        for place, (index, picture) in enumerate(frames):
-            if index == self.watch:
-                self.before = picture.rgb()
-            for track, region, edit in self._regions(index, picture):
-                regions.append((place, track, region, edit))
-        if not regions:
-            return
-        patches = self._patches([(track, region, edit) for _, track, region, edit in regions])
-        for place, (_, picture) in enumerate(frames):
-            mine = [
-                (region, patch)
-                for (where, _, region, _), patch in zip(regions, patches, strict=True)
-                if where == place and patch is not None
-            ]
-            if mine:
-                self.edited_frames += 1
-                with timed(self.timings, "composite"):
-                    _paste(picture, [region for region, _ in mine], [patch for _, patch in mine])
+    def look(self, index: int, picture: Picture) -> list[Work]:
+        """Prepare the faces of a frame; whether the backend would rather leave one alone goes into `_doubted`."""
+        if index == self.watch:
+            self.before = picture.rgb()
+        works = []
+        for track, region, edit in self._regions(index, picture):
+            fitted = self._fitted[track.number]
+            assert fitted is not None
+            with timed(self.timings, "prepare"):
+                (handle,) = fitted.loaded.backend.prepare([region])
+                if isinstance(handle, FaceRefusal):
+                    refusal: FaceRefusal | None = handle
+                else:
+                    (refusal,) = fitted.loaded.backend.check([handle], edit)
+            if refusal is not None:
+                self._doubted.setdefault(track.number, []).append(index)
+                self._note_refusal(track, refusal)
+            works.append(Work(track, region, edit, fitted.loaded, handle))
+        return works
+
+    def finish(self, index: int, picture: Picture, works: Sequence[Work]) -> None:
+        """Edit a picture in place. Every frame up to `LOOK_AROUND` after it must have been looked at."""
+        pasted: list[tuple[FaceRegion, FacePatch]] = []
+        for work in works:
+            strength = work.edit.strength * self._ease_around_doubt(work.track, index)
+            if strength < _LEAST_STRENGTH or isinstance(work.handle, FaceRefusal):
+                continue
+            result = self.results[work.track.number]
+            with timed(self.timings, "generate"):
+                (answer,) = work.loaded.backend.generate(
+                    [work.handle], replace(work.edit, strength=strength, force=True)
+                )
+            if isinstance(answer, FaceRefusal):
+                self._note_refusal(work.track, answer)
+                continue
+            result.edited += 1
+            result.notes.update(dict.fromkeys(answer.notes))
+            pasted.append((work.region, answer))
+        if pasted:
+            self.edited_frames += 1
+            with timed(self.timings, "composite"):
+                _paste(picture, [region for region, _ in pasted], [patch for _, patch in pasted])
+        for places in self._doubted.values():
+            while places and places[0] < index - LOOK_AROUND:
+                places.pop(0)
+
+    def _ease_around_doubt(self, track: FaceTrack, index: int) -> float:
+        """0 in a frame that the backend would leave alone (a hand before the mouth), rising to 1 around it."""
+        near = min((abs(place - index) for place in self._doubted.get(track.number, ())), default=LOOK_AROUND + 1)
+        return ease(near / (LOOK_AROUND + 1))
 
     def _regions(self, index: int, picture: Picture) -> Iterator[tuple[FaceTrack, FaceRegion, Edit]]:
         """The regions of one frame that are to be edited, with their pixels, and the edit of each."""
@@ -124,7 +167,7 @@ class Renderer:
             region = replace(blank, pixels=pixels, track_state=fitted.state)
             wanted = self.timeline.at(self.analysis.times[index])
             weights = dict(wanted.weights) if not self.edit.reference else {}
-            yield track, region, replace(self.edit, weights=weights, strength=strength, additive=True, force=True)
+            yield track, region, replace(self.edit, weights=weights, strength=strength, additive=True)
 
     def _fit(self, track: FaceTrack) -> _Fitted | None:
         """Let the first backend that takes the track fit it once; None where every one refuses."""
@@ -154,41 +197,6 @@ class Renderer:
             result.backend, result.trained = fitted.loaded.name, fitted.loaded.trained
         self._fitted[track.number] = fitted
         return fitted
-
-    def _patches(self, work: Sequence[tuple[FaceTrack, FaceRegion, Edit]]) -> list[FacePatch | None]:
-        patches: list[FacePatch | None] = [None] * len(work)
-        groups: list[tuple[LoadedBackend, Edit, list[int]]] = []
-        for i, (track, _, edit) in enumerate(work):
-            fitted = self._fitted[track.number]
-            assert fitted is not None
-            for loaded, other, members in groups:
-                if loaded is fitted.loaded and other == edit:
-                    members.append(i)
-                    break
-            else:
-                groups.append((fitted.loaded, edit, [i]))
-        for loaded, edit, members in groups:
-            with timed(self.timings, "prepare"):
-                handles = loaded.backend.prepare([work[i][1] for i in members])
-            good = [
-                (i, handle) for i, handle in zip(members, handles, strict=True) if not isinstance(handle, FaceRefusal)
-            ]
-            for i, handle in zip(members, handles, strict=True):
-                if isinstance(handle, FaceRefusal):
-                    self._note_refusal(work[i][0], handle)
-            if not good:
-                continue
-            with timed(self.timings, "generate"):
-                answers = loaded.backend.generate([handle for _, handle in good], edit)
-            for (i, _), answer in zip(good, answers, strict=True):
-                result = self.results[work[i][0].number]
-                if isinstance(answer, FaceRefusal):
-                    self._note_refusal(work[i][0], answer)
-                else:
-                    patches[i] = answer
-                    result.edited += 1
-                    result.notes.update(dict.fromkeys(answer.notes))
-        return patches
 
     def _note_refusal(self, track: FaceTrack, refusal: FaceRefusal) -> None:
         result = self.results[track.number]
@@ -256,8 +264,9 @@ def render(
 ) -> bool:
     """Decode the clip once and edit the frames in ``indices`` (ascending, disjoint); the others are only decoded.
 
-    With ``keep_original`` the finished picture has the untouched one beside it. Returns False where ``stop`` was set:
-    the range that had begun is then complete and no other was begun.
+    With ``keep_original`` the finished picture has the untouched one beside it. Frames within `LOOK_AROUND` of a range
+    are looked at, too, so that its pictures do not depend on whether its neighbours are rendered in the same run.
+    Returns False where ``stop`` was set: the range that had begun is then complete and no other was begun.
     """
     stop = stop or threading.Event()
     info, analysis = renderer.info, renderer.analysis
@@ -265,45 +274,53 @@ def render(
     if not wanted:
         return True
     hold = threading.Event()  # set only when this pass is over: Ctrl-C must not cut a segment short
-    frames = ahead(_checked(info, analysis, wanted[-1].stop), _DEPTH, hold)
-    place, done = 0, 0
-    last: Picture | None = None
-    batch: list[tuple[ClipFrame, Picture]] = []
+    frames = ahead(_checked(info, analysis, wanted[-1].stop + LOOK_AROUND), _DEPTH, hold)
+    waiting: deque[tuple[ClipFrame, Picture | None, list[Work]]] = deque()
+    ends = [one.stop for one in wanted]
+    limit, done = ends[-1], 0
+    last: Picture | None = None  # the last finished picture, for frames that show it again
 
-    def flush() -> None:
-        nonlocal done
-        originals = [picture.copy() if keep_original else None for _, picture in batch]
-        renderer.apply([(frame.index, picture) for frame, picture in batch])
-        for (frame, picture), original in zip(batch, originals, strict=True):
-            finished(frame, picture if original is None else original.beside(picture))
+    def emit(upto: int) -> None:
+        """Finish the waiting frames up to an index."""
+        nonlocal done, last
+        while waiting and waiting[0][0].index <= upto:
+            frame, picture, works = waiting.popleft()
+            if not any(frame.index in one for one in wanted):
+                last = picture or last
+                continue
+            if frame.index >= limit:
+                return
+            if picture is None:
+                if last is None:
+                    raise VideoError(f"{info.path}: frame {frame.index} does not decode and nothing comes before it.")
+                picture = last.copy()
+                finished(frame, picture)
+            else:
+                original = picture.copy() if keep_original else None
+                renderer.finish(frame.index, picture, works)
+                picture = picture if original is None else original.beside(picture)
+                finished(frame, picture)
+            last = picture
             done += 1
             if progress is not None:
                 progress(done)
-        batch.clear()
 
     try:
         for frame in _timed(frames, renderer.timings):
-            while frame.index >= wanted[place].stop:
-                flush()
-                place += 1
-                if stop.is_set():
-                    return False
-            if frame.index < wanted[place].start:
+            near = any(one.start - LOOK_AROUND <= frame.index < one.stop + LOOK_AROUND for one in wanted)
+            if not near:
+                emit(frame.index)
                 last = frame.picture or last
                 continue
-            if frame.picture is None:
-                flush()
-                if last is None:
-                    raise VideoError(f"{info.path}: frame {frame.index} does not decode and nothing comes before it.")
-                finished(frame, last.copy())
-                done += 1
-                continue
-            last = frame.picture
-            batch.append((frame, frame.picture))
-            if len(batch) >= _BATCH:
-                flush()
-        flush()
-        return not (stop.is_set() and place + 1 < len(wanted))
+            if stop.is_set() and waiting and limit == ends[-1]:
+                limit = next(end for end in ends if end > waiting[0][0].index)
+            if frame.index >= limit + LOOK_AROUND:
+                break
+            works = renderer.look(frame.index, frame.picture) if frame.picture is not None else []
+            waiting.append((frame, frame.picture, works))
+            emit(frame.index - LOOK_AROUND)
+        emit(limit - 1)
+        return limit == ends[-1]
     finally:
         hold.set()
         with contextlib.suppress(RuntimeError):
@@ -322,6 +339,7 @@ def _timed(frames: Iterator[ClipFrame], timings: Timings) -> Iterator[ClipFrame]
 
 def _checked(info: ClipInfo, analysis: Analysis, stop: int) -> Iterator[ClipFrame]:
     """The clip's frames up to ``stop``; they must be those that the first pass saw."""
+    stop = min(stop, len(analysis.pts))
     for frame in read_frames(info):
         if frame.index >= stop:
             return

@@ -143,7 +143,7 @@ class GifWriter:
 def _indexed(rgb: Image, mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Palette indices (h, w) of the masked pixels, `_TRANSPARENT` elsewhere, and the palette (256, 3)."""
     from PIL import Image as Pillow
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     indices = np.full(mask.shape, _TRANSPARENT, np.uint8)
     palette = np.zeros((256, 3), np.uint8)
@@ -166,7 +166,8 @@ def _indexed(rgb: Image, mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], ND
         palette[: len(table)] = table
         cells, inverse = np.unique(packed & 0xFCFCFC, return_inverse=True)
         centres = np.stack([cells >> 16, (cells >> 8) & 255, cells & 255], axis=1) + 1.5
-        indices[mask] = cKDTree(table.astype(np.float64)).query(centres)[1][inverse.reshape(-1)]
+        nearest = np.asarray(KDTree(table.astype(np.float64)).query(centres)[1])
+        indices[mask] = nearest[inverse.reshape(-1)]
     return indices, palette
     packed = (wanted[:, 0].astype(np.uint32) << 16) | (wanted[:, 1].astype(np.uint32) << 8) | wanted[:, 2]
     colours, inverse = np.unique(packed, return_inverse=True)

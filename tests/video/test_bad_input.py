@@ -65,7 +65,9 @@ def test_with_keep_a_clip_without_a_face_is_copied_bit_for_bit(clip: Path, tmp_p
     assert (tmp_path / "out.mp4").read_bytes() == clip.read_bytes()
 
 
-def test_files_that_are_no_clips_are_refused_with_the_reason(clip: Path, tmp_path: Path, edit: Any, ffmpeg: Any) -> None:
+def test_files_that_are_no_clips_are_refused_with_the_reason(
+    clip: Path, tmp_path: Path, edit: Any, ffmpeg: Any
+) -> None:
     whole = clip.read_bytes()
     cases: dict[str, tuple[bytes | None, str]] = {
         "missing.mp4": (None, "no such file"),
@@ -152,7 +154,9 @@ def test_a_change_of_size_in_mid_stream_is_refused(clip: Path, tmp_path: Path, e
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_wishes_that_cannot_be_met_are_refused_before_any_work(clip: Path, tmp_path: Path, edit: Any, tint: Any) -> None:
+def test_wishes_that_cannot_be_met_are_refused_before_any_work(
+    clip: Path, tmp_path: Path, edit: Any, tint: Any
+) -> None:
     refusals: list[tuple[EncodeOptions, str, str]] = [
         (EncodeOptions(codec="h266"), "mp4", r"Unknown video codec 'h266'.*h264.*libx264"),
         (EncodeOptions(codec="vp8"), "mp4", r"mp4 file cannot hold.*libvpx.*mkv"),

@@ -112,7 +112,7 @@ def test_stopping_finishes_the_segment_at_work_and_says_how_to_resume(
 
     def interrupt() -> None:
         calls.append(1)
-        if len(calls) == 7:
+        if len(calls) == 15:
             stop.set()
 
     tint.delay = interrupt

@@ -106,7 +106,8 @@ def test_a_still_photo_under_camera_motion_has_steady_landmarks(shared: Path) ->
     def shake(points: np.ndarray) -> float:
         """Standard deviation in pixels once the camera's motion is taken out."""
         back = [
-            (frame - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T for frame, matrix in zip(points, matrices, strict=True)
+            (frame - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+            for frame, matrix in zip(points, matrices, strict=True)
         ]
         return float(np.stack(back).std(axis=0).mean())
 
