@@ -266,3 +266,23 @@ def test_faces_in_centre_crops_are_looked_for(faces_root: Path, tmp_path: Path) 
     assert found is not None
     eyes = found[:, 36:42].mean(axis=1)
     assert np.abs(eyes - (np.array(eye) * 96 - 0.5)).max() < 8
+
+
+def test_data_and_measures_need_no_torch(tmp_path: Path) -> None:
+    """The base install has none: looking data over, preparing it and measuring must not ask for it."""
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import exprtool_gan.data.check, exprtool_gan.data.measured, exprtool_gan.ablate, exprtool_gan.export\n"
+        "import exprtool.measures.subjects, exprtool.measures.sheets, exprtool.measures.tables\n"
+        "from pathlib import Path\n"
+        "from exprtool.errors import ModelError\n"
+        "try:\n"
+        "    exprtool_gan.export.export(Path('run'), Path('m.onnx'))\n"
+        "except ModelError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert "exprtool[torch]" in done.stdout

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from exprtool import plugins
 from exprtool.errors import ModelError
 from exprtool.models import commercial_only_from_environment, readiness
 from exprtool.pipeline import load_detector
+from exprtool.types import Detector, Image
 
-__all__ = ["detector_name", "load_detector"]
+__all__ = ["detector_name", "landmarks_in", "load_detector"]
+
+_SEARCH_SIDE = 256
 
 
 def detector_name(wish: str) -> str:
@@ -21,3 +27,22 @@ def detector_name(wish: str) -> str:
     if not ready:
         raise ModelError("No face detector is ready. Run `exprtool doctor` to see why.")
     return max(ready, key=lambda spec: spec.quality).name
+
+
+def landmarks_in(crop: Image, detector: Detector) -> NDArray[np.float64]:
+    """The 68 landmarks (68, 2) of the largest face in a crop that was not aligned, in its pixels; NaN without a face.
+
+    One quick look at the crop, enlarged: `find_faces` would turn drawings around and search them for seconds.
+    """
+    import cv2
+
+    from exprtool.faces.landmarks import refine68
+
+    factor = max(1, -(-_SEARCH_SIDE // crop.shape[0]))
+    large = np.asarray(cv2.resize(crop, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+    faces = detector.detect(large)
+    if not faces:
+        return np.full((68, 2), np.nan)
+    points = refine68(large, max(faces, key=lambda face: face.size)).landmarks68
+    assert points is not None
+    return (points + 0.5) / factor - 0.5

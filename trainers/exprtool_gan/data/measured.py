@@ -7,18 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exprtool.errors import DataError
 from exprtool.faces.align import CropTemplate
 from exprtool.measures.pictures import Pictures
-from exprtool.types import Detector, Image
-from exprtool_gan.data.detector import load_detector
+from exprtool_gan.data.detector import landmarks_in, load_detector
 from exprtool_gan.data.prepare import Progress, load_prepared
 from exprtool_gan.data.prepared import PreparedSet
 from exprtool_gan.data.sources import ScanOptions
-
-_SEARCH_SIDE = 256
 
 
 def pictures_of(
@@ -83,21 +79,5 @@ def with_landmarks(pictures: Pictures) -> Pictures:
     _, detector = load_detector("auto")
     landmarks = np.full((len(pictures), 68, 2), np.nan)
     for i, image in enumerate(pictures.images):
-        landmarks[i] = _landmarks(np.ascontiguousarray(image), detector)
+        landmarks[i] = landmarks_in(np.ascontiguousarray(image), detector)
     return replace(pictures, landmarks=landmarks)
-
-
-def _landmarks(image: Image, detector: Detector) -> NDArray[np.float64]:
-    """One quick look at an enlarged crop: `find_faces` would turn drawings around and search them for seconds."""
-    import cv2
-
-    from exprtool.faces.landmarks import refine68
-
-    factor = max(1, -(-_SEARCH_SIDE // image.shape[0]))
-    large = np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
-    faces = detector.detect(large)
-    if not faces:
-        return np.full((68, 2), np.nan)
-    points = refine68(large, max(faces, key=lambda face: face.size)).landmarks68
-    assert points is not None
-    return (points + 0.5) / factor - 0.5

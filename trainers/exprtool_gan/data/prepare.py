@@ -22,8 +22,9 @@ from exprtool.errors import DataError, ExprtoolError
 from exprtool.faces.align import US_GAN_TEMPLATE, CropTemplate, Matrix, crop, crop_from_image, scale_of, transform
 from exprtool.files import atomic_write, write_bytes
 from exprtool.images import read_image
+from exprtool.measures.identity import face_from_landmarks
 from exprtool.types import Detector, Face, Image
-from exprtool_gan.data.detector import detector_name, load_detector
+from exprtool_gan.data.detector import detector_name, landmarks_in, load_detector
 from exprtool_gan.data.pool import over_pictures
 from exprtool_gan.data.prepared import (
     FORMAT,
@@ -480,7 +481,8 @@ def _measured_template(out: Path, options: PrepareOptions, device: str) -> tuple
     chosen = np.linspace(0, len(images) - 1, min(16, len(images))).astype(int)
     points: list[NDArray[np.float64]] = []
     for i in chosen:
-        if face := clearly_largest(find(np.ascontiguousarray(images[i]), detector)):
+        face = face_from_landmarks(landmarks_in(np.ascontiguousarray(images[i]), detector))
+        if face is not None:
             points.append((anchors(face) + 0.5) / options.size)
     if len(points) * 2 < len(chosen):
         return US_GAN_TEMPLATE, (
