@@ -178,8 +178,9 @@ def test_smile_comes_off_and_no_tooth_is_left(backend, photos):
     lips = cv2.fillPoly(np.zeros(inside.shape, np.uint8), [np.round(marks[48:60]).astype(np.int32)], 1) > 0
     u = patch.details["pixels_per_cm"]
     middle = lips & (np.abs(np.arange(inside.shape[1])[None] - marks[[48, 54], 0].mean()) < 1.2 * u)
-    pale = (patch.pixels.min(-1) > 130) & (np.ptp(patch.pixels.astype(int), axis=-1) < 40)
-    assert (pale & middle).sum() < 0.01 * middle.sum()
+    middle &= np.arange(inside.shape[0])[:, None] < marks[66, 1]  # below the old rim lies skin now
+    pale = (patch.pixels.min(-1) > 120) & (np.ptp(patch.pixels.astype(int), axis=-1) < 40)
+    assert (pale & middle).sum() < 0.002 * middle.sum()
 
 
 def test_grey_photos_stay_grey(backend, photos):

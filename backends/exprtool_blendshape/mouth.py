@@ -23,6 +23,7 @@ from exprtool_blendshape.eyes import run_length
 from exprtool_blendshape.grids import Grid, smooth
 from exprtool_blendshape.lips import LipCurves
 from exprtool_blendshape.raster import Raster, interpolate
+from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 TOOTH = np.array([1.05, 1.0, 0.92], np.float32)
@@ -215,11 +216,17 @@ def cover(photo: MouthPhoto, flow: Grid, log_gain: Grid, step: int) -> MouthPain
     x = part[..., 0] + np.arange(x0 - columns.start, x1 - columns.start, dtype=np.float32)[None]
     y = part[..., 1] + np.arange(y0 - rows.start, y1 - rows.start, dtype=np.float32)[:, None]
     alpha = cv2.remap(photo.hidden.alpha, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    # where lips meet, the flow jumps over what was between them, and sampling between two pixels would land there
+    jump = np.abs(np.diff(part[..., 1], axis=0)) > 0.35 * (photo.lips.gap.max())
+    meeting = np.zeros(alpha.shape, np.float32)
+    meeting[:-1] = jump
+    meeting[1:] = np.maximum(meeting[1:], jump)
+    alpha = np.maximum(alpha, cv2.dilate(meeting, np.ones((3, 1), np.uint8)))
     if not (alpha > 0.02).any():
         return None
     colour = cv2.remap(photo.hidden.colour, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     lit = cv2.resize(log_gain, (flow.shape[1], flow.shape[0]), interpolation=cv2.INTER_LINEAR) if step > 1 else log_gain
-    colour = colour * np.exp(lit[y0:y1, x0:x1, None] / 2.2)
+    colour = colour * np.exp(lit[y0:y1, x0:x1, None] / np.float32(GAMMA) * SHADOW_EXPONENTS)
     window = (slice(y0, y1), slice(x0, x1))
     return MouthPaint(window, alpha, np.zeros_like(alpha), colour.astype(np.float32))
 

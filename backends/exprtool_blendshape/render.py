@@ -226,7 +226,7 @@ def _painted(
     cover = mouth.cover(face.mouth, flow, log_gain, face.frame.coarse)
     if cover is not None:
         w = cover.window
-        over = cover.alpha * (label[w] == parts.SKIN) * speaking
+        over = np.minimum(cover.alpha, 1) * speaking
         alpha[w] = np.maximum(alpha[w], over)
         colour[w] = np.where(over[..., None] > 0, face.tone(np.clip(cover.colour, 0, 1)), colour[w])
     middle = slice(len(gap) // 5, -(len(gap) // 5))
