@@ -34,7 +34,7 @@ class Desk:
 
     def __init__(
         self, config: TrainConfig, folder: RunFolder, learner: Learner, card: ModelCard, prepared: PreparedSet,
-        watcher: Watcher, world: Alone, progress: Progress, losses: LossLog,
+        watcher: Watcher, world: Alone, progress: Progress, losses: LossLog, looker: Looker | None,
     ) -> None:  # fmt: skip
         self.config, self.folder, self.learner, self.card = config, folder, learner, card
         self.watcher, self.world, self.losses = watcher, world, losses
@@ -45,14 +45,10 @@ class Desk:
         self._looked_step = -1
         shown = prepared.test if len(prepared.test) else prepared.train
         self._fixed = prepared.images[spread(shown, prepared.labels, SHEET_FACES)]
-        self._looker: Looker | None = None
+        self._looker = looker
         self._board: Any = None
-        if world.leads:
-            if config.look_every:
-                device = "cuda" if world.device.type == "cuda" else "cpu"
-                self._looker = Looker(prepared, config.look_images, config.classifier, device)
-            if config.tensorboard:
-                self._board = _board(folder.tensorboard, progress.step)
+        if world.leads and config.tensorboard:
+            self._board = _board(folder.tensorboard, progress.step)
 
     def after(self, step: int) -> None:
         """Do what is due after a step."""
@@ -112,7 +108,8 @@ class Desk:
         self.watcher.sampled(path)
 
     def _look(self, step: int) -> None:
-        assert self._looker is not None
+        if self._looker is None:
+            return
         look = self._looker.look(self.learner.best_generator, self.learner.discriminator)
         self._looked_step = step
         best = self.best is None or look.score > self.best

@@ -17,6 +17,7 @@ from exprtool_gan.data import PreparedSet, ScanOptions, load_prepared
 from exprtool_gan.desk import Desk
 from exprtool_gan.feed import Feed
 from exprtool_gan.graphs import Recorded
+from exprtool_gan.look import Looker
 from exprtool_gan.loss_log import LossLog
 from exprtool_gan.memory import out_of_memory, says_what_fits
 from exprtool_gan.processes import Alone, join
@@ -63,7 +64,8 @@ def train(config: TrainConfig, watcher: Watcher | None = None) -> Outcome:
         total = total_steps(config.steps, config.epochs, len(x_train), config.batch_size)
 
         # --- 2. Networks, optimizers, and the state of the run that is resumed ---------------------------------------
-        half = _half(config, world.device)
+        half, record = _half(config, world.device), _records(config, world)
+        looker = _looker(config, world, prepared)
         _choose_kernels(config, world.device)
         with torch.random.fork_rng(devices=[]):  # the same first weights on every device and in every process
             torch.manual_seed(config.seed)
@@ -72,7 +74,7 @@ def train(config: TrainConfig, watcher: Watcher | None = None) -> Outcome:
         if config.resume:
             progress = _resume(folder, learner, prepared, total)
         card = _card(config, prepared)
-        world.wait()  # nobody looks for an older run in the folder any more
+        world.wait()  # nobody looks for an older run in the folder any more; whatever is refused was refused by now
         if world.leads:
             folder.open(config, dict(prepared.manifest))
             folder.forget_after(progress.step)
@@ -84,17 +86,13 @@ def train(config: TrainConfig, watcher: Watcher | None = None) -> Outcome:
         )  # fmt: skip
         feed = Feed(x_train, sampler, world.device, share=(world.rank, world.size))
         stack.callback(feed.close)
-        record = config.cuda_graphs == "on" or (config.cuda_graphs == "auto" and world.device.type == "cuda")
-        if config.cuda_graphs == "on" and (world.device.type != "cuda" or world.size > 1):
-            raise UsageError("--cuda-graphs on needs one CUDA device; leave it at auto.")
-        record = record and world.size == 1
         d_step = Recorded(learner.discriminator_step) if record else learner.discriminator_step
         d_and_g_step = Recorded(learner.both_steps) if record else learner.both_steps
         if config.compile:
             learner.compile()
         losses = LossLog(config.log_every, world.device)
         stop = stack.enter_context(StopRequest())
-        desk = Desk(config, folder, learner, card, prepared, watcher, world, progress, losses)
+        desk = Desk(config, folder, learner, card, prepared, watcher, world, progress, losses, looker)
         stack.callback(desk.close)
         watcher.started(_plan(config, prepared, learner, progress, total, world, half, record))
 
@@ -182,6 +180,21 @@ def _half(config: TrainConfig, device: torch.device) -> bool:
     if half and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UsageError("This card does not compute in bfloat16: use --precision float32.")
     return half
+
+
+def _records(config: TrainConfig, world: Alone) -> bool:
+    """Whether steps are recorded as CUDA graphs."""
+    possible = world.device.type == "cuda" and world.size == 1
+    if config.cuda_graphs == "on" and not possible:
+        raise UsageError("--cuda-graphs on needs one CUDA device; leave it at auto.")
+    return possible and config.cuda_graphs != "off"
+
+
+def _looker(config: TrainConfig, world: Alone, prepared: PreparedSet) -> Looker | None:
+    """Who looks at the held-out people; only the leading process does."""
+    if not world.leads or not config.look_every:
+        return None
+    return Looker(prepared, config.look_images, config.classifier, "cpu")  # a few hundred crops now and then
 
 
 def _choose_kernels(config: TrainConfig, device: torch.device) -> None:
