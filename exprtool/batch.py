@@ -66,7 +66,8 @@ class OutputReport:
     """What became of one output.
 
     ``status`` is "edited"; "no_face" (none found or none selected: nothing was written); "skipped" (already there);
-    or "failed". ``error`` says why for the last three, ``trace`` where in the code an unforeseen error arose.
+    or "failed". ``error`` says why for the last three, ``trace`` where in the code an unforeseen error arose. ``icc``
+    is the RGB profile in which the photo's pixels are to be seen.
     """
 
     output: Output
@@ -78,6 +79,7 @@ class OutputReport:
     size: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
     trace: str | None = None
+    icc: bytes | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The record that ``--json`` prints: plain numbers, strings, lists and dictionaries."""
@@ -309,7 +311,8 @@ def _write(
     if isinstance(answer, Exception):
         return _failed(report, answer), before, None
     assert task.photo is not None and task.prospect is not None
-    report = replace(report, notes=task.photo.notes)
+    profile = None if task.photo.samples.grey else task.photo.icc
+    report = replace(report, notes=task.photo.notes, icc=profile)
     if not task.prospect.selected:
         faces = tuple(
             FaceResult(face, False, reason)

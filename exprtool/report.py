@@ -60,7 +60,13 @@ class ReportEntry:
     icc: bytes | None = None
 
     @classmethod
-    def of(cls, record: Mapping[str, Any], before: Image | Path | None, after: Image | Path | None) -> Self:
+    def of(
+        cls,
+        record: Mapping[str, Any],
+        before: Image | Path | None,
+        after: Image | Path | None,
+        icc: bytes | None = None,
+    ) -> Self:
         """The entry for a record of ``exprtool edit --json``."""
         return cls(
             input=record["input"],
@@ -74,6 +80,7 @@ class ReportEntry:
             after=after,
             size=tuple(record["size"]) if record.get("size") else None,
             notes=record.get("notes", ()),
+            icc=icc,
         )
 
 

@@ -18,6 +18,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from PIL import ImageCms
 from typer.testing import CliRunner, Result
 
 from exprtool import hookimpl
@@ -254,6 +255,36 @@ def test_json_holds_file_names_that_are_not_text(fakes: SimpleNamespace, tmp_pat
     result = run("edit", source, "-e", "sad", *GREEN, "--json")
     assert os.fsencode(lines(result)[0]["input"]) == os.fsencode(source)
     assert result.stdout_bytes.isascii()
+
+
+def test_a_report_that_cannot_be_finished_does_not_stop_the_photos(
+    fakes: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from exprtool import report
+    from exprtool.errors import WriteError
+
+    def full(*_: object) -> NoReturn:
+        raise WriteError("the disk is full")
+
+    photo(tmp_path / "in/a.png")
+    photo(tmp_path / "in/b.png")
+    monkeypatch.setattr(report, "write_bytes", full)
+    options = ("-o", tmp_path / "out", "--report", tmp_path / "report", *GREEN)
+    result = run("edit", tmp_path / "in", "-e", "sad", *options)
+    assert result.exit_code == 1
+    assert result.stderr.count("the report is incomplete: the disk is full") == 1
+    assert "2 edited" in result.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_the_report_shows_pictures_in_their_own_colours(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    source = photo(tmp_path / "a.png")
+    with Pillow.open(source) as opened:
+        opened.save(tmp_path / "b.png", icc_profile=profile)
+    run("edit", tmp_path / "b.png", "-e", "sad", "--report", tmp_path / "report", *GREEN)
+    for name in ("00001-before.jpg", "00001-after.jpg"):
+        assert Pillow.open(tmp_path / "report/pictures" / name).info["icc_profile"] == profile
 
 
 def test_real_photos_are_all_reported(shared: Path, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from exprtool.cli import common
+from exprtool.errors import ExprtoolError
 
 if TYPE_CHECKING:
     from exprtool.batch import OutputReport
@@ -33,6 +35,7 @@ class Screen:
         self.total, self.quiet, self.verbose, self.as_json = total, quiet, verbose, as_json
         self.counts = {"edited": 0, "no_face": 0, "skipped": 0, "failed": 0}
         self.faces = 0
+        self.gallery_failed = False
         self.console = common.stderr()
         self._gallery: Report | None = _open_gallery(report) if report else None
         self._bar = Progress(
@@ -54,8 +57,9 @@ class Screen:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._bar.stop()
-        if self._gallery:
-            self._gallery.close()
+        with self._while_gallery_works():
+            if self._gallery:
+                self._gallery.close()
         if kind is KeyboardInterrupt:
             self.console.print(
                 f"interrupted: {self.summary()} What is finished is kept; --skip-existing goes on from there.",
@@ -66,8 +70,8 @@ class Screen:
 
     @property
     def all_edited(self) -> bool:
-        """Whether every output is there: nothing failed and nothing was without a face."""
-        return self.counts["failed"] == self.counts["no_face"] == 0
+        """Whether every output is there, and the gallery: nothing failed and nothing was without a face."""
+        return self.counts["failed"] == self.counts["no_face"] == 0 and not self.gallery_failed
 
     def summary(self) -> str:
         done = self.counts
@@ -92,10 +96,7 @@ class Screen:
         self.faces += edited if report.status == "edited" else 0
         if self.as_json:
             print(json.dumps(report.as_json()), flush=True)  # ASCII: a file's name may hold what no encoding can
-        if self._gallery:
-            from exprtool.report import ReportEntry
-
-            self._gallery.add(ReportEntry.of(report.as_json(), before, after))
+        self._add_to_gallery(report, before, after)
         if report.status in ("failed", "no_face"):
             message = common.naming(report.output.source.name, report.error or "")
             self.console.print(message, markup=False, style="red" if report.status == "failed" else None)
@@ -104,6 +105,22 @@ class Screen:
         elif not self.quiet and (self.verbose or not self.console.is_terminal):
             self.console.print(self._line(report, edited), markup=False)
         self._advance()
+
+    def _add_to_gallery(self, report: OutputReport, before: Image | None, after: Image | None) -> None:
+        from exprtool.report import ReportEntry
+
+        with self._while_gallery_works():
+            if self._gallery:
+                self._gallery.add(ReportEntry.of(report.as_json(), before, after, report.icc))
+
+    @contextmanager
+    def _while_gallery_works(self) -> Iterator[None]:
+        """The photos are what matters: where the gallery cannot be written, it ends and they go on."""
+        try:
+            yield
+        except ExprtoolError as error:
+            self._gallery, self.gallery_failed = None, True
+            self.console.print(f"the report is incomplete: {error}", markup=False, style="red")
 
     def _advance(self) -> None:
         done = sum(self.counts.values())
