@@ -69,7 +69,8 @@ from exprtool.videos.encoder import EncodeOptions
 
 class Tint(Backend):
     def generate(self, prepared, edit):
-        return [FacePatch(255 - region.pixels, np.full(region.pixels.shape[:2], 0.5, np.float32)) for region in prepared]
+        half = [np.full(region.pixels.shape[:2], 0.5, np.float32) for region in prepared]
+        return [FacePatch(255 - region.pixels, alpha) for region, alpha in zip(prepared, half)]
 
 edit_video(
     Session(Tint(), "dlib"), Path(sys.argv[1]), Path(sys.argv[2]), Edit(), parse_timeline("happy"),
