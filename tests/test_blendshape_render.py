@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from exprtool.composite import paste
+from exprtool.errors import UsageError
 from exprtool.faces.detect import find_faces
 from exprtool.faces.landmarks import with_landmarks
 from exprtool.faces.select import region_of
@@ -289,3 +290,25 @@ def test_sheet(photos, backend):
     np.testing.assert_array_equal(photo, nothing)
     assert np.abs(photo - happy).mean() > 1.0
     assert sheet.backends and not sheet.missing
+
+
+def test_sheet_command(shared, home, tmp_path, capsys):
+    import shutil
+
+    from exprtool.cli import main as cli
+    from exprtool_blendshape.weights import FACE_MODEL
+
+    (home / "models").mkdir()
+    shutil.copy(shared / "face-model" / "ict_facekit_light.npz", home / "models" / FACE_MODEL.file)
+    photo, target = tmp_path / "photo.jpg", tmp_path / "sheet.jpg"
+    shutil.copy(shared / NEUTRAL, photo)
+    wanted = ["sheet", str(photo), "-o", str(target), "--expr", "sad", "--strengths", "0.5,1", "--cell", "64"]
+    arguments = [*wanted, "--backend", "blendshape", "--detector", "dlib", "--device", "cpu"]
+    cli.app(arguments, standalone_mode=False)
+    assert capsys.readouterr().out.strip() == str(target)
+    sheet = read_image(target).rgb
+    assert sheet.shape[1] > 3 * 64 and sheet.shape[0] < 2 * 64 + 64
+    with pytest.raises(UsageError, match="--overwrite"):
+        cli.app(arguments, standalone_mode=False)
+    with pytest.raises(UsageError, match="strengths"):
+        cli.app([*arguments, "--overwrite", "--strengths", "0.5,,1"], standalone_mode=False)

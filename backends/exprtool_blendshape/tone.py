@@ -12,7 +12,7 @@ import numpy as np
 from exprtool_blendshape.grids import Grid
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_PLAIN, _COLOURED = 0.006, 0.016
+_PLAIN, _COLOURED = 0.006, 0.0095
 """Scatter of chroma about its curve below which a photo is monochrome, above which it is in colour."""
 
 
