@@ -267,7 +267,8 @@ def superscript(cell: str) -> str:
 def spread(stat: Stat | None, digits: int) -> str:
     if stat is None or not stat.count:
         return DASH
-    return f"{stat.mean:.{digits}f} ± {stat.sd:.{digits}f}"
+    mean = f"{stat.mean:.{digits}f}"
+    return mean if stat.count == 1 else f"{mean} ± {stat.sd:.{digits}f}"
 
 
 def percentage(accuracy: Accuracy | None) -> str:

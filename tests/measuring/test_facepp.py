@@ -184,3 +184,26 @@ def test_keys_come_from_the_environment_or_are_asked_for(monkeypatch: pytest.Mon
     assert FacePlusPlus.from_environment().key == KEY
     with pytest.raises(UsageError, match="https"):
         FacePlusPlus.from_environment(url="file:///etc/passwd")
+
+
+def test_evaluate_measures_fvs_beside_acd_and_keeps_the_two_apart(
+    service: Service, prepared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from exprtool.cli.main import app
+
+    monkeypatch.setenv("FACEPP_API_KEY", KEY)
+    monkeypatch.setenv("FACEPP_API_SECRET", SECRET)
+    service.say(answer(90))
+    service.say(answer(80))
+    done = CliRunner().invoke(
+        app,
+        ["evaluate", "-m", "debug", "-d", str(prepared.folder), "--limit", "2", "-e", "sad", "--format", "json",
+         "--fvs", "--facepp-url", service.url],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    row = json.loads(done.stdout)["evaluations"][0]["overall"]
+    assert row["fvs"]["mean"] == 85 and row["local_verification"]["mean"] != 85
+    assert len(service.requests) == 2
+    assert KEY not in done.output and SECRET not in done.output
