@@ -89,7 +89,17 @@ def _expand(argument: str, suffixes: Collection[str], exclude: Path | None) -> I
             if Path(match).is_file() and Path(match).suffix.lower() in suffixes:
                 yield Input(Path(match))
     else:
-        raise UsageError(f"{argument}: no such file or folder. Check the name.")
+        raise UsageError(f"{argument}: {_why_not_there(path)}.")
+
+
+def _why_not_there(path: Path) -> str:
+    try:
+        path.lstat()
+    except PermissionError:
+        return "its folder may not be looked into; check the folder's permissions"
+    except OSError:
+        pass
+    return "no such file or folder; check the name"
 
 
 def _walk(folder: Path, suffixes: Collection[str], exclude: Path | None) -> Iterator[Path]:

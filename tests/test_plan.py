@@ -60,6 +60,15 @@ def test_names_that_no_file_can_have_and_links_in_a_circle(tmp_path: Path) -> No
         expand_inputs(["x" * 5000], SUFFIXES)
 
 
+def test_a_folder_that_may_not_be_looked_into_is_told_from_a_wrong_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "lstat", locked)
+    with pytest.raises(UsageError, match="permissions"):
+        expand_inputs(["locked/a.jpg"], SUFFIXES)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
 def test_pipes_in_a_folder_are_passed_over(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
