@@ -13,7 +13,7 @@ import numpy as np
 
 from exprtool.expressions import EXPRESSIONS
 from exprtool.hookspecs import hookimpl
-from exprtool.types import Backend, BackendSpec, Edit, FacePatch, FaceRegion
+from exprtool.types import Backend, BackendSpec, Edit, FacePatch, FaceRefusal, FaceRegion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ GREEN, YELLOW, RED, BLUE = (60, 220, 90), (250, 210, 40), (240, 60, 60), (70, 13
 class DebugBackend(Backend):
     """Draws on each region what a backend is given."""
 
-    def generate(self, prepared: Sequence[Any], edit: Edit) -> list[FacePatch]:
+    def generate(self, prepared: Sequence[Any], edit: Edit) -> list[FacePatch | FaceRefusal]:
         return [_draw(region, edit) for region in prepared]
 
 
