@@ -25,7 +25,22 @@ app = typer.Typer(
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 # Each module adds its commands to the application with `add_to(app)`. The order is that of `--help`.
-_COMMANDS: tuple[str, ...] = ("edit", "faces", "video", "animate", "sheet", "verify", "models", "listing", "doctor", "data", "synth", "train", "export", "evaluate")
+_COMMANDS: tuple[str, ...] = (
+    "edit",
+    "faces",
+    "video",
+    "animate",
+    "sheet",
+    "verify",
+    "models",
+    "listing",
+    "doctor",
+    "data",
+    "synth",
+    "train",
+    "export",
+    "evaluate",
+)
 
 
 def _print_version(wanted: bool) -> None:
