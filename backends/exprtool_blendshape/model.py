@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool.errors import ModelError, UnknownNameError
+from exprtool.errors import ModelError
 from exprtool_blendshape.names import CONTROLS, SHAPES, expand
 from exprtool_blendshape.weights import FACE_MODEL
 
@@ -243,6 +243,3 @@ def smoothstep(value: NDArray[np.float64], low: float, high: float) -> NDArray[n
     """0 below ``low``, 1 above ``high``, with a smooth cubic between."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
-
-
-__all__ = ["FaceModel", "ModelError", "Region", "UnknownNameError", "face_model", "load_face_model", "smoothstep"]
