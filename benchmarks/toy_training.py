@@ -108,6 +108,7 @@ def main() -> None:
     changed = outputs[np.arange(len(images)), wanted]
     result = {
         "seconds": round(seconds, 1),
+        "processor_seconds": round(time.process_time(), 1),
         "classifier_on_drawings": recognised(net, images, labels),
         "untouched_taken_for_wanted": recognised(net, images, wanted),
         "generated_recognised_as_wanted": recognised(net, changed, wanted),
