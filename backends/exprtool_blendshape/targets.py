@@ -32,6 +32,8 @@ REST = {"brows": 0.6, "eyes": 0.4, "mouth": 0.25}
 """Size of an expression (root of the sum of squared weights in one part of the face) up to which a fit mostly shows a
 face at rest. Brows differ most from face to face."""
 HIGHEST = 1.5
+_SHUT = 0.5
+"""eyeBlink of lids that are down, in a blink or a glance at the floor: from there on widening has nothing to open."""
 
 
 @dataclass(frozen=True)
@@ -166,5 +168,5 @@ def _keep_blinks(new: dict[str, float], source: Mapping[str, float]) -> None:
         worn = source.get(f"eyeBlink{side}", 0.0)
         wide = f"eyeWide{side}"
         if worn and new.get(wide, 0.0) > source.get(wide, 0.0):
-            new[wide] = source.get(wide, 0.0) + (new[wide] - source.get(wide, 0.0)) * max(0.0, 1 - worn)
+            new[wide] = source.get(wide, 0.0) + (new[wide] - source.get(wide, 0.0)) * max(0.0, 1 - worn / _SHUT)
         new[f"eyeBlink{side}"] = max(new.get(f"eyeBlink{side}", 0.0), worn)

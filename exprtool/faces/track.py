@@ -31,7 +31,7 @@ Luma = NDArray[np.uint8]
 _FLOW_ERROR = 0.0012
 """Standard deviation of the flow of a well-tracked point from one frame to the next: about a quarter of a pixel for a
 face of 200."""
-_FLOW_ERROR_SOFT = 0.003
+_FLOW_ERROR_SOFT = 0.002
 """The same for eyelids and lips, whose look changes as they move."""
 _FLOW_ERROR_OUTLINE = 0.004
 """The same for the jaw line, which takes the motion of the whole face: flow there follows the background."""
