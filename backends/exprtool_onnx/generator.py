@@ -16,7 +16,10 @@ from exprtool.errors import ModelError
 from exprtool.model_card import METADATA_KEY, TEMPLATE, CropCard, card_from_json, read_sidecar, sidecar_of
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
     from exprtool.crop_backend import CropBackend
+    from exprtool_default.backend import FlowBackend
 
 
 class OnnxGenerator:
@@ -26,10 +29,11 @@ class OnnxGenerator:
     to ``x``, uncut where the file offers it uncut.
     """
 
-    def __init__(self, path: Path, device: str = "cpu") -> None:
-        """Raises `ModelError` for a file that is missing, damaged, without a card, or unlike its card."""
+    def __init__(self, path: Path, device: str = "cpu", session: InferenceSession | None = None) -> None:
+        """Raises `ModelError` for a file that is missing, damaged, without a card, or unlike its card. ``session`` is
+        the opened file, where the caller has opened it already."""
         self.path = path
-        self.session = onnx_session(path, device)
+        self.session = session or onnx_session(path, device)
         self.card = _card_of(path, dict(self.session.get_modelmeta().custom_metadata_map))
         self._one_by_one = False
         self._check()
@@ -99,11 +103,17 @@ class OnnxGenerator:
             )
 
 
-def open_model(path: Path, device: str = "cpu") -> CropBackend:
-    """The backend for one ONNX file; raises `ModelError`."""
+def open_model(path: Path, device: str = "cpu") -> CropBackend | FlowBackend:
+    """The backend for one ONNX file, by the card that it carries; raises `ModelError`."""
     from exprtool.crop_backend import CropBackend
+    from exprtool_default.backend import FlowBackend
+    from exprtool_default.card import METADATA_KEY as FLOW_KEY
+    from exprtool_default.network import FlowNetwork
 
-    network = OnnxGenerator(path, device)
+    session = onnx_session(path, device)
+    if FLOW_KEY in session.get_modelmeta().custom_metadata_map:
+        return FlowBackend(FlowNetwork(session, str(path)))
+    network = OnnxGenerator(path, device, session)
     return CropBackend(network.card, network)
 
 

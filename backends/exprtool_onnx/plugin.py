@@ -9,6 +9,7 @@ from exprtool import hookimpl
 from exprtool.errors import UsageError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.types import Backend, BackendSpec, Readiness
+from exprtool_blendshape.names import CONTROLS, STEMS
 
 _HOW = "Name a model file: --backend onnx:model.onnx. `exprtool export RUN -o model.onnx` writes one."
 
@@ -23,6 +24,8 @@ def register_backends(register: Callable[[BackendSpec], None]) -> None:
             load_from=_load_from,
             opens=_opens,
             expressions=EXPRESSIONS,
+            controls=tuple(sorted((*CONTROLS, *STEMS))),  # of flow networks; others say that they have none
+            reference=True,
             resolution="the model's crop, lifted to the photo's own",
             devices=("cpu", "cuda"),
             readiness=lambda: Readiness(False, "it needs a model file.", _HOW),

@@ -39,6 +39,13 @@ def export_command(
         raise UsageError("--half and --int8 exclude each other; give one of them.")
     if weights not in ("auto", "ema", "raw"):
         raise UsageError(f"--weights {weights!r}: known are auto, ema and raw.")
+    from exprtool_flow.state import is_flow
+
+    if is_flow(run):
+        if int8 or data:
+            raise UsageError("A flow network is exported without --int8 and --data: it needs neither.")
+        _export_flow(run, out, half, licence, overwrite, as_json, quiet)
+        return
     from exprtool.cli.data import progress_bar
     from exprtool_gan.data import load_prepared
     from exprtool_gan.export import export, read_model_card
@@ -83,3 +90,28 @@ def export_command(
         f"compared with PyTorch on {parity.crops} {what}: largest difference {parity.largest:.1e} of [-1, 1], "
         f"{parity.levels} grey levels, mean {parity.mean_levels:.3f}, PSNR {parity.psnr:.1f} dB"
     )
+
+
+def _export_flow(
+    run: Path, out: Path, half: bool, licence: str | None, overwrite: bool, as_json: bool, quiet: bool
+) -> None:
+    """The same for the trainer ``flow``, whose running average is always what is exported."""
+    from exprtool_flow.export import export
+
+    result = export(run, out, half=half, licence=licence, overwrite=overwrite)
+    if as_json:
+        record = {
+            "file": str(result.path),
+            "kind": result.card.precision,
+            "bytes": result.bytes,
+            "sha256": result.sha256,
+            "difference": result.difference,
+            "card": json.loads(result.card.to_json()),
+        }
+        print(json.dumps(record, ensure_ascii=False))
+    elif not quiet:
+        worst = max(result.difference, key=lambda name: result.difference[name])
+        print(
+            f"{result.path}  {result.card.precision}, {result.bytes / 1e6:.1f} MB, {result.card.parameters:,} weights"
+        )
+        print(f"compared with PyTorch: largest difference {result.difference[worst]:.1e}, in {worst}")

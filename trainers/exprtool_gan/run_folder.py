@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from exprtool.errors import TrainingError
 from exprtool.files import atomic_write
@@ -39,6 +39,19 @@ _OURS = (
 )
 
 
+class RunSettings(Protocol):
+    """What the folder must know of a run's settings, whichever trainer they belong to."""
+
+    @property
+    def out(self) -> Path: ...
+    @property
+    def data(self) -> tuple[Path, ...]: ...
+    @property
+    def resume(self) -> bool: ...
+    @property
+    def overwrite(self) -> bool: ...
+
+
 class RunFolder:
     """The folder's layout and its text files. Making one touches nothing; `open` does."""
 
@@ -57,7 +70,7 @@ class RunFolder:
     def sample(self, step: int) -> Path:
         return self.samples / f"step-{step:06d}.png"
 
-    def check(self, config: TrainConfig) -> None:
+    def check(self, config: RunSettings) -> None:
         """Raise `TrainingError` unless the run may begin here: nothing of another run is overwritten unasked."""
         if config.resume:
             if not self.last.is_file():
@@ -71,7 +84,7 @@ class RunFolder:
                 "with --overwrite."
             )
 
-    def open(self, config: TrainConfig, data: Mapping[str, Any]) -> None:
+    def open(self, config: RunSettings, data: Mapping[str, Any]) -> None:
         """Write the settings, the command, the environment and the data's manifest; clear an old run's files."""
         if config.overwrite and not config.resume:
             for name in _OURS:

@@ -1,0 +1,164 @@
+"""The backend around a flow network: look once, answer for any number of expressions, at the photo's own resolution.
+
+Strength goes from what the face wears, as the network itself tells, to what is wanted (see `exprtool_default.wanted`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exprtool.errors import UnknownNameError
+from exprtool.faces.align import Matrix, crop, crop_from_image
+from exprtool.lift import CropAnswer, lift
+from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion
+from exprtool_blendshape.names import expand
+from exprtool_blendshape.targets import Move
+from exprtool_default.card import FINE
+from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
+from exprtool_default.suitability import why_not
+from exprtool_default.wanted import wanted
+
+UNSURE = 0.06
+"""Worn weights below this are within the network's error and count as none."""
+FULL = 0.2
+"""Strength (or, for single controls, amount) from which on the answer is taken whole. Below, flow, shading and paint
+fade, so that asking for nothing changes no bit; the network alone would be off by a trace."""
+REST = 0.15
+"""Quantile of what is worn along a track that counts as rest: a mouth that talks is mostly open."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedFace:
+    """A face that was looked at. ``matrix`` takes image points to the crop of S x S pixels."""
+
+    region: FaceRegion
+    matrix: Matrix
+    seen: Seen
+    worn: Mapping[str, float]
+    rest: Mapping[str, float] | None
+    unsuitable: str | None
+
+
+class FlowBackend(Backend):
+    """Moves the photo's own pixels as the network says, relights them, and paints only what was not there before."""
+
+    def __init__(self, network: FlowNetwork) -> None:
+        self.network, self.card = network, network.card
+        self._presets = {
+            name: {control: Move(each.amount, each.onset) for control, each in preset.items()}
+            for name, preset in self.card.presets.items()
+        }
+        self._reference: tuple[FaceRegion, Mapping[str, float]] | None = None
+
+    def begin_track(self, samples: Sequence[FaceRegion]) -> Mapping[str, float] | None:
+        """What the person wears at rest, from a few frames."""
+        if not samples:
+            return None
+        worn = [face.worn for face in self.prepare(samples)]
+        names = sorted({name for each in worn for name in each})
+        return {name: float(np.quantile([each.get(name, 0.0) for each in worn], REST)) for name in names}
+
+    def prepare(self, regions: Sequence[FaceRegion]) -> list[Any]:
+        if not regions:
+            return []
+        matrices = [crop_from_image(region.face, self.card.size, self.card.template) for region in regions]
+        crops = [self._crop(region, matrix) for region, matrix in zip(regions, matrices, strict=True)]
+        return [
+            PreparedFace(region, matrix, seen, self._named(seen), region.track_state, why_not(region))
+            for region, matrix, seen in zip(regions, matrices, self.network.encode(np.stack(crops)), strict=True)
+        ]
+
+    def check(self, prepared: Sequence[Any], edit: Edit) -> list[FaceRefusal | None]:
+        return [FaceRefusal(face.unsuitable) if face.unsuitable and not edit.force else None for face in prepared]
+
+    def generate(self, prepared: Sequence[Any], edit: Edit) -> list[FacePatch | FaceRefusal]:
+        """Raises `UnknownNameError` for an expression or control that the network does not know."""
+        self._know(edit)
+        answers: list[FacePatch | FaceRefusal | None] = list(self.check(prepared, edit))
+        share = _share(edit)
+        asked: list[tuple[int, dict[str, float]]] = []
+        for i, face in enumerate(prepared):
+            if answers[i] is None:
+                if share == 0:
+                    answers[i] = _untouched(face)
+                else:
+                    rest = face.rest if edit.additive else None
+                    asked.append((i, wanted(edit, face.worn, self._presets, self._worn_by_reference(edit), rest)))
+        if asked:
+            conditions = np.array([[goal.get(name, 0.0) for name in self.card.controls] for _, goal in asked])
+            found = self.network.decode([prepared[i].seen for i, _ in asked], conditions.astype(np.float32))
+            for (i, goal), answer in zip(asked, found, strict=True):
+                answers[i] = self._patch(prepared[i], answer, share, goal)
+        return [answer for answer in answers if answer is not None]
+
+    def _worn_by_reference(self, edit: Edit) -> Mapping[str, float] | None:
+        if edit.reference is None:
+            return None
+        if self._reference is None or self._reference[0] is not edit.reference:
+            (face,) = self.prepare([edit.reference])
+            self._reference = (edit.reference, face.worn)
+        return self._reference[1]
+
+    def _know(self, edit: Edit) -> None:
+        for name in edit.weights:
+            if name not in self._presets:
+                raise UnknownNameError("expression of this model", name, self._presets)
+        for name in expand(edit.controls):
+            if name not in self.card.controls:
+                raise UnknownNameError("control of this model", name, self.card.controls)
+
+    def _crop(self, region: FaceRegion, matrix: Matrix) -> NDArray[np.uint8]:
+        from_region = matrix.copy()
+        from_region[:, 2] += matrix[:, :2] @ np.asarray(region.box[:2], dtype=np.float64)
+        return crop(region.pixels, from_region, self.card.size)
+
+    def _named(self, seen: Seen) -> dict[str, float]:
+        return {n: float(v) for n, v in zip(self.card.controls, seen.worn, strict=True) if v >= UNSURE}
+
+    def _patch(self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float]) -> FacePatch:
+        details = {"source": _rounded(face.worn), "target": _rounded(goal)}
+        fine = crop_from_image(face.region.face, self.card.size * FINE, self.card.template)
+        return lift(face.region, fine, crop_answer(answer, share), details=details)
+
+
+def crop_answer(answer: Answer, share: float = 1.0) -> CropAnswer:
+    """The answer as `exprtool.lift` takes it, for a crop of twice the size; ``share`` in [0, 1] of its effect."""
+    import cv2
+
+    side = answer.mask.shape[0]
+    flow = cv2.resize(answer.flow, (side, side), interpolation=cv2.INTER_LINEAR) * (FINE * share)
+    mask = np.clip(answer.mask * share, 0, 1)
+    if not mask.any():
+        return CropAnswer(flow=flow, shading=np.exp(answer.shading * share))
+    return CropAnswer(
+        flow=flow, shading=np.exp(answer.shading * share), paint=np.clip(answer.paint, 0, 1) * 255, paint_mask=mask
+    )
+
+
+def open_model(path: Path, device: str = "cpu") -> FlowBackend:
+    """The backend for one file; raises `ModelError`."""
+    return FlowBackend(open_network(path, device))
+
+
+def _share(edit: Edit) -> float:
+    """How much of the answer is taken, in [0, 1]: all, but for edits that ask for next to nothing."""
+    asked = edit.strength
+    if not edit.weights and edit.reference is None:
+        asked *= max((abs(amount) for amount in edit.controls.values()), default=0.0)
+    t = min(1.0, asked / FULL)
+    return t * t * (3 - 2 * t)
+
+
+def _untouched(face: PreparedFace) -> FacePatch:
+    empty = np.zeros(face.region.pixels.shape[:2], np.float32)
+    return FacePatch(np.array(face.region.pixels), empty, np.zeros((*empty.shape, 2), np.float32), empty.copy())
+
+
+def _rounded(weights: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(float(value), 4) for name, value in sorted(weights.items()) if abs(value) >= 5e-5}

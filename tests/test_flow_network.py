@@ -1,0 +1,174 @@
+"""The flow network's parts on numbers worked out by hand: shapes, pictures, losses, learning rate."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from exprtool.errors import UsageError  # noqa: E402
+from exprtool_flow import losses  # noqa: E402
+from exprtool_flow.compose import compose, fine_flow, painted_over, warp  # noqa: E402
+from exprtool_flow.config import FlowConfig  # noqa: E402
+from exprtool_flow.loop import learning_rate  # noqa: E402
+from exprtool_flow.networks import Answer, FlowNet, NetConfig, Painted, count_parameters, windows  # noqa: E402
+
+TINY = NetConfig(controls=5, size=64, widths=(4, 8, 8, 12, 12), embedding=8, detail=8)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_shapes_and_size_of_the_default_network() -> None:
+    net = FlowNet(NetConfig(controls=57)).eval()
+    assert 0.9e6 < count_parameters(net) < 1.5e6
+    with torch.no_grad():
+        answer, worn = net(torch.rand(2, 3, 128, 128), torch.rand(2, 57))
+    assert worn.shape == (2, 57)
+    assert answer.flow.shape == (2, 2, 128, 128)
+    assert answer.shading.shape == (2, 3, 256, 256)
+    assert set(answer.painted) == {"mouth", "right_eye", "left_eye"}
+    for window in answer.painted.values():
+        x0, y0, x1, y1 = window.box
+        assert window.mask.shape == (2, 1, 2 * (y1 - y0), 2 * (x1 - x0))
+        assert window.colour.shape == (2, 3, 2 * (y1 - y0), 2 * (x1 - x0))
+        assert window.mask.min() >= 0 and window.mask.max() < 0.5, "an untrained network paints little"
+        edges = (window.mask[..., 0, :], window.mask[..., -1, :], window.mask[..., 0], window.mask[..., -1])
+        assert max(float(edge.max()) for edge in edges) < 0.2 * float(window.mask.max())
+
+
+@pytest.mark.parametrize("size", [64, 128, 192])
+def test_windows_are_mirror_images_and_do_not_overlap(size: int) -> None:
+    boxes = windows(size)
+    for name, twin in (("mouth", "mouth"), ("right_eye", "left_eye")):
+        x0, y0, x1, y1 = boxes[name]
+        assert boxes[twin] == (size - x1, y0, size - x0, y1)
+    covered = np.zeros((size, size), int)
+    for x0, y0, x1, y1 in boxes.values():
+        covered[y0:y1, x0:x1] += 1
+    assert covered.max() == 1
+
+
+def test_the_encoder_does_not_see_the_condition_and_batches_do_not_mix() -> None:
+    net = FlowNet(TINY).eval()
+    image, wanted = torch.rand(3, 3, 64, 64), torch.rand(3, 5)
+    with torch.no_grad():
+        features, _ = net.encoder(image)
+        one = net.decoder(wanted[1:2], [each[1:2] for each in features])
+        all_, _ = net(image, wanted)
+        other = net.decoder(wanted[:1], [each[1:2] for each in features])
+    assert torch.allclose(one.flow, all_.flow[1:2], atol=1e-5)
+    assert not torch.allclose(one.flow, other.flow, atol=1e-5), "the condition must matter"
+
+
+def test_warp_moves_by_whole_and_half_pixels() -> None:
+    image = torch.arange(20.0).reshape(1, 1, 4, 5)
+    flow = torch.zeros(1, 2, 4, 5)
+    flow[:, 0] = 1.0  # what is shown here was one pixel to the right
+    assert torch.allclose(warp(image, flow)[..., :4], image[..., 1:], atol=1e-4)
+    flow[:, 0], flow[:, 1] = 0.0, 0.5
+    assert torch.allclose(warp(image, flow)[0, 0, :3], image[0, 0, :3] + 2.5, atol=1e-4)
+    coarse = torch.full((1, 2, 3, 3), 1.5)
+    assert torch.equal(fine_flow(coarse), torch.full((1, 2, 6, 6), 3.0)), "twice the pixels, twice the way"
+
+
+def answer_of(side: int, *, light: float = 0.0, mask: float = -50.0, colour: float = 0.25) -> Answer:
+    """Nothing moves; a window 2 pixels from the border; mask as a logit."""
+    box = (2, 2, side - 2, side - 2)
+    inner = 2 * (side - 4)
+    window = Painted(
+        box, torch.full((1, 1, inner, inner), mask), torch.ones(inner, inner), torch.full((1, 3, inner, inner), colour)
+    )
+    shading = torch.full((1, 3, 2 * side, 2 * side), light)
+    return Answer(torch.zeros(1, 2, side, side), shading, {"mouth": window})
+
+
+def test_composition_is_photo_times_light_under_paint() -> None:
+    photo = torch.rand(1, 3, 16, 16)
+    assert torch.allclose(compose(answer_of(8), photo), photo, atol=1e-4), "an answer that asks nothing changes nothing"
+    assert torch.allclose(compose(answer_of(8, light=math.log(0.5)), photo), photo / 2, atol=1e-4)
+    painted = compose(answer_of(8, mask=50.0), photo)
+    assert torch.allclose(painted[..., 4:12, 4:12], torch.tensor(0.25), atol=1e-4)
+    assert torch.allclose(painted[..., :4, :], photo[..., :4, :], atol=1e-4)
+    mask, paint = painted_over(answer_of(8, mask=0.0))
+    assert mask[0, 0, 6, 6] == 0.5 and paint[0, 0, 6, 6] == 0.125 and mask[0, 0, 0, 0] == 0
+
+
+def test_flow_loss_by_hand() -> None:
+    true = torch.zeros(1, 2, 4, 4)
+    flow = torch.zeros(1, 2, 4, 4)
+    known = torch.ones(1, 1, 4, 4)
+    assert losses.flow_loss(flow, true, known) == pytest.approx(0.0, abs=1e-7)
+    flow[0, :, 1, 1] = torch.tensor([3.0, 4.0])
+    at_rest = (math.sqrt(25.01) - 0.1) * 0.35
+    assert float(losses.flow_loss(flow, true, known)) == pytest.approx(at_rest / 16, rel=1e-5)
+    moving = (math.sqrt(25.01) - 0.1) * (0.35 + 2 * math.tanh(5 / 1.5))
+    assert float(losses.flow_loss(true, flow, known)) == pytest.approx(moving / 16, rel=1e-5)
+    known[0, 0, 1, 1] = 0
+    assert losses.flow_loss(true, flow, known) == pytest.approx(0.0, abs=1e-7), "painted pixels have no flow to learn"
+
+
+def test_smaller_losses_by_hand() -> None:
+    ramp = torch.arange(4.0).expand(1, 1, 3, 4)
+    assert float(losses.total_variation(ramp)) == pytest.approx(1.0)
+    mask, needed = torch.zeros(1, 1, 10, 10), torch.zeros(1, 1, 10, 10)
+    mask[..., :5], needed[..., 2:7] = 1, 1  # 50 pixels each, 30 in common
+    assert float(losses.dice_loss(mask, needed)) == pytest.approx(1 - 80 / 120)
+    assert float(losses.dice_loss(mask, mask)) == pytest.approx(0.0)
+    step = torch.zeros(1, 1, 2, 4)
+    step[..., 2:] = 0.3  # one of three steps along x, none along y
+    assert float(losses.edge_loss(step, torch.ones(1, 1, 2, 4))) == pytest.approx(0.1)
+    weight = torch.tensor([1.0, 3.0]).reshape(1, 1, 1, 2)
+    values = torch.tensor([[2.0, 4.0], [6.0, 0.0]]).reshape(1, 2, 1, 2)
+    assert float(losses.weighted_mean(values, weight)) == pytest.approx((2 + 12 + 6 + 0) / 8)
+    unknown = torch.tensor([[0.5, 0.1], [math.nan, math.nan]])
+    assert float(losses.worn_loss(torch.tensor([[0.3, 0.2], [9.0, 9.0]]), unknown)) == pytest.approx(0.15)
+    logit = torch.full((1, 1, 4, 4), 0.0)
+    half = losses.mask_loss(logit, torch.ones(4, 4), torch.zeros(1, 1, 4, 4))
+    assert float(half) == pytest.approx(math.log(2) + 0.25 * (1 - 20 / 28), rel=1e-5)
+
+
+def test_shading_loss_sees_ratios_of_light() -> None:
+    moved = torch.full((1, 3, 4, 4), 0.55)
+    target = torch.full((1, 3, 4, 4), 0.25)  # (0.25 + 0.05) / (0.55 + 0.05) = 1 / 2
+    known = torch.ones(1, 1, 4, 4)
+    right = torch.full((1, 3, 4, 4), math.log(0.5))
+    assert float(losses.shading_loss(right, moved, target, known)) == pytest.approx(0.0, abs=1e-6)
+    wrong = math.log(2) * (1 + 8 * 0.5)
+    assert float(losses.shading_loss(right * 0, moved, target, known)) == pytest.approx(wrong, rel=1e-5)
+
+
+def test_paint_is_needed_only_where_the_photo_has_not_got_it() -> None:
+    photo, target = torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 32, 32), 0.5)
+    painted = torch.zeros(1, 1, 32, 32)
+    painted[..., :16] = 1
+    target[..., :8, :] = 0.9
+    needed = losses.needed_paint(photo, photo, target, painted)
+    assert needed[0, 0, 3, 3] == 1 and needed[0, 0, 3, 28] == 0, "only what the renderer drew anew"
+    assert needed[0, 0, 28, 3] == 0, "an eye that looks the same keeps the photo's pixels"
+    elsewhere = target.clone()  # what moves there explains it just as well
+    assert losses.needed_paint(photo, elsewhere, target, painted).max() == 0
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    config = FlowConfig(steps=100, warmup=10, lr=1.0)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(rates[9], rel=0.05) and rates[9] > 0.97
+    assert rates[50] == pytest.approx(0.5) and rates[99] < 0.001
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+
+
+@pytest.mark.parametrize(("name", "value"), [("image_size", 100), ("flip", 1.5), ("lr", math.nan), ("steps", 0)])
+def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match="--" + name.replace("_", "-")):
+        FlowConfig(**{name: value})  # type: ignore[arg-type]

@@ -1,0 +1,278 @@
+"""From portraits to an edited photo: real pairs, a tiny network trained for a few steps, its file, and its use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+
+from safetensors.torch import load_file  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
+
+from exprtool.cli.main import app  # noqa: E402
+from exprtool.errors import ModelError, TrainingError, UnknownNameError, UsageError  # noqa: E402
+from exprtool.expressions import EXPRESSIONS  # noqa: E402
+from exprtool.settings import read_toml  # noqa: E402
+from exprtool.types import Edit, Face, FacePatch, FaceRefusal, FaceRegion  # noqa: E402
+from exprtool_blendshape.names import CONTROLS  # noqa: E402
+from exprtool_blendshape.targets import presets, weights_for  # noqa: E402
+from exprtool_default.backend import FlowBackend, open_model  # noqa: E402
+from exprtool_default.card import METADATA_KEY, card_from_json  # noqa: E402
+from exprtool_default.suitability import why_not  # noqa: E402
+from exprtool_default.wanted import wanted  # noqa: E402
+from exprtool_flow.config import FlowConfig  # noqa: E402
+from exprtool_flow.export import TOLERANCE, compare, export  # noqa: E402
+from exprtool_flow.loop import Outcome, train  # noqa: E402
+from exprtool_flow.state import load_average, stored_config  # noqa: E402
+from exprtool_gan.run_folder import RunFolder  # noqa: E402
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pairs(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of real pairs from two portraits."""
+    from exprtool.models import import_file
+    from exprtool_synth.dataset import Source, make_dataset
+    from exprtool_synth.portrait import Wish
+
+    folder = tmp_path_factory.mktemp("flow")
+    (folder / "portraits").mkdir()
+    for name in ("009.jpg", "042.jpg"):
+        shutil.copy(shared / "faces/london/neutral" / name, folder / "portraits")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPRTOOL_HOME", str(folder / "home"))
+        import_file(shared / "face-model" / "ict_facekit_light.npz")
+        make_dataset([Source(folder / "portraits", "CC BY 4.0")], folder / "set", Wish(4, 96, 64), workers=1)
+    return folder / "set"
+
+
+def config(pairs: Path, out: Path, **changes: object) -> FlowConfig:
+    tiny = FlowConfig(
+        out=out, data=(pairs,), image_size=64, width=0.35, steps=STEPS, warmup=4, batch_size=4, lr=4e-3, colour=0.3,
+        spoil=0.2, ema=0.9, test_fraction=0.0, device="cpu", workers=1, log_every=5, sample_every=0, look_every=0,
+        save_minutes=0.0, licence="CC BY 4.0",
+    )  # fmt: skip
+    return replace(tiny, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def run(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A whole short run, with everything that is watched."""
+    return train(config(pairs, tmp_path_factory.mktemp("run") / "run", sample_every=STEPS))
+
+
+def folder_of(run: Outcome) -> Path:
+    assert run.model is not None
+    return run.model.parent
+
+
+def test_a_short_run_learns_and_tells_what_it_did(run: Outcome, pairs: Path) -> None:
+    folder = folder_of(run)
+    log = RunFolder(folder).read_log()
+    totals = [entry["total"] for entry in log if "total" in entry]
+    assert len(totals) == STEPS // 5 and totals[-1] < 0.8 * totals[0]
+    assert run.finished and run.step == STEPS and run.best is not None
+    (look,) = [entry["look"] for entry in log if "look" in entry]
+    assert look["psnr"] == run.best > look["untouched"], "nearer to the renders than the photos themselves"
+    assert np.asarray(Pillow.open(folder / f"samples/step-{STEPS:06}.png")).std() > 20
+    assert replace(stored_config(folder), resume=False) == config(pairs, folder, sample_every=STEPS)
+    assert FlowConfig(**read_toml(FlowConfig, folder / "config.toml")) == stored_config(folder)
+
+
+def test_resumed_run_equals_the_straight_one_bit_for_bit(pairs: Path, tmp_path: Path) -> None:
+    train(config(pairs, tmp_path / "straight", steps=4))
+    half = train(config(pairs, tmp_path / "halves", steps=4, stop_at=2))
+    assert half.step == 2 and not half.finished and not half.interrupted and half.model is None
+    settings = {"out": tmp_path / "halves", "resume": True, "stop_at": 0}
+    assert train(FlowConfig.from_settings(settings)).finished
+    one, other = (load_file(tmp_path / name / "checkpoints/last.safetensors") for name in ("straight", "halves"))
+    assert one.keys() == other.keys() and {name.split(".")[0] for name in one} == {"net", "ema", "adam"}
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+    models = [(tmp_path / name / "model.onnx").read_bytes() for name in ("straight", "halves")]
+    assert models[0] == models[1]
+    with pytest.raises(UsageError, match="--lr"):
+        FlowConfig.from_settings({**settings, "lr": 0.5})
+    with pytest.raises(TrainingError, match="holds a run already"):
+        train(config(pairs, tmp_path / "halves", steps=4))
+
+
+def test_the_file_agrees_with_pytorch_and_carries_its_card(run: Outcome, tmp_path: Path) -> None:
+    net, card = load_average(folder_of(run))
+    exact = export(folder_of(run), tmp_path / "exact.onnx", half=False)
+    assert max(exact.difference.values()) < TOLERANCE["float32"]
+    assert set(exact.difference) == {"worn", "flow", "shading", "mask", "paint"}
+    assert run.model is not None and run.model.stat().st_size < 0.6 * exact.bytes
+    stored = onnx.load(run.model)
+    found = card_from_json({entry.key: entry.value for entry in stored.metadata_props}[METADATA_KEY], "it")
+    assert found == replace(card, precision="float16")
+    assert found.controls == CONTROLS and tuple(found.presets) == EXPRESSIONS
+    assert found.licence == "CC BY 4.0" and found.training_data["licences"] == {"CC BY 4.0": 2}
+    assert "psnr_trained_on" in found.training_data, "nobody was held out, and the card must not claim it"
+    with torch.no_grad():
+        net.decoder.flow.bias.add_(0.5)
+    assert max(compare(run.model.read_bytes(), net).values()) > TOLERANCE["float16"], "the comparison can fail"
+    with pytest.raises(ModelError, match="exists"):
+        export(folder_of(run), tmp_path / "exact.onnx")
+
+
+def test_a_damaged_card_is_refused(run: Outcome, tmp_path: Path) -> None:
+    assert run.model is not None
+    stored = onnx.load(run.model)
+    (entry,) = stored.metadata_props
+    card = json.loads(entry.value)
+    for change, words in (
+        ({"size": 128}, "image"),
+        ({"format": "x"}, "format"),
+        ({"windows": {"nose": [0, 0, 9, 9]}}, "nose"),
+    ):
+        entry.value = json.dumps({**card, **change})
+        onnx.save(stored, tmp_path / "m.onnx")
+        with pytest.raises(ModelError, match=words):
+            open_model(tmp_path / "m.onnx")
+
+
+@pytest.fixture(scope="module")
+def backend(run: Outcome) -> FlowBackend:
+    assert run.model is not None
+    return open_model(run.model)
+
+
+@pytest.fixture(scope="module")
+def region(shared: Path) -> FaceRegion:
+    from exprtool import images
+    from exprtool.faces.detect import find_faces
+    from exprtool.faces.select import region_of
+    from exprtool.pipeline import load_detector
+
+    photo = images.read_image(shared / "faces/london/neutral/042.jpg").rgb
+    (face,) = find_faces(photo, load_detector("dlib")[1]).faces
+    return region_of(photo, face, ())
+
+
+def patch_of(backend: FlowBackend, region: FaceRegion, edit: Edit) -> FacePatch:
+    (answer,) = backend.generate(backend.prepare([region]), edit)
+    assert isinstance(answer, FacePatch)
+    return answer
+
+
+def test_strength_zero_changes_no_bit_and_strength_grows_from_there(backend: FlowBackend, region: FaceRegion) -> None:
+    happy = {"happy": 1.0}
+    nothing = patch_of(backend, region, Edit(happy, strength=0.0))
+    assert np.array_equal(nothing.pixels, region.pixels) and not nothing.alpha.any()
+    size = []
+    for strength in (0.02, 0.1, 1.0):
+        patch = patch_of(backend, region, Edit(happy, strength=strength))
+        assert patch.flow is not None and patch.pixels.shape == region.pixels.shape
+        size.append(float(np.abs(patch.flow).mean()))
+    assert 0 < size[0] < size[1] < size[2] and size[0] < 0.1 * size[2]
+
+
+def test_one_look_serves_many_edits(backend: FlowBackend, region: FaceRegion, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    encode = backend.network.encode
+    monkeypatch.setattr(backend.network, "encode", lambda crops: looks.append(len(crops)) or encode(crops))
+    prepared = backend.prepare([region, region])
+    flows = []
+    for edit in (Edit({"happy": 1.0}), Edit({"surprised": 1.0}), Edit({}, {"jawOpen": 0.8})):
+        one, other = backend.generate(prepared, edit)
+        assert isinstance(one, FacePatch) and isinstance(other, FacePatch) and one.flow is not None
+        assert np.array_equal(one.pixels, other.pixels)
+        flows.append(one.flow)
+    assert looks == [2]
+    assert not np.allclose(flows[0], flows[1], atol=1e-3) and not np.allclose(flows[1], flows[2], atol=1e-3)
+    with pytest.raises(UnknownNameError):
+        backend.generate(prepared, Edit({"smug": 1.0}))
+    with pytest.raises(UnknownNameError):
+        backend.generate(prepared, Edit({}, {"earWiggle": 1.0}))
+
+
+@pytest.mark.parametrize("strength", [0.2, 0.6, 1.0, 1.4])
+def test_a_resting_face_is_asked_for_the_same_as_by_the_face_model(backend: FlowBackend, strength: float) -> None:
+    for weights in ({"happy": 0.6}, {"surprised": 1.0}, {"angry": 0.5, "sad": 0.4}, {"neutral": 1.0}):
+        edit = Edit(weights, {"jawOpen": 0.1}, strength)
+        expected = weights_for(edit, {})
+        found = wanted(edit, {}, backend._presets)
+        assert {name: found.get(name, 0.0) for name in expected} == pytest.approx(expected, abs=1e-9)
+        assert found.keys() <= expected.keys()
+    smile = {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8}
+    assert not wanted(Edit({"neutral": 1.0}), smile, backend._presets), "a smile is taken off"
+    half = wanted(Edit({"neutral": 1.0}, strength=0.5), smile, backend._presets)
+    assert half == pytest.approx({"mouthSmileLeft": 0.4, "mouthSmileRight": 0.4})
+    kept = wanted(Edit({}, {"jawOpen": 0.3}), smile, backend._presets)
+    assert kept == pytest.approx({**smile, "jawOpen": 0.3}), "single controls come on top of what is worn"
+    assert presets().keys() == backend._presets.keys()
+
+
+def moved(face: Face, points: np.ndarray) -> Face:
+    return replace(face, landmarks5=points)
+
+
+def test_faces_that_cannot_be_done_well_are_refused_unless_forced(backend: FlowBackend, region: FaceRegion) -> None:
+    assert why_not(region) is None
+    five = np.array(region.face.landmarks5)
+    turned = five.copy()
+    turned[2, 0] += 0.6 * (five[1, 0] - five[0, 0])
+    tiny = five.mean(0) + (five - five.mean(0)) * 10 / np.linalg.norm(five[1] - five[0])
+    cases = {"turned about": turned, "too small": tiny, "cut off": five - [region.box[0] + five[:, 0].max(), 0]}
+    for words, points in cases.items():
+        bad = replace(region, face=moved(region.face, points))
+        prepared = backend.prepare([region, bad])
+        assert [answer and words in answer.reason for answer in backend.check(prepared, Edit({"sad": 1.0}))] == [
+            None,
+            True,
+        ]
+        good, refused = backend.generate(prepared, Edit({"sad": 1.0}))
+        assert isinstance(good, FacePatch) and isinstance(refused, FaceRefusal)
+        assert isinstance(backend.generate(prepared, Edit({"sad": 1.0}, force=True))[1], FacePatch)
+
+
+def test_the_command_line_from_run_to_edited_photo(run: Outcome, shared: Path, tmp_path: Path) -> None:
+    def call(*arguments: object) -> str:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, (result.output, result.exception)
+        return result.stdout
+
+    model, photo = tmp_path / "model.onnx", tmp_path / "photo.png"
+    record = json.loads(call("export", folder_of(run), "-o", model, "--half", "--json"))
+    assert run.model is not None and model.read_bytes() == run.model.read_bytes()
+    assert record["card"]["step"] == STEPS
+    original = Pillow.open(shared / "faces/london/neutral/042.jpg").convert("RGB").resize((400, 400))
+    original.save(photo)
+    before = np.asarray(original)
+    common = ("--backend", f"onnx:{model}", "--detector", "dlib", "--json", "-q")
+    for name, edit in (
+        ("happy", ("-e", "happy")),
+        ("jaw", ("--set", "jawOpen=0.6")),
+        ("none", ("-e", "happy", "--strength", "0")),
+    ):
+        (line,) = call("edit", photo, *edit, "-o", tmp_path / f"{name}.png", *common).splitlines()
+        (face,) = json.loads(line)["faces"]
+        assert face["edited"] and face["backend"] == "onnx"
+        after = np.asarray(Pillow.open(tmp_path / f"{name}.png"))
+        assert np.array_equal(after, before) == (name == "none")
+        assert np.array_equal(after[:8], before[:8])
+
+
+def test_the_trainer_is_registered_and_lists_its_settings() -> None:
+    result = CliRunner().invoke(app, ["train", "--trainer", "flow", "--dump-config"])
+    assert result.exit_code == 0
+    assert "image_size = 128" in result.stdout and "batch_size" in result.stdout

@@ -1,0 +1,44 @@
+"""From an answer to a picture: y = (1 - m) * warp(x, f) * exp(s) + m * p, at twice the crop's resolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from exprtool_default.card import FINE
+from exprtool_flow.networks import Answer, double
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    """``image`` (N, C, H, W) moved by the backward ``flow`` (N, 2, H, W) in its own pixels; borders go on."""
+    height, width = image.shape[2:]
+    y = torch.arange(height, device=image.device, dtype=image.dtype)[:, None] + flow[:, 1]
+    x = torch.arange(width, device=image.device, dtype=image.dtype) + flow[:, 0]
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def fine_flow(flow: Tensor) -> Tensor:
+    """Flow of the crop (N, 2, S, S) as that of its double (N, 2, 2S, 2S)."""
+    return double(flow) * FINE
+
+
+def painted_over(answer: Answer) -> tuple[Tensor, Tensor]:
+    """The windows in their places: mask (N, 1, 2S, 2S), and mask times paint (N, 3, 2S, 2S)."""
+    side = answer.shading.shape[-1]
+    mask = answer.shading.new_zeros(())
+    paint = answer.shading.new_zeros(())
+    for window in answer.painted.values():
+        x0, y0, x1, y1 = (FINE * value for value in window.box)
+        around = (x0, side - x1, y0, side - y1)
+        mask = mask + F.pad(window.mask, around)
+        paint = paint + F.pad(window.mask * window.colour, around)
+    return mask, paint
+
+
+def compose(answer: Answer, photo: Tensor) -> Tensor:
+    """The picture that an answer makes of the photo's crop (N, 3, 2S, 2S) in [0, 1]; not cut to that range."""
+    mask, paint = painted_over(answer)
+    lit = warp(photo, fine_flow(answer.flow)) * torch.exp(answer.shading)
+    return (1 - mask) * lit + paint

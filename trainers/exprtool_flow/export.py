@@ -1,0 +1,158 @@
+"""From a run to one ONNX file: both halves in one graph, converted, compared with PyTorch, then put in place.
+
+ONNX knows no file with two entries. The graph therefore holds encoder and decoder side by side without a connection;
+whoever runs one gives the other empty batches (see `exprtool_default.card`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from exprtool.errors import ModelError
+from exprtool.files import write_bytes
+from exprtool_default.card import LEVELS, METADATA_KEY, FlowCard
+from exprtool_flow.networks import FlowNet
+from exprtool_flow.state import load_average
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 17
+TOLERANCE = {"float32": 1e-4, "float16": 0.02}
+"""Largest difference from PyTorch, by the precision in which weights are stored: of pictures and masks in [0, 1], log
+shading, weights, and flow in units of 10 crop pixels."""
+_KEEP_EXACT = 2048
+_FACES = 6
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written; ``difference`` is the largest from PyTorch by output, in the units of `TOLERANCE`."""
+
+    path: Path
+    bytes: int
+    sha256: str
+    difference: dict[str, float]
+    card: FlowCard
+
+
+def export(run: Path, out: Path, *, half: bool = True, licence: str | None = None, overwrite: bool = False) -> Exported:
+    """Write the network of a run's folder or checkpoint to ``out``, with its card inside.
+
+    ``half`` stores weights as float16 (they are widened when the file is loaded: half the size, the same speed).
+    Raises `ModelError` where the file does not agree with PyTorch; nothing is written then.
+    """
+    if out.suffix.lower() != ".onnx":
+        raise ModelError(f"{out} must end in .onnx.")
+    if out.exists() and not overwrite:
+        raise ModelError(f"{out} exists. Give --overwrite to replace it, or another name with -o.")
+    net, card = load_average(run)
+    precision = "float16" if half else "float32"
+    card = replace(card, precision=precision, licence=licence or card.licence)
+    graph = _graph(net, card)
+    if half:
+        _halve(graph)
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, card.to_json()
+    content = graph.SerializeToString()
+    difference = compare(content, net)
+    if (largest := max(difference.values())) > TOLERANCE[precision]:
+        raise ModelError(
+            f"{out} was not written: the exported network differs from PyTorch by {largest:.2g} where "
+            f"{TOLERANCE[precision]:g} is allowed ({difference})."
+        )
+    write_bytes(out, content)
+    return Exported(out, len(content), hashlib.sha256(content).hexdigest(), difference, card)
+
+
+class _Halves(nn.Module):
+    """The graph as the card describes it."""
+
+    def __init__(self, net: FlowNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor, condition: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
+        seen, worn = self.net.encoder(image)
+        answer = self.net.decoder(condition, features)
+        painted = [torch.cat([window.mask, window.colour], dim=1) for window in answer.painted.values()]
+        return *seen, worn, answer.flow, answer.shading, *painted
+
+
+def _graph(net: FlowNet, card: FlowCard) -> onnx.ModelProto:
+    try:
+        import onnx
+    except ImportError as error:
+        raise ModelError("Exporting needs the package onnx: pip install 'exprtool[torch]'.") from error
+    image, condition = torch.zeros(2, 3, card.size, card.size), torch.zeros(2, len(card.controls))
+    with torch.no_grad():
+        features, _ = net.encoder(image)
+    inputs = ["image", "condition", *(f"features{i}" for i in range(LEVELS))]
+    outputs = [*(f"seen{i}" for i in range(LEVELS)), "worn", "flow", "shading", *net.decoder.boxes]
+    looked = {"image", "worn", *(f"seen{i}" for i in range(LEVELS))}
+    batches = {name: {0: "faces" if name in looked else "edits"} for name in (*inputs, *outputs)}
+    buffer: Any = io.BytesIO()  # a file-like object will do, whatever the annotation there says
+    with warnings.catch_warnings():  # the exporter that needs no further package warns that it is not the newest
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Halves(net).eval(), (image, condition, *features), buffer, input_names=inputs, output_names=outputs,
+            dynamic_axes=batches, opset_version=OPSET, dynamo=False,
+        )  # fmt: skip
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _halve(graph: onnx.ModelProto) -> None:
+    """Store large weights as float16 behind a cast, which ONNX Runtime folds away when it loads the file: arithmetic
+    stays in float32, for which CPUs have their fast kernels."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in graph.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < _KEEP_EXACT:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}.widen", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.graph.node]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+
+
+def compare(content: bytes, net: FlowNet) -> dict[str, float]:
+    """The largest difference of each answer between the file and PyTorch, on smooth patterns and drawn conditions."""
+    from exprtool.devices import onnx_session
+    from exprtool_default.network import FlowNetwork
+
+    random = np.random.default_rng(0)
+    coarse = torch.from_numpy(random.random((_FACES, 3, 8, 8), dtype=np.float32))
+    crops = torch.nn.functional.interpolate(coarse, size=(net.config.size,) * 2, mode="bicubic").clamp(0, 1)
+    pixels = crops.mul(255).round().to(torch.uint8)
+    conditions = random.random((_FACES, net.config.controls), dtype=np.float32)
+    with torch.no_grad():
+        answer, worn = net(pixels.float() / 255, torch.from_numpy(conditions))
+    network = FlowNetwork(onnx_session(content, "cpu"), "the exported network")
+    seen = network.encode(np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy()))
+    found = network.decode(seen, conditions)
+    from exprtool_flow.compose import painted_over
+
+    mask, painted = painted_over(answer)
+    pairs: dict[str, tuple[Any, Tensor, float]] = {
+        "worn": (np.stack([each.worn for each in seen]), worn, 1.0),
+        "flow": (np.stack([each.flow for each in found]).transpose(0, 3, 1, 2), answer.flow, 10.0),
+        "shading": (np.stack([each.shading for each in found]).transpose(0, 3, 1, 2), answer.shading, 1.0),
+        "mask": (np.stack([each.mask for each in found])[:, None], mask, 1.0),
+        "paint": (
+            np.stack([each.mask[..., None] * each.paint for each in found]).transpose(0, 3, 1, 2), painted, 1.0
+        ),
+    }  # fmt: skip
+    return {name: float(np.abs(ours - theirs.numpy()).max() / unit) for name, (ours, theirs, unit) in pairs.items()}

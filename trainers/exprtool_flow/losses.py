@@ -1,0 +1,140 @@
+"""How wrong an answer is. Every loss is a mean over pixels of differences in the units named there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from exprtool_default.card import FINE
+from exprtool_flow.augment import Batch
+from exprtool_flow.compose import compose, fine_flow, warp
+from exprtool_flow.networks import Answer
+
+NAMES = ("flow", "smooth", "shading", "mask", "image", "edges", "paint", "worn")
+_SOFT = 0.01  # squared pixels: the Charbonnier loss is quadratic below a tenth of a pixel
+_DARK = 0.05  # keeps logarithms of dark pixels' ratios from being noise
+_EXPLAINED, _UNEXPLAINED = 0.02, 0.08
+"""Mean difference (of [0, 1]) up to which the photo's own pixels will do, and from which on they will not."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each loss counts."""
+
+    flow: float = 1.0
+    smooth: float = 0.02
+    shading: float = 2.0
+    mask: float = 0.6
+    image: float = 4.0
+    edges: float = 3.0
+    paint: float = 1.0
+    worn: float = 0.5
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean of ``values`` by ``weight``, which may have a single channel; 0 where all weights are."""
+    weight = weight.expand_as(values)
+    return (values * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def flow_loss(flow: Tensor, true: Tensor, known: Tensor) -> Tensor:
+    """Charbonnier distance in pixels of two flows (N, 2, S, S) where ``known`` (N, 1, S, S); motion counts more than
+    rest, which is most of a face."""
+    distance = ((flow - true).pow(2).sum(1, keepdim=True) + _SOFT).sqrt() - _SOFT**0.5
+    motion = true.pow(2).sum(1, keepdim=True).sqrt()
+    return (distance * (0.35 + 2 * torch.tanh(motion / 1.5)) * known).mean()
+
+
+def total_variation(field: Tensor) -> Tensor:
+    """Mean absolute difference of neighbours, along x plus along y."""
+    return field.diff(dim=-1).abs().mean() + field.diff(dim=-2).abs().mean()
+
+
+def shading_loss(shading: Tensor, moved: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Mean distance of log shading from what lies between the truly moved photo and the target, all (N, 3, H, W).
+
+    Where the light changes counts more. An absolute difference finds the median, so the noise of resampling cancels.
+    """
+    ratio = torch.log((target + _DARK) / (moved + _DARK)).clamp(-1.2, 0.8)
+    return weighted_mean((shading - ratio).abs() * (1 + 8 * ratio.abs().clamp(max=0.5)), known)
+
+
+def needed_paint(photo: Tensor, moved: Tensor, target: Tensor, painted: Tensor) -> Tensor:
+    """Where paint is really needed, (N, 1, H, W) in [0, 1].
+
+    ``painted`` marks all that the renderer drew anew, whole eyes and mouths included. Where the photo's own pixels,
+    moved or left in place, show the same, they are the better ones: they have the photo's resolution.
+    """
+
+    def missed(picture: Tensor) -> Tensor:
+        return F.avg_pool2d((picture - target).abs().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
+
+    error = torch.minimum(missed(moved), missed(photo))
+    t = ((error - _EXPLAINED) / (_UNEXPLAINED - _EXPLAINED)).clamp(0, 1)
+    return painted * t * t * (3 - 2 * t)
+
+
+def mask_loss(logit: Tensor, fade: Tensor, needed: Tensor) -> Tensor:
+    """Cross entropy, more of it near what is painted, plus a quarter of the dice loss (Milletari et al., 3DV 2016).
+
+    All (N, 1, h, w) but ``fade`` (h, w); where that is below 1 the mask is not free, and nothing is asked of it.
+    """
+    near = F.max_pool2d(needed, 9, 1, 4)
+    entropy = F.binary_cross_entropy_with_logits(logit, needed, reduction="none")
+    free = (fade == 1).to(logit.dtype)
+    return weighted_mean(entropy * (1 + 2 * near), free) + 0.25 * dice_loss(torch.sigmoid(logit) * fade, needed)
+
+
+def dice_loss(mask: Tensor, needed: Tensor) -> Tensor:
+    """1 - 2 |A and B| / (|A| + |B|), averaged over the batch; the 20 pixels on both sides forgive specks."""
+    both = (mask * needed).sum((1, 2, 3))
+    return (1 - (2 * both + 20) / (mask.sum((1, 2, 3)) + needed.sum((1, 2, 3)) + 20)).mean()
+
+
+def edge_loss(difference: Tensor, weight: Tensor) -> Tensor:
+    """Mean absolute gradient of a difference of pictures (N, 3, H, W), by ``weight`` (N, 1, H, W)."""
+    x = weighted_mean(difference.diff(dim=-1).abs(), weight[..., 1:])
+    return x + weighted_mean(difference.diff(dim=-2).abs(), weight[..., 1:, :])
+
+
+def worn_loss(worn: Tensor, true: Tensor) -> Tensor:
+    """Mean absolute error of the weights that are worn (N, C); rows of NaN are not known and do not count."""
+    known = torch.isfinite(true)
+    return weighted_mean((worn - torch.nan_to_num(true)).abs(), known.to(worn.dtype))
+
+
+def losses(answer: Answer, worn: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """All losses by `NAMES`, unweighted."""
+    moved = warp(batch.photo, fine_flow(batch.flow))
+    needed = needed_paint(batch.photo, moved, batch.target, batch.painted)
+    near = F.max_pool2d(batch.painted, 5, 1, 2)
+    known = (1 - near) * batch.valid
+    known_coarse = 1 - F.max_pool2d(1 - known, FINE)
+    mask, paint = answer.flow.new_zeros(()), answer.flow.new_zeros(())
+    for window in answer.painted.values():
+        x0, y0, x1, y1 = (FINE * value for value in window.box)
+        there = needed[:, :, y0:y1, x0:x1]
+        mask = mask + mask_loss(window.logit, window.fade, there)
+        lacking = (there > 0.5).to(there.dtype)
+        paint = paint + weighted_mean((window.colour - batch.target[:, :, y0:y1, x0:x1]).abs(), lacking)
+    difference = compose(answer, batch.photo) - batch.target
+    changed = (batch.target - batch.photo).abs().mean(1, keepdim=True)
+    weight = batch.valid * (1 + 3 * torch.tanh(changed / 0.05))
+    return {
+        "flow": flow_loss(answer.flow, batch.flow, known_coarse),
+        "smooth": total_variation(answer.flow),
+        "shading": shading_loss(answer.shading, moved, batch.target, known),
+        "mask": mask,
+        "image": weighted_mean(difference.abs(), weight),
+        "edges": edge_loss(difference, weight),
+        "paint": paint,
+        "worn": worn_loss(worn, batch.worn),
+    }
+
+
+def total(parts: dict[str, Tensor], weights: Weights) -> Tensor:
+    """The sum of the losses by their weights."""
+    return torch.stack([getattr(weights, name) * parts[name] for name in NAMES]).sum()

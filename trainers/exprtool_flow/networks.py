@@ -1,0 +1,221 @@
+"""The flow network: an encoder that looks at a face, and a decoder that answers for one wanted expression of it.
+
+The encoder never sees the condition, so one look serves many expressions. The decoder is the rising half of a U-Net
+(Ronneberger et al., MICCAI 2015) whose every layer is steered by the condition (FiLM: Perez et al., AAAI 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from exprtool_default.card import FINE, Box
+
+_GRID = 64
+_WINDOWS = {"mouth": (18, 30, 46, 58), "right_eye": (12, 14, 30, 28), "left_eye": (34, 14, 52, 28)}
+"""In 64ths of the crop's side: what opens and closes, in every pose and size that the training set has. Even, so that
+a window can be cut from maps of half the size."""
+_SHADOW = (0.85, 1.08, 1.18)
+"""How much more red, green and blue lose in skin's shadows, to start from; the network learns its own."""
+_FLOW_UNIT = 1 / 16
+"""Of the side: a head that answers 1 moves so far. Starts the flow at the size of real motion."""
+_DARKEST = 1.2
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """The architecture. ``widths`` are the channels at S, S/2 ... S/16; ``detail`` those of the finest decoder maps."""
+
+    controls: int
+    size: int = 128
+    widths: tuple[int, ...] = (16, 24, 48, 88, 128)
+    embedding: int = 128
+    detail: int = 16
+
+
+def windows(size: int) -> dict[str, Box]:
+    """Where something can be painted, boxes (x0, y0, x1, y1) in the pixels of a crop of ``size``, a multiple of 64."""
+    scale = size // _GRID
+    return {name: (x0 * scale, y0 * scale, x1 * scale, y1 * scale) for name, (x0, y0, x1, y1) in _WINDOWS.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """What is painted in one window (h, w) at twice the crop's resolution: ``logit`` (N, 1, 2h, 2w) of the mask,
+    ``fade`` (2h, 2w), which keeps the mask off the window's edges, and ``colour`` (N, 3, 2h, 2w) in [0, 1]."""
+
+    box: Box
+    logit: Tensor
+    fade: Tensor
+    colour: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        return torch.sigmoid(self.logit) * self.fade
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """``flow`` (N, 2, S, S) backward, in crop pixels; ``shading`` (N, 3, 2S, 2S), logarithm of a factor; windows."""
+
+    flow: Tensor
+    shading: Tensor
+    painted: Mapping[str, Painted]
+
+
+def double(x: Tensor) -> Tensor:
+    """Twice the size, bilinear; pixel (0, 0) becomes the four pixels that fill its area."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class _Conv(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class _Steered(nn.Module):
+    """Convolution whose channels the condition scales and shifts."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.film = nn.Linear(embedding, 2 * outputs)
+        nn.init.normal_(self.film.weight, std=0.02)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        scale, shift = self.film(e)[:, :, None, None].chunk(2, dim=1)
+        return F.relu(self.norm(self.conv(x)) * (1 + scale) + shift)
+
+
+class Encoder(nn.Module):
+    """Crops (N, 3, S, S) RGB in [0, 1] -> five feature maps at S ... S/16, and the weights (N, C) that are worn."""
+
+    place: Tensor
+
+    def __init__(self, config: NetConfig) -> None:
+        super().__init__()
+        w = config.widths
+        steps = torch.linspace(-1, 1, config.size)
+        y, x = torch.meshgrid(steps, steps, indexing="ij")
+        self.register_buffer("place", torch.stack([x, y])[None], persistent=False)
+        self.levels = nn.ModuleList(
+            [
+                _Conv(5, w[0]),
+                _Conv(w[0], w[1], 2),
+                nn.Sequential(_Conv(w[1], w[2], 2), _Conv(w[2], w[2])),
+                nn.Sequential(_Conv(w[2], w[3], 2), _Conv(w[3], w[3])),
+                nn.Sequential(_Conv(w[3], w[4], 2), _Conv(w[4], w[4])),
+            ]
+        )
+        reduced, cells = 32, 4 * 4
+        self.reader = nn.Sequential(
+            nn.Conv2d(w[4], reduced, 1),
+            nn.ReLU(),
+            nn.AvgPool2d(config.size // 64),  # to 4 x 4: what is worn is also a matter of where
+            nn.Flatten(),
+            nn.Linear(reduced * cells, config.controls),
+        )
+
+    def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        x = torch.cat([image - 0.5, self.place.expand(image.shape[0], -1, -1, -1)], dim=1)
+        features: list[Tensor] = []
+        for level in self.levels:
+            x = level(x)
+            features.append(x)
+        return features, self.reader(x)
+
+
+class Decoder(nn.Module):
+    """Wanted weights (N, C) and the encoder's feature maps -> `Answer`."""
+
+    def __init__(self, config: NetConfig) -> None:
+        super().__init__()
+        w, d, detail = config.widths, config.embedding, config.detail
+        self.config, self.boxes = config, windows(config.size)
+        self.embed = nn.Sequential(nn.Linear(config.controls, d), nn.ReLU(), nn.Linear(d, d), nn.ReLU())
+        self.bottom = nn.ModuleList([_Steered(w[4], w[4], d), _Steered(w[4], w[4], d)])
+        self.narrow = nn.ModuleList([_Steered(w[i + 1], w[i], d, 1) for i in (3, 2, 1)])
+        self.merge = nn.ModuleList([_Steered(2 * w[i], w[i], d) for i in (3, 2, 1)])
+        self.refine = nn.ModuleList([_Steered(w[i], w[i], d) for i in (2, 1)])
+        self.flow = nn.Conv2d(w[1], 2 * 4, 3, 1, 1)
+        self.lit = _Steered(w[1], 2 * detail, d)
+        self.shading = nn.Conv2d(2 * detail, (2 * FINE) ** 2, 3, 1, 1)
+        self.shadow = nn.Parameter(torch.tensor(_SHADOW)[None, :, None, None])
+        self.fine = _Steered(w[1], detail, d, 1)
+        self.first = nn.ModuleDict({name: _Steered(detail + w[0], 24, d) for name in self.boxes})
+        self.second = nn.ModuleDict({name: _Steered(24, 24, d) for name in self.boxes})
+        self.paint = nn.ModuleDict({name: nn.Conv2d(24, 4 * FINE**2, 3, 1, 1) for name in self.boxes})
+        for name, (x0, y0, x1, y1) in self.boxes.items():
+            self.register_buffer(f"fade_{name}", _fade(FINE * (y1 - y0), FINE * (x1 - x0)), persistent=False)
+        for head in (self.flow, self.shading, *self.paint.values()):
+            assert isinstance(head, nn.Conv2d) and head.bias is not None
+            nn.init.normal_(head.weight, std=0.01)
+            nn.init.zeros_(head.bias)
+        for head in self.paint.values():  # most of the time nothing is painted
+            assert isinstance(head, nn.Conv2d) and head.bias is not None
+            nn.init.constant_(head.bias[: FINE**2], -3.0)
+
+    def forward(self, condition: Tensor, features: Sequence[Tensor]) -> Answer:
+        e = self.embed(condition)
+        h = features[4]
+        for layer in self.bottom:
+            h = layer(h, e)
+        h = h + features[4]
+        for place, (narrow, merge) in enumerate(zip(self.narrow, self.merge, strict=True)):
+            h = merge(torch.cat([double(narrow(h, e)), features[3 - place]], dim=1), e)
+            if place > 0:
+                h = self.refine[place - 1](h, e)
+        # h is at S/2. Flow and light go from there to S and 2S by pixel shuffle (Shi et al., CVPR 2016), which costs a
+        # third of convolutions at S; only the windows, being small, are worked on at S itself.
+        flow = F.pixel_shuffle(self.flow(h), 2) * (self.config.size * _FLOW_UNIT)
+        light = F.pixel_shuffle(self.shading(self.lit(h, e)), 2 * FINE)
+        shading = _DARKEST * torch.tanh(light * self.shadow)
+        fine = self.fine(h, e)
+        painted = {name: self._window(name, box, fine, features[0], e) for name, box in self.boxes.items()}
+        return Answer(flow, shading, painted)
+
+    def _window(self, name: str, box: Box, half: Tensor, whole: Tensor, e: Tensor) -> Painted:
+        """``half`` are maps at S/2, ``whole`` the encoder's at S."""
+        x0, y0, x1, y1 = box
+        h = double(half[:, :, y0 // 2 : y1 // 2, x0 // 2 : x1 // 2])
+        h = torch.cat([h, whole[:, :, y0:y1, x0:x1]], dim=1)
+        h = self.second[name](self.first[name](h, e), e)
+        logit, colour = F.pixel_shuffle(self.paint[name](h), FINE).split([1, 3], dim=1)
+        return Painted(box, logit, self.get_buffer(f"fade_{name}"), torch.sigmoid(colour))
+
+
+class FlowNet(nn.Module):
+    """Both halves: crops (N, 3, S, S) and wanted weights (N, C) -> the answer, and what is worn (N, C)."""
+
+    def __init__(self, config: NetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+
+    def forward(self, image: Tensor, condition: Tensor) -> tuple[Answer, Tensor]:
+        features, worn = self.encoder(image)
+        return self.decoder(condition, features), worn
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _fade(height: int, width: int) -> Tensor:
+    """1 inside, falling to 0 over the outermost pixels, so that no window's edge can ever show."""
+    reach = 4.0
+    y, x = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    vertical = torch.minimum(y, height - y).div(reach).clamp(max=1)
+    horizontal = torch.minimum(x, width - x).div(reach).clamp(max=1)
+    return vertical[:, None] * horizontal[None]
