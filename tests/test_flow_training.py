@@ -27,6 +27,7 @@ from exprtool_blendshape.names import CONTROLS  # noqa: E402
 from exprtool_blendshape.targets import presets, weights_for  # noqa: E402
 from exprtool_default.backend import FlowBackend, open_model  # noqa: E402
 from exprtool_default.card import METADATA_KEY, card_from_json  # noqa: E402
+from exprtool_default.network import Answer  # noqa: E402
 from exprtool_default.suitability import why_not  # noqa: E402
 from exprtool_default.wanted import wanted  # noqa: E402
 from exprtool_flow.config import FlowConfig  # noqa: E402
@@ -35,7 +36,7 @@ from exprtool_flow.loop import Outcome, train  # noqa: E402
 from exprtool_flow.state import load_average, stored_config  # noqa: E402
 from exprtool_gan.run_folder import RunFolder  # noqa: E402
 
-STEPS = 40
+STEPS = 30
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,7 +89,7 @@ def test_a_short_run_learns_and_tells_what_it_did(run: Outcome, pairs: Path) -> 
     folder = folder_of(run)
     log = RunFolder(folder).read_log()
     totals = [entry["total"] for entry in log if "total" in entry]
-    assert len(totals) == STEPS // 5 and totals[-1] < 0.8 * totals[0]
+    assert len(totals) == STEPS // 5 and totals[-1] < 0.85 * totals[0], totals
     assert run.finished and run.step == STEPS and run.best is not None
     (look,) = [entry["look"] for entry in log if "look" in entry]
     assert look["psnr"] == run.best > look["untouched"], "nearer to the renders than the photos themselves"
@@ -184,6 +185,27 @@ def test_strength_zero_changes_no_bit_and_strength_grows_from_there(backend: Flo
         assert patch.flow is not None and patch.pixels.shape == region.pixels.shape
         size.append(float(np.abs(patch.flow).mean()))
     assert 0 < size[0] < size[1] < size[2] and size[0] < 0.1 * size[2]
+
+
+def test_an_answer_reaches_the_photo_in_the_photos_own_measure(backend: FlowBackend, region: FaceRegion) -> None:
+    side = backend.card.size
+    flow = np.zeros((side, side, 2), np.float32)
+    flow[..., 0] = 2.0
+    x0, y0, x1, y1 = (2 * value for value in backend.card.windows["mouth"])
+    mask = np.zeros((2 * side, 2 * side), np.float32)
+    mask[y0:y1, x0:x1] = 1
+    paint = np.full((2 * side, 2 * side, 3), 0.5, np.float32)
+    answer = Answer(flow, np.full((2 * side, 2 * side, 3), np.log(0.5), np.float32), mask, paint)
+    (face,) = backend.prepare([region])
+    patch = backend._patch(face, answer, 1.0, {})
+    assert patch.flow is not None and patch.painted is not None
+    scale = np.linalg.norm(face.matrix[:, 0])  # crop pixels per pixel of the photo
+    nose, mouth = region.landmarks68[27].round().astype(int), region.landmarks68[66].round().astype(int)  # type: ignore[index]
+    assert np.linalg.norm(patch.flow[nose[1], nose[0]]) == pytest.approx(2 / scale, rel=0.01)
+    assert patch.painted[mouth[1], mouth[0]] == pytest.approx(1.0, abs=0.01) and patch.painted[nose[1], nose[0]] == 0
+    assert patch.pixels[mouth[1], mouth[0]].tolist() == pytest.approx([128] * 3, abs=1)
+    shifted = nose + np.rint(patch.flow[nose[1], nose[0]]).astype(int)
+    assert patch.pixels[nose[1], nose[0]] == pytest.approx(region.pixels[shifted[1], shifted[0]] / 2, abs=6)
 
 
 def test_one_look_serves_many_edits(backend: FlowBackend, region: FaceRegion, monkeypatch: pytest.MonkeyPatch) -> None:
