@@ -224,7 +224,11 @@ def _tracks(
     tracker: Tracker, times: NDArray[np.float64], seconds: float, first: int, last: int
 ) -> tuple[FaceTrack, ...]:
     tracks = tracker.finish()
-    smoothed = {track.number: [steady(stretch) for stretch in track.stretches] for track in tracks}
+    smoothed: dict[int, list[SteadyStretch]] = {}
+    for track in tracks:
+        smoothed[track.number] = []
+        while track.stretches:  # what was measured is let go as soon as it is smoothed
+            smoothed[track.number].append(steady(track.stretches.pop(0)))
     edited = [stretch for track in tracks if track.reason is None for stretch in smoothed[track.number]]
     found = []
     for track in tracks:

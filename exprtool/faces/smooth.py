@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ROUNDS = 3
+_CHUNK = 12
 _FREEDOM = 4.0  # degrees of freedom of the t distribution: outliers beyond about 3 sigma lose their weight
 
 
@@ -33,9 +34,20 @@ def smooth(
     seen = np.asarray(np.isfinite(measured).all(axis=(1, 2)))
     if not seen.any():
         raise ValueError("no frame is measured")
-    z = np.where(seen[:, None, None], measured, 0.0).astype(np.float64)
-    base = np.where(seen, np.square(noise.astype(np.float64)), np.inf)[:, None] * np.ones(measured.shape[1])  # (n, p)
-    weights = np.ones_like(base)
+    variance = np.where(seen, np.square(noise.astype(np.float64)), np.inf)  # (n,)
+    result = np.empty(measured.shape, np.float64)
+    for begin in range(0, measured.shape[1], _CHUNK):  # points are independent; a few at a time take little memory
+        part = slice(begin, begin + _CHUNK)
+        z = np.where(seen[:, None, None], measured[:, part], 0.0).astype(np.float64)
+        result[:, part] = _robust(z, flow[:, part], drift[:, part], variance)
+    return result
+
+
+def _robust(
+    z: NDArray[np.float64], flow: NDArray[np.floating], drift: NDArray[np.floating], variance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The smoother, with outliers weighed down round by round."""
+    base = variance[:, None] * np.ones(z.shape[1])  # (n, p)
     x = _rts(z, flow, drift, base)
     for _ in range(_ROUNDS - 1):
         residual = np.square(z - x).sum(axis=2) / 2  # per coordinate

@@ -146,12 +146,12 @@ def steady(stretch: Stretch) -> SteadyStretch:
     """Smooth a stretch, and cut off what lies before its first and after its last confirmed frame."""
     measured = np.stack(stretch.measured)
     sizes = _sizes(measured)
-    x = smooth(measured, np.stack(stretch.flow), np.stack(stretch.drift), _PREDICTOR_NOISE * sizes)
+    x = smooth(measured, np.stack(stretch.flow), np.stack(stretch.drift), _PREDICTOR_NOISE * sizes).astype(np.float32)
     confirmed = np.flatnonzero(stretch.confirmed)
     present = np.zeros(len(measured), bool)
     if confirmed.size:
         present[confirmed[0] : confirmed[-1] + 1] = True
-    return SteadyStretch(stretch.first, x.astype(np.float32), present, stretch.starts_at_cut, stretch.ends_at_cut)
+    return SteadyStretch(stretch.first, x, present, stretch.starts_at_cut, stretch.ends_at_cut)
 
 
 def _sizes(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
