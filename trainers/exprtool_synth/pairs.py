@@ -97,7 +97,8 @@ def flow_between(source: Render, target: Render) -> tuple[NDArray[np.float32], N
 
 
 def _sample(values: NDArray[np.float32], at: NDArray[np.float32]) -> NDArray[np.float32]:
-    return cv2.remap(values, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    sampled = cv2.remap(values, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(sampled, dtype=np.float32)
 
 
 def _weights(render: Render) -> NDArray[np.float32]:

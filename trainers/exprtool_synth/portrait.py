@@ -14,7 +14,7 @@ from exprtool.errors import ExprtoolError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.faces.align import US_GAN_TEMPLATE, crop, crop_from_image
 from exprtool.faces.detect import find_faces
-from exprtool.types import Detector, Face, FacePatch, FaceRegion, Image
+from exprtool.types import Detector, Face, FacePatch, FaceRefusal, FaceRegion, Image
 from exprtool_blendshape.backend import BlendshapeBackend
 from exprtool_synth.canvas import Canvas, cut
 from exprtool_synth.gate import Gate, why_no_portrait
@@ -82,7 +82,10 @@ def _fill(
     for start in range(0, wish.per_face, PER_CANVAS):
         canvas = cut(image, face, wish.size, random if start else None)
         (prepared,) = backend.prepare([canvas.region])
-        reason = getattr(prepared, "reason", None) or why_no_portrait(face, prepared.fit.residual, prepared.fit.angles)
+        if isinstance(prepared, FaceRefusal):
+            reason = prepared.reason
+        else:
+            reason = why_no_portrait(face, prepared.fit.residual, prepared.fit.angles)
         if reason:
             if not start:
                 made.refused = reason
