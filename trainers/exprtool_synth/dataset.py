@@ -5,7 +5,7 @@ What is written::
     OUT/faces/EXPRESSION/PERSON__VARIANT.png   crops for `exprtool train` (a folder per expression)
     OUT/pairs/pairs-00000.npz                  pairs in shards of about 100 MB, see `exprtool_synth.pairs.Pair`
     OUT/datasheet.json, OUT/datasheet.md       sources, licences, counts, seeds; written last: with it the set is whole
-    OUT/work/                                  unfinished work, gone at the end
+    OUT/unfinished/                            gone at the end
 
 Each portrait's pairs are first a part of their own, so that a run that was killed goes on behind the last whole part.
 Shards are packed from parts in the portraits' order, whatever order the processes finished in.
@@ -83,7 +83,7 @@ def make_dataset(
     """
     portraits = _portraits(sources, leave_out)
     settings = {"format": FORMAT, **asdict(wish), "portraits": [name for _, name, _ in portraits]}
-    work = out / "work"
+    work = out / "unfinished"
     _begin(out, work, settings)
     done = _finished(work, len(portraits))
     pairs = sum(summary.pairs for summary in done.values())
@@ -181,7 +181,7 @@ def _work(path: Path, name: str, licence: str, index: int, out: Path, wish: Wish
 
 def _keep(made: Yield, licence: str, index: int, out: Path) -> Summary:
     """Write what one portrait gave; its summary comes last and says that the rest is whole."""
-    work = out / "work"
+    work = out / "unfinished"
     for expression, crop in made.crops.items():
         with atomic_write(out / "faces" / expression / f"{made.name}__0.png") as temporary:
             Pillow.fromarray(crop).save(temporary, format="PNG")
