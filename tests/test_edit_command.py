@@ -366,7 +366,14 @@ def test_ctrl_c_keeps_finished_outputs_and_exits_with_130(tmp_path: Path, green_
     for i in range(100):
         photo(folder / f"{i:03}.png", (60, 40), seed=i)
     out = tmp_path / "out"
-    process = subprocess.Popen(slow_edit(folder, out), env=green_package, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        slow_edit(folder, out),
+        env=green_package,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever starts the tests in the background of a script hands down an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while len(list(out.glob("*.png"))) < 5:
         time.sleep(0.005)
         assert process.poll() is None, "the run ended before it could be interrupted"
