@@ -53,3 +53,20 @@ def test_the_module_runs_like_the_script():
         [sys.executable, "-m", "exprtool", "--version"], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.startswith("exprtool ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["edit", "--help"], "--strength"),
+        (["models", "path"], "models"),
+        (["data", "check", "--help"], "--identities"),
+        (["data", "--help"], "synth"),
+        (["--help"], "doctor"),
+        (["edti"], "Did you mean 'edit'"),
+    ],
+)
+def test_commands_spared_at_start_are_whole_when_called(arguments: list[str], words: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "exprtool", *arguments], capture_output=True, text=True)
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

@@ -5,9 +5,11 @@ Command modules import nothing heavy at their top: ``exprtool --help`` must star
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,8 +64,34 @@ for _name in _COMMANDS:
     import_module(f"exprtool.cli.{_name}").add_to(app)
 
 
+def _spare_the_others(group: typer.Typer, words: Sequence[str]) -> None:
+    """Leave only the name and the summary of commands that ``words`` do not call.
+
+    Typer reads every option of every command at each start. That is half of the time that ``--help`` takes, and all
+    but one command's worth of it is for nothing.
+    """
+    wanted = next((word for word in words if not word.startswith("-")), None)
+    for command in group.registered_commands:
+        if command.callback and (command.name or command.callback.__name__.replace("_", "-")) != wanted:
+            command.callback = _stand_in(command.callback)
+    for nested in group.registered_groups:
+        # Typer keeps a group's name either with the group or where it was added.
+        if nested.typer_instance and wanted not in (nested.name, nested.typer_instance.info.name):
+            _spare_the_others(nested.typer_instance, ())
+
+
+def _stand_in(callback: Callable[..., Any]) -> Callable[[], None]:
+    def stand_in() -> None:
+        raise AssertionError(f"{callback.__name__} was not meant to be called")
+
+    stand_in.__name__, stand_in.__doc__ = callback.__name__, callback.__doc__
+    return stand_in
+
+
 def run() -> None:
     """Run the command line; the entry point of the ``exprtool`` script."""
+    if not any(name.startswith("_EXPRTOOL_COMPLETE") for name in os.environ):  # completion wants every option
+        _spare_the_others(app, sys.argv[1:])
     try:
         app()
     except UsageError as error:
