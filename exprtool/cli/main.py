@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Change the expression on a face in photos and videos, and nothing else.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -92,6 +92,8 @@ def run() -> None:
     """Run the command line; the entry point of the ``exprtool`` script."""
     if not any(name.startswith("_EXPRTOOL_COMPLETE") for name in os.environ):  # completion wants every option
         _spare_the_others(app, sys.argv[1:])
+        if all(word.startswith("-") for word in sys.argv[1:]):
+            app.rich_markup_mode = None  # the overview needs no frames, and they cost as much again as all the rest
     try:
         app()
     except UsageError as error:
