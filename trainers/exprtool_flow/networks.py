@@ -143,7 +143,8 @@ class Decoder(nn.Module):
         super().__init__()
         w, d, detail = config.widths, config.embedding, config.detail
         self.config, self.boxes = config, windows(config.size)
-        self.embed = nn.Sequential(nn.Linear(config.controls, d), nn.ReLU(), nn.Linear(d, d), nn.ReLU())
+        # Not ReLU: units that die here in the first steps would leave the network deaf to what is wanted.
+        self.embed = nn.Sequential(nn.Linear(config.controls, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
         self.bottom = nn.ModuleList([_Steered(w[4], w[4], d), _Steered(w[4], w[4], d)])
         self.narrow = nn.ModuleList([_Steered(w[i + 1], w[i], d, 1) for i in (3, 2, 1)])
         self.merge = nn.ModuleList([_Steered(2 * w[i], w[i], d) for i in (3, 2, 1)])
