@@ -34,6 +34,7 @@ from exprtool.expressions import EXPRESSIONS
 from exprtool.files import atomic_write, write_bytes
 from exprtool.images import IMAGE_SUFFIXES
 from exprtool.plan import Input, expand_inputs
+from exprtool.processes import end_with_parent
 from exprtool_synth.pairs import stack
 from exprtool_synth.portrait import Wish, Yield, work_up
 
@@ -173,6 +174,11 @@ def _start_worker() -> None:
     _tools = BlendshapeBackend(), load_detector("dlib")[1]
 
 
+def _start_process() -> None:
+    end_with_parent()
+    _start_worker()
+
+
 def _work(path: Path, name: str, licence: str, index: int, out: Path, wish: Wish) -> Summary:
     assert _tools is not None
     made = work_up(path, name, wish, *_tools)
@@ -212,7 +218,8 @@ def _run(
         return
     waiting = iter(todo)
     running: dict[Future[Summary], int] = {}
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=spawn, initializer=_start_process) as pool:
 
         def start_next() -> None:
             for index in waiting:

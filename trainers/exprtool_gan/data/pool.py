@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from exprtool.devices import usable_cpus
 from exprtool.errors import DataError
+from exprtool.processes import end_with_parent
 from exprtool_gan.data.sources import Source
 
 Answer = TypeVar("Answer")
@@ -67,6 +68,7 @@ _function: Callable[[str, str], Any] | None = None
 
 def _start(factory: Callable[..., Callable[[str, str], Any]], args: tuple[Any, ...]) -> None:
     global _function
+    end_with_parent()
     os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism
     _function = factory(*args)
 
