@@ -1,7 +1,7 @@
 """A portrait as raw material: cut out around the face, a little reshaped, relit and turned, with its landmarks.
 
 Conventions: a canvas is a square RGB uint8 image. The crop that a network will see (`SYNTH_TEMPLATE`, side ``size``)
-lies in its middle, at ``SUPERSAMPLING`` times its resolution, with `MARGIN` of the side around it, so that motion at
+lies in its middle, at `supersampling` times its resolution, with `MARGIN` of the side around it, so that motion at
 the crop's border has somewhere to come from.
 """
 
@@ -20,8 +20,10 @@ from exprtool.types import Face, FaceRegion, Image
 SYNTH_TEMPLATE = CropTemplate(right_eye=(0.34, 0.332), left_eye=(0.66, 0.332), mouth=(0.5, 0.668))
 """Wider than US-GAN's, which cuts off a jaw that drops: here the chin of a surprised face stays inside."""
 
-SUPERSAMPLING = 2
 MARGIN = 0.2
+_ENOUGH = 256
+"""Side from which on a crop is drawn at its own size: there lids and teeth are many pixels wide, and a second factor
+of two costs twice the time for detail that most portraits do not have."""
 
 _TURN = np.radians(8.0)
 _SCALE, _SHIFT, _STRETCH, _SHEAR = 0.05, 0.02, 0.035, 0.02
@@ -36,15 +38,24 @@ class Canvas:
     size: int
 
     @property
+    def supersampling(self) -> int:
+        return supersampling(self.size)
+
+    @property
     def image(self) -> Image:
         return self.region.pixels
 
     def crop(self, image: NDArray) -> NDArray:
         """The network's crop of a canvas-sized image (or map), averaged down to (size, size[, c])."""
-        side = self.size * SUPERSAMPLING
+        side = self.size * self.supersampling
         start = (image.shape[0] - side) // 2
         window = np.ascontiguousarray(image[start : start + side, start : start + side])
         return cv2.resize(window, (self.size, self.size), interpolation=cv2.INTER_AREA)
+
+
+def supersampling(size: int) -> int:
+    """How many canvas pixels there are for each pixel of a crop of ``size``, along either side."""
+    return 1 if size >= _ENOUGH else 2
 
 
 def cut(image: Image, face: Face, size: int, random: np.random.Generator | None = None) -> Canvas:
@@ -54,9 +65,10 @@ def cut(image: Image, face: Face, size: int, random: np.random.Generator | None 
     """
     if face.landmarks68 is None:
         raise ValueError("a canvas needs the 68 landmarks of its face")
-    side = round(size * SUPERSAMPLING * (1 + 2 * MARGIN))
-    matrix = crop_from_image(face, size * SUPERSAMPLING, SYNTH_TEMPLATE).copy()
-    matrix[:, 2] += (side - size * SUPERSAMPLING) / 2
+    inner = size * supersampling(size)
+    side = round(inner * (1 + 2 * MARGIN))
+    matrix = crop_from_image(face, inner, SYNTH_TEMPLATE).copy()
+    matrix[:, 2] += (side - inner) / 2
     if random is not None:
         matrix = _varied(matrix, side, random)
     pixels = crop(image, matrix, side)

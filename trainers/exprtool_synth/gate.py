@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -24,23 +25,26 @@ SAME_PERSON = 0.36
 """Largest squared distance of embeddings: dlib's own limit, 0.6 squared."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gate:
-    """Judges the renders of one canvas against the portrait's own embedding."""
+    """Judges the renders of one canvas against the canvas as it was, ``image``, with its ``face``."""
 
-    portrait: Embedding
+    image: Image
     face: Face
 
-    @classmethod
-    def of(cls, image: Image, face: Face) -> Gate:
-        return cls(embedding(image, face), face)
+    @cached_property
+    def _portrait(self) -> Embedding:
+        return embedding(self.image, self.face)
 
-    def why_not(self, image: Image) -> str | None:
-        """The reason to throw a render (S, S, 3) away, or None."""
-        if not _finds_a_face(image):
+    def why_not(self, render: Image, *, identity: bool) -> str | None:
+        """The reason to throw a render (S, S, 3) away, or None.
+
+        An embedding costs as much as a render, so ``identity`` is for those who must show the person: the labelled
+        ones, which are also the furthest from the portrait.
+        """
+        if not _finds_a_face(render):
             return "no face is found in the render"
-        distance = squared_distance(self.portrait, embedding(image, self.face))
-        if distance > SAME_PERSON:
+        if identity and squared_distance(self._portrait, embedding(render, self.face)) > SAME_PERSON:
             return "the render is not the same person any more"
         return None
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.types import FacePatch, Image
-from exprtool_synth.canvas import SUPERSAMPLING, Canvas
+from exprtool_synth.canvas import Canvas
 from exprtool_synth.states import State
 
 _ITERATIONS = 8
@@ -75,7 +75,7 @@ def make_pair(canvas: Canvas, source: Render, target: Render) -> Pair:
     return Pair(
         canvas.crop(source.image),
         canvas.crop(target.image),
-        (canvas.crop(flow) / SUPERSAMPLING).astype(np.float16),
+        (canvas.crop(flow) / canvas.supersampling).astype(np.float16),
         np.clip(canvas.crop(painted) * 255 + 0.5, 0, 255).astype(np.uint8),
         _weights(source),
         _weights(target),

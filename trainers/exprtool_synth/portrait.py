@@ -92,7 +92,7 @@ def _fill(
                 return
             made.rejected[reason] += 1
             continue
-        gate = Gate.of(canvas.image, canvas.region.face)
+        gate = Gate(canvas.image, canvas.region.face)
         renders = [untouched(canvas)]
         for index in range(start, min(start + PER_CANVAS, wish.per_face)):
             label = str(order[index]) if index < len(order) else None
@@ -124,7 +124,7 @@ def _render(
             made.rejected[patch.reason] += 1
             return None
         render = rendered(canvas, patch, state)
-        reason = gate.why_not(render.image)
+        reason = gate.why_not(render.image, identity=label is not None)
         if reason is None:
             return render
         made.rejected[reason] += 1
