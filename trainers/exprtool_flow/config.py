@@ -38,6 +38,7 @@ class FlowConfig:
     shading: float = setting(2.0, "Losses", "Weight of the log shading's distance from the true one.")
     mask: float = setting(0.6, "Losses", "Weight of the paint masks' cross entropy and dice.")
     image: float = setting(4.0, "Losses", "Weight of the picture's L1 distance.")
+    psnr: float = setting(0.04, "Losses", "Weight of the logarithm of each picture's mean squared difference.")
     edges: float = setting(3.0, "Losses", "Weight of the L1 distance of the picture's gradients.")
     paint: float = setting(1.0, "Losses", "Weight of the paint's L1 distance where paint is needed.")
     worn: float = setting(0.5, "Losses", "Weight of the error in reading what the face wears.")
@@ -114,5 +115,5 @@ _RANGES = {
     "colour": (0, 3), "spoil": (0, 1), "same": (0, 1), "workers": (0, 1024), "log_every": (1, _INF),
     "sample_every": (0, _INF), "look_every": (0, _INF), "look_pairs": (1, _INF), "save_every": (1, _INF),
     "save_minutes": (0, _INF),
-    **{name: (0, _INF) for name in ("flow", "smooth", "shading", "mask", "image", "edges", "paint", "worn")},
+    **{name: (0, _INF) for name in ("flow", "smooth", "shading", "mask", "image", "psnr", "edges", "paint", "worn")},
 }  # fmt: skip

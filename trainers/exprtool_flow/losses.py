@@ -13,8 +13,9 @@ from exprtool_flow.augment import Batch
 from exprtool_flow.compose import compose, fine_flow, warp
 from exprtool_flow.networks import Answer
 
-NAMES = ("flow", "smooth", "shading", "mask", "image", "edges", "paint", "worn")
+NAMES = ("flow", "smooth", "shading", "mask", "image", "psnr", "edges", "paint", "worn")
 _SOFT = 0.01  # squared pixels: the Charbonnier loss is quadratic below a tenth of a pixel
+_FLOOR = 1e-5  # of squared differences: 50 dB is as good as any more
 _DARK = 0.05  # keeps logarithms of dark pixels' ratios from being noise
 _EXPLAINED, _UNEXPLAINED = 0.02, 0.08
 """Mean difference (of [0, 1]) up to which the photo's own pixels will do, and from which on they will not."""
@@ -29,6 +30,7 @@ class Weights:
     shading: float = 2.0
     mask: float = 0.6
     image: float = 4.0
+    psnr: float = 0.04
     edges: float = 3.0
     paint: float = 1.0
     worn: float = 0.5
@@ -38,6 +40,18 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     """Mean of ``values`` by ``weight``, which may have a single channel; 0 where all weights are."""
     weight = weight.expand_as(values)
     return (values * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def widened(mask: Tensor, kernel: int) -> Tensor:
+    """The largest value of ``mask`` (N, 1, H, W) in a square of ``kernel`` (odd) pixels, rows and columns in turn."""
+    return F.max_pool2d(F.max_pool2d(mask, (kernel, 1), 1, (kernel // 2, 0)), (1, kernel), 1, (0, kernel // 2))
+
+
+def averaged(values: Tensor, kernel: int) -> Tensor:
+    """The mean of ``values`` (N, 1, H, W) in a square of ``kernel`` (odd) pixels; beyond the border lies nothing."""
+    half = kernel // 2
+    rows = F.avg_pool2d(values, (kernel, 1), 1, (half, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, kernel), 1, (0, half), count_include_pad=False)
 
 
 def flow_loss(flow: Tensor, true: Tensor, known: Tensor) -> Tensor:
@@ -70,7 +84,7 @@ def needed_paint(photo: Tensor, moved: Tensor, target: Tensor, painted: Tensor) 
     """
 
     def missed(picture: Tensor) -> Tensor:
-        return F.avg_pool2d((picture - target).abs().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
+        return averaged((picture - target).abs().mean(1, keepdim=True), 5)
 
     error = torch.minimum(missed(moved), missed(photo))
     t = ((error - _EXPLAINED) / (_UNEXPLAINED - _EXPLAINED)).clamp(0, 1)
@@ -82,7 +96,7 @@ def mask_loss(logit: Tensor, fade: Tensor, needed: Tensor) -> Tensor:
 
     All (N, 1, h, w) but ``fade`` (h, w); where that is below 1 the mask is not free, and nothing is asked of it.
     """
-    near = F.max_pool2d(needed, 9, 1, 4)
+    near = widened(needed, 9)
     entropy = F.binary_cross_entropy_with_logits(logit, needed, reduction="none")
     free = (fade == 1).to(logit.dtype)
     return weighted_mean(entropy * (1 + 2 * near), free) + 0.25 * dice_loss(torch.sigmoid(logit) * fade, needed)
@@ -100,6 +114,13 @@ def edge_loss(difference: Tensor, weight: Tensor) -> Tensor:
     return x + weighted_mean(difference.diff(dim=-2).abs(), weight[..., 1:, :])
 
 
+def psnr_loss(difference: Tensor) -> Tensor:
+    """Logarithm of each picture's mean squared difference (N, 3, 2S, 2S), averaged down to the crop's own pixels:
+    10 / ln 10 of it is what the peak signal-to-noise ratio lacks. A small edit counts as much as a large one."""
+    squared = F.avg_pool2d(difference, FINE).pow(2).mean((1, 2, 3))
+    return torch.log(squared + _FLOOR).mean()
+
+
 def worn_loss(worn: Tensor, true: Tensor) -> Tensor:
     """Mean absolute error of the weights that are worn (N, C); rows of NaN are not known and do not count."""
     known = torch.isfinite(true)
@@ -110,7 +131,7 @@ def losses(answer: Answer, worn: Tensor, batch: Batch) -> dict[str, Tensor]:
     """All losses by `NAMES`, unweighted."""
     moved = warp(batch.photo, fine_flow(batch.flow))
     needed = needed_paint(batch.photo, moved, batch.target, batch.painted)
-    near = F.max_pool2d(batch.painted, 5, 1, 2)
+    near = widened(batch.painted, 5)
     known = (1 - near) * batch.valid
     known_coarse = 1 - F.max_pool2d(1 - known, FINE)
     mask, paint = answer.flow.new_zeros(()), answer.flow.new_zeros(())
@@ -129,6 +150,7 @@ def losses(answer: Answer, worn: Tensor, batch: Batch) -> dict[str, Tensor]:
         "shading": shading_loss(answer.shading, moved, batch.target, known),
         "mask": mask,
         "image": weighted_mean(difference.abs(), weight),
+        "psnr": psnr_loss(difference * batch.valid),
         "edges": edge_loss(difference, weight),
         "paint": paint,
         "worn": worn_loss(worn, batch.worn),
