@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.errors import VideoError
+from exprtool.faces.cover import own_level, uncovered
 from exprtool.faces.landmarks import with_landmarks
 from exprtool.faces.pose import pose_of
 from exprtool.faces.track import Sample, SteadyStretch, Tracker, TrackerSettings, steady
@@ -59,6 +60,13 @@ class FaceTrack:
                 place = index - stretch.first
                 return self._face(stretch.landmarks68[place].astype(np.float64)), float(shares[place])
         return None
+
+    def span(self, index: int) -> range:
+        """The frames of the stretch in which a frame lies: those in which the face is followed without a break."""
+        for stretch in self.stretches:
+            if stretch.first <= index <= stretch.last:
+                return range(stretch.first, stretch.last + 1)
+        return range(0)
 
     def sample_face(self, sample: Sample) -> Face:
         """The face of a sample: with its steady landmarks where they are known."""
@@ -233,7 +241,8 @@ def _tracks(
     found = []
     for track in tracks:
         stretches = smoothed[track.number]
-        shares = tuple(_share(one, times, seconds, first, last, edited) for one in stretches)
+        level = own_level([one.guessed for one in stretches if one.guessed is not None])
+        shares = tuple(_share(one, times, seconds, first, last, edited, level) for one in stretches)
         found.append(
             FaceTrack(
                 track.number, tuple(stretches), shares, tuple(track.samples), track.score, track.detector, track.reason
@@ -249,11 +258,13 @@ def _share(
     first: int,
     last: int,
     edited: Sequence[SteadyStretch],
+    level: NDArray[np.float64],
 ) -> NDArray[np.float32]:
     """How much of the edit each frame of a stretch takes.
 
     It rises from 0 where the face comes and falls to 0 where it goes, inside the time that it is surely there, and
-    falls where the head turns away. It does not at the clip's own ends, nor at a cut from one edited face to another:
+    falls where the head turns away or something covers the face (``level`` is what `own_level` says of the track). It
+    does not at the clip's own ends, nor at a cut from one edited face to another:
     there is nothing beside it from which a sudden expression could stand out.
     """
     n = len(stretch.present)
@@ -275,7 +286,17 @@ def _share(
         fall = 1.0 if open_end or seconds <= 0 else ease((at[finish] - at[i] + step) / (seconds + step))
         share[i] = min(rise, fall)
     turned = np.array([_turned(landmarks) for landmarks in stretch.landmarks68])
-    return (share * _blurred(turned, at, seconds / 4)).astype(np.float32)
+    share *= _blurred(turned, at, seconds / 4)
+    if stretch.guessed is not None:
+        free = uncovered(stretch.guessed, level, at)
+        share *= _blurred(_least_around(free, at, seconds / 2), at, seconds / 4)
+    return share.astype(np.float32)
+
+
+def _least_around(values: NDArray[np.float64], at: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
+    """The least value within ``reach`` seconds of each frame: what is eased over has begun before, and ends after."""
+    low, high = np.searchsorted(at, at - reach - 1e-9), np.searchsorted(at, at + reach + 1e-9)
+    return np.array([values[a:b].min() for a, b in zip(low, high, strict=True)])
 
 
 def _turned(landmarks: NDArray[np.float32]) -> float:

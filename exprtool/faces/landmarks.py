@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exprtool.faces import dlib_files
 from exprtool.faces.align import Matrix, crop, invert, transform
@@ -45,6 +46,18 @@ def refine68(image: Image, face: Face, *, robust: bool = False) -> Face:
     jitter = _JITTER if robust else [(0.0, 0.0, 0.0)]
     found = np.median([_predict(pixels, box, shift) for shift in jitter], axis=0)
     return with_landmarks(face, transform(invert(crop_from_image), found))
+
+
+def disagreement68(image: Image, face: Face) -> NDArray[np.float64]:
+    """How far the predictor's answers for nine slightly different boxes lie apart, (68,), in sides of the box.
+
+    ``face`` has its 68 landmarks. The standard deviation of each point, the larger one of x and y: small where the
+    picture tells where the point is, several times as large where a hand covers it and the predictor has to guess.
+    """
+    crop_from_image, pixels = _upright_pixels(image, face.landmarks5)
+    box = _five_box(transform(crop_from_image, face.landmarks5))
+    found = np.stack([_predict(pixels, box, shift) for shift in _JITTER])
+    return found.std(axis=0).max(axis=1) / box[1]
 
 
 def with_landmarks(face: Face, landmarks68: Points) -> Face:

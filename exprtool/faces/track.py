@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.faces.align import invert, transform
+from exprtool.faces.cover import parts_of
 from exprtool.faces.detect import find_faces, merge
 from exprtool.faces.embed import Embedding, embedding, squared_distance
-from exprtool.faces.landmarks import refine68, with_landmarks
+from exprtool.faces.landmarks import disagreement68, refine68, with_landmarks
 from exprtool.faces.pose import pose_of
 from exprtool.faces.select import Selection, region_of, select_faces
 from exprtool.faces.smooth import smooth
@@ -45,9 +46,13 @@ _BELIEVABLE = 0.08
 """Mean distance of the predictor's landmarks from where the flow took them, up to which both show the same face."""
 
 _OUTLINE, _EYES, _LIPS = slice(0, 17), slice(36, 48), slice(48, 68)
+_UPPER_LIDS = ((37, 36, 39), (38, 36, 39), (43, 42, 45), (44, 42, 45))
+"""Points of the upper lids, each with the corners of its eye."""
 _SMALLEST_OF_PICTURE = 0.06
 """Faces below this part of the picture's shorter side are not searched for; once found they are followed."""
 _WORK_SIZE = 200.0
+_LOOK_CLOSELY = 0.075
+"""Seconds between looks at whether something covers the face."""
 _SAMPLES = 5
 _SAMPLE_EVERY = 12
 
@@ -90,6 +95,8 @@ class Stretch:
     flow: list[NDArray[np.float32]] = field(default_factory=list)
     drift: list[NDArray[np.float32]] = field(default_factory=list)
     confirmed: list[bool] = field(default_factory=list)
+    guessed: list[NDArray[np.float32]] = field(default_factory=list)
+    """How much the predictor guesses (see `exprtool.faces.cover.parts_of`), NaN where it was not asked."""
     starts_at_cut: bool = False
     ends_at_cut: bool = False
     followed: int = 0
@@ -129,13 +136,17 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class SteadyStretch:
-    """The smoothed landmarks of a stretch, (n, 68, 2) float32, from frame ``first`` on, and where the face was sure."""
+    """The smoothed landmarks of a stretch, (n, 68, 2) float32, from frame ``first`` on, and where the face was sure.
+
+    ``guessed`` (n, 2) tells how much the landmarks of nose and mouth were guessed, NaN in frames without a look.
+    """
 
     first: int
     landmarks68: NDArray[np.float32]
     present: NDArray[np.bool_]
     starts_at_cut: bool
     ends_at_cut: bool
+    guessed: NDArray[np.float32] | None = None
 
     @property
     def last(self) -> int:
@@ -151,7 +162,8 @@ def steady(stretch: Stretch) -> SteadyStretch:
     present = np.zeros(len(measured), bool)
     if confirmed.size:
         present[confirmed[0] : confirmed[-1] + 1] = True
-    return SteadyStretch(stretch.first, x, present, stretch.starts_at_cut, stretch.ends_at_cut)
+    guessed = np.stack(stretch.guessed)
+    return SteadyStretch(stretch.first, x, present, stretch.starts_at_cut, stretch.ends_at_cut, guessed)
 
 
 def _sizes(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -171,6 +183,7 @@ class _Live:
     last_confirmed: float
     doubt: bool = False
     looked: float = float("-inf")
+    looked_closely: float = float("-inf")
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +242,9 @@ class Tracker:
             for live in list(self._live):
                 if not self._follow(live, previous.luma, luma):
                     self._lose(live, time)
+                elif time - live.looked_closely >= _LOOK_CLOSELY - 1e-6:
+                    live.looked_closely = time
+                    live.stretch.guessed[-1] = _guessed(luma, live.face)
         if cut or previous is None or time - self._last_scan >= self.settings.scan - 1e-6:
             self._scan(index, time, luma, rgb(), first=cut or previous is None)
         else:
@@ -355,7 +371,7 @@ class Tracker:
         live.last_confirmed, live.doubt = time, False
         live.stretch.confirmed[-1] = True
         live.track.score = max(live.track.score, found.score)
-        self._sample(live.track, live.face, index, image)
+        self._sample(live, index, image)
 
     def _scan(self, index: int, time: float, luma: Luma, image: Image, *, first: bool) -> None:
         """Look at the whole picture: confirm those followed, and begin a stretch for every new face."""
@@ -451,7 +467,7 @@ class Tracker:
                 break
             now = seen.luma
         while backwards.confirmed and not backwards.confirmed[-1]:
-            for values in (backwards.measured, backwards.flow, backwards.drift, backwards.confirmed):
+            for values in (backwards.measured, backwards.flow, backwards.drift, backwards.confirmed, backwards.guessed):
                 values.pop()
         count = len(backwards.measured)
         if not count:
@@ -462,6 +478,7 @@ class Tracker:
         stretch.drift[:] = [np.zeros(68, np.float32), *reversed(backwards.drift)]
         stretch.measured[:0] = reversed(backwards.measured)
         stretch.confirmed[:0] = reversed(backwards.confirmed)
+        stretch.guessed[:0] = reversed(backwards.guessed)
         stretch.first -= count
 
     def _remembered(self, face: Face, image: Image, time: float) -> tuple[Track | None, Embedding]:
@@ -494,7 +511,7 @@ class Tracker:
         last = max((i for i, sure in enumerate(stretch.confirmed) if sure), default=0)
         if not stretch.ends_at_cut:
             keep = last + 1 + self._tail(stretch, last)
-            for values in (stretch.measured, stretch.flow, stretch.drift, stretch.confirmed):
+            for values in (stretch.measured, stretch.flow, stretch.drift, stretch.confirmed, stretch.guessed):
                 del values[keep:]
         else:
             # Followed up to a cut or the clip's end without a doubt: the face was there to the last frame.
@@ -510,13 +527,17 @@ class Tracker:
             count += 1
         return count
 
-    def _sample(self, track: Track, face: Face, index: int, image: Image) -> None:
-        """Keep the picture if it is among the best looks at this face: large, frontal, the mouth at rest."""
+    def _sample(self, live: _Live, index: int, image: Image) -> None:
+        """Keep the picture if it is among the best looks at this face: large, frontal, nothing before it, the mouth
+        at rest."""
+        track, face = live.track, live.face
+        looks = [look for look in live.stretch.guessed[-8:] if np.isfinite(look).all()]
+        guessed = max(1.0, float(looks[-1].max()) / 2) if looks else 1.0
         pose = pose_of(face)
         frontal = np.cos(np.radians(min(80.0, abs(pose.yaw)))) * np.cos(np.radians(min(80.0, abs(pose.pitch))))
         points = _points(face)
         gap = np.linalg.norm(points[62] - points[66]) / face.size
-        quality = float(frontal**4 * face.size * (1.0 - min(0.5, 4 * gap)))
+        quality = float(frontal**4 * face.size * (1.0 - min(0.5, 4 * gap))) / guessed
         # One look per half second or so, the best of it; and of those the best few.
         same = [sample for sample in track.samples if sample.frame // _SAMPLE_EVERY == index // _SAMPLE_EVERY]
         rivals = same or (track.samples if len(track.samples) >= _SAMPLES else [])
@@ -567,6 +588,7 @@ def _append(stretch: Stretch, measured: Any, flow: Any, drift: Any, confirmed: b
     stretch.flow.append(np.asarray(flow, np.float32))
     stretch.drift.append(np.asarray(drift, np.float32))
     stretch.confirmed.append(confirmed)
+    stretch.guessed.append(np.full(2, np.nan, np.float32))
 
 
 def _disagreement(seen: Face, moved: Face) -> float:
@@ -590,15 +612,26 @@ def _together(a: Face, b: Face) -> bool:
 
 def _measure(luma: Luma, face: Face) -> Face:
     """The predictor's answer on the brightness alone, seen in the neighbourhood of the face."""
+    grey, corner = _around(luma, face)
+    near = with_landmarks(face, _points(face) - corner)
+    return with_landmarks(face, _points(refine68(grey, near)) + corner)
+
+
+def _guessed(luma: Luma, face: Face) -> NDArray[np.float32]:
+    """How much the predictor guesses on this face, (2,); see `exprtool.faces.cover`."""
+    grey, corner = _around(luma, face)
+    return parts_of(disagreement68(grey, with_landmarks(face, _points(face) - corner))).astype(np.float32)
+
+
+def _around(luma: Luma, face: Face) -> tuple[Image, NDArray[np.float64]]:
+    """The neighbourhood of a face as a grey RGB picture, and where its first pixel lies in the whole one."""
     height, width = luma.shape
     x0, y0, x1, y1 = face.box
     margin = 0.9 * face.size
     left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
     right, bottom = min(width, int(x1 + margin) + 1), min(height, int(y1 + margin) + 1)
     grey = np.repeat(luma[top:bottom, left:right, None], 3, axis=2)
-    corner = np.array([left, top], np.float64)
-    near = with_landmarks(face, _points(face) - corner)
-    return with_landmarks(face, _points(refine68(grey, near)) + corner)
+    return grey, np.array([left, top], np.float64)
 
 
 def _step(before: Luma, after: Luma, face: Face) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -656,11 +689,27 @@ def _step(before: Luma, after: Luma, face: Face) -> tuple[NDArray[np.float64], N
     # A point that runs away from the face as a whole was caught by something else.
     following &= np.linalg.norm(moved[:68] - whole, axis=1) < 0.12 * size * scale
     target = np.where(following[:, None], moved[:68], whole)
+    target[_EYES] = _lids(points[_EYES], whole[_EYES], target[_EYES])
     drift = np.full(68, _FLOW_ERROR)
     drift[_EYES] = drift[_LIPS] = _FLOW_ERROR_SOFT
     drift[_OUTLINE] = _FLOW_ERROR_OUTLINE
     drift = np.where(following | (np.arange(68) < 17), drift, _FLOW_LOST)
     return (target - points[:68]) / factors, drift * size
+
+
+def _lids(points: NDArray[np.float64], whole: NDArray[np.float64], moved: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where the eyes' 12 points go, given the face's motion as a whole and the flow at each point.
+
+    In a blink the upper lid sweeps through the whole eye, and flow at the corners and the lower lid follows it; so
+    does flow after the iris of an eye that looks aside. Only the upper lids are led by it, across the eye.
+    """
+    target = whole.copy()
+    first = _EYES.start
+    for point, one, other in _UPPER_LIDS:
+        along = points[other - first] - points[one - first]
+        across = np.array([-along[1], along[0]]) / max(float(np.linalg.norm(along)), 1e-6)
+        target[point - first] += across * (across @ (moved[point - first] - whole[point - first]))
+    return target
 
 
 def _inner_grid(landmarks: Points) -> Points:
