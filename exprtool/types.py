@@ -169,6 +169,18 @@ class Backend(ABC):
         """
         return [None] * len(prepared)
 
+    def trace(self, prepared: Any) -> Any:
+        """The little of a prepared face that its neighbours along a track need to be made steady; None for nothing."""
+        return None
+
+    def steadied(self, prepared: Any, traces: Sequence[tuple[float, Any]]) -> Any:
+        """A prepared face of a track, freed of what shakes from frame to frame.
+
+        ``traces`` holds (seconds from this frame, trace) of the frames around it in which the same face is followed
+        without a break, earlier and later ones, itself at 0 among them.
+        """
+        return prepared
+
     @abstractmethod
     def generate(self, prepared: Sequence[Any], edit: Edit) -> list[FacePatch | FaceRefusal]:
         """Give each prepared face the expression; one answer per face, in order.

@@ -34,7 +34,8 @@ _LEAST_STRENGTH = 0.004
 """A smaller strength changes no pixel by a whole step; the frame is left untouched."""
 _DEPTH = 4
 LOOK_AROUND = 8
-"""Frames before and after one that a backend would leave alone over which the edit fades out and in again."""
+"""Frames before and after one that the backend sees of it: they make it steady, and around a frame that the backend
+would leave alone the edit fades out and in over as many."""
 
 
 @dataclass(eq=False)
@@ -85,6 +86,7 @@ class Renderer:
         self.before: Image | None = None
         self._fitted: dict[int, _Fitted | None] = {}
         self._doubted: dict[int, list[int]] = {}
+        self._traces: dict[int, dict[int, Any]] = {}
         height, width = info.size
         # Regions are cut from this picture of nothing: it has the right size and takes no memory.
         self._blank = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (height, width, 3))
@@ -112,6 +114,7 @@ class Renderer:
                     refusal: FaceRefusal | None = handle
                 else:
                     (refusal,) = fitted.loaded.backend.check([handle], edit)
+                    self._traces.setdefault(track.number, {})[index] = fitted.loaded.backend.trace(handle)
             if refusal is not None:
                 self._doubted.setdefault(track.number, []).append(index)
                 self._note_refusal(track, refusal)
@@ -127,9 +130,8 @@ class Renderer:
                 continue
             result = self.results[work.track.number]
             with timed(self.timings, "generate"):
-                (answer,) = work.loaded.backend.generate(
-                    [work.handle], replace(work.edit, strength=strength, force=True)
-                )
+                handle = work.loaded.backend.steadied(work.handle, self._traces_around(work.track, index))
+                (answer,) = work.loaded.backend.generate([handle], replace(work.edit, strength=strength, force=True))
             if isinstance(answer, FaceRefusal):
                 self._note_refusal(work.track, answer)
                 continue
@@ -143,6 +145,15 @@ class Renderer:
         for places in self._doubted.values():
             while places and places[0] < index - LOOK_AROUND:
                 places.pop(0)
+        for traces in self._traces.values():
+            for place in [place for place in traces if place < index - LOOK_AROUND]:
+                del traces[place]
+
+    def _traces_around(self, track: FaceTrack, index: int) -> list[tuple[float, Any]]:
+        """What the backend kept of a track's face in the frames around one, with the seconds from it."""
+        traces, span, times = self._traces.get(track.number, {}), track.span(index), self.analysis.times
+        places = range(max(span.start, index - LOOK_AROUND), min(span.stop, index + LOOK_AROUND + 1))
+        return [(times[place] - times[index], traces[place]) for place in places if place in traces]
 
     def _ease_around_doubt(self, track: FaceTrack, index: int) -> float:
         """0 in a frame that the backend would leave alone (a hand before the mouth), rising to 1 around it."""

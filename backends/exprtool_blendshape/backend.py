@@ -14,6 +14,7 @@ from exprtool_blendshape.compose import compose
 from exprtool_blendshape.fit import Fit, TrackShape, begin_track, fit_face
 from exprtool_blendshape.model import FaceModel, face_model
 from exprtool_blendshape.render import FaceLook, changes, look
+from exprtool_blendshape.steady import smoothed
 from exprtool_blendshape.suitability import refusal
 from exprtool_blendshape.targets import weights_for
 
@@ -32,6 +33,8 @@ class PreparedFace:
     look: FaceLook
     rest: Mapping[str, float] | None = None
     """What the person wears at rest along a track, else None."""
+    worn: Mapping[str, float] | None = None
+    """What the face wears without the fit's shaking, along a track; None for ``fit.source``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,13 @@ class BlendshapeBackend(Backend):
             return FaceRefusal("the face model could not be fitted to it; the face may be too small or not a face")
         if track is None:
             return PreparedFace(region, fit, look(region, fit))
-        return PreparedFace(region, fit, _steadied(look(region, fit), track.looks), _resting(fit.source, track.rest))
+        return PreparedFace(region, fit, _steadied(look(region, fit), track.looks), track.rest)
+
+    def trace(self, prepared: PreparedFace) -> Mapping[str, float]:
+        return prepared.fit.source
+
+    def steadied(self, prepared: PreparedFace, traces: Sequence[tuple[float, Mapping[str, float]]]) -> PreparedFace:
+        return replace(prepared, worn=smoothed(prepared.fit.source, traces))
 
     def check(self, prepared: Sequence[Any], edit: Edit) -> list[FaceRefusal | None]:
         return [None if edit.force else refusal(face.fit, face.region, edit) for face in prepared]
@@ -86,11 +95,13 @@ class BlendshapeBackend(Backend):
 
     def _generate(self, face: PreparedFace, edit: Edit) -> FacePatch:
         fit = face.fit
-        rest = face.rest if edit.additive else None
+        rest = None
         reference = self._worn_by_reference(edit)
-        if rest is not None:
-            whole = weights_for(replace(edit, strength=1.0), fit.source, reference, rest)
-            edit = replace(edit, strength=edit.strength * (1 - _worn_already(fit.source, whole)))
+        if edit.additive and face.rest is not None:
+            worn = fit.source if face.worn is None else face.worn
+            rest = _resting(worn, fit.source, face.rest)
+            whole = weights_for(replace(edit, strength=1.0), worn, reference, _resting(worn, worn, face.rest))
+            edit = replace(edit, strength=edit.strength * (1 - _worn_already(worn, whole)))
         target = weights_for(edit, fit.source, reference, rest)
         details = {
             "source": _rounded(fit.source),
@@ -161,14 +172,15 @@ _OPENNESS_KEPT = 0.5
 """How much of a frame's own opened jaw is added to the wanted one: all would gape where a grin is made a laugh."""
 
 
-def _resting(worn: Mapping[str, float], rest: Mapping[str, float]) -> dict[str, float]:
+def _resting(worn: Mapping[str, float], now: Mapping[str, float], rest: Mapping[str, float]) -> dict[str, float]:
     """What an additive edit takes off in one frame: its own expression, but of speech only what is always there.
 
-    So a person who begins to smile is not given a second smile, and one who talks goes on talking.
+    So a person who begins to smile is not given a second smile, and one who talks goes on talking. ``worn`` is the
+    expression that is held around the frame, ``now`` what the frame itself shows.
     """
     held = {name: amount for name, amount in worn.items() if not name.startswith(_SPEECH)}
     held |= {name: amount for name, amount in rest.items() if name.startswith(_SPEECH)}
-    held[_OPEN] = max(rest.get(_OPEN, 0.0), (1 - _OPENNESS_KEPT) * worn.get(_OPEN, 0.0))
+    held[_OPEN] = max(rest.get(_OPEN, 0.0), (1 - _OPENNESS_KEPT) * now.get(_OPEN, 0.0))
     return held
 
 

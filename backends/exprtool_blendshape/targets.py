@@ -32,8 +32,11 @@ REST = {"brows": 0.6, "eyes": 0.4, "mouth": 0.25}
 """Size of an expression (root of the sum of squared weights in one part of the face) up to which a fit mostly shows a
 face at rest. Brows differ most from face to face."""
 HIGHEST = 1.5
-_SHUT = 0.5
-"""eyeBlink of lids that are down, in a blink or a glance at the floor: from there on widening has nothing to open."""
+_UNDER = 0.25
+"""How far below 0 a control may come where it moves quickly about an expression that is taken off along a track."""
+_OPEN, _SHUT = 0.08, 0.5
+"""eyeBlink of open lids (a fit does not put it at exactly 0 in every frame), and of lids that are down, in a blink or
+a glance at the floor: from there on widening has nothing to open."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def weights_for(
         way = target.get(name, 0.0) - start.get(name, 0.0)
         moved = worn + way * (Move(0, onsets.get(name, 0.0)).progress(edit.strength) if way > 0 else edit.strength)
         if moved != worn:
-            moved = float(np.clip(moved, 0.0, max(HIGHEST, worn)))
+            moved = float(np.clip(moved, 0.0 if rest is None else -_UNDER, max(HIGHEST, worn)))
         new[name] = moved
     if rest is not None:
         _keep_blinks(new, source)
@@ -135,11 +138,12 @@ def _at_rest(worn: Mapping[str, float]) -> dict[str, float]:
     """
     size: dict[str, float] = {}
     for name, amount in worn.items():
-        size[_part(name)] = size.get(_part(name), 0.0) + amount**2
-    return {name: amount * math.exp(-size[_part(name)] / REST[_part(name)] ** 2) for name, amount in worn.items()}
+        size[part_of(name)] = size.get(part_of(name), 0.0) + amount**2
+    return {name: amount * math.exp(-size[part_of(name)] / REST[part_of(name)] ** 2) for name, amount in worn.items()}
 
 
-def _part(control: str) -> str:
+def part_of(control: str) -> str:
+    """The part of the face that a control moves most: brows, eyes or mouth."""
     if control.startswith(("brow", "corrugator")):
         return "brows"
     return "eyes" if control.startswith("eye") else "mouth"
@@ -168,5 +172,6 @@ def _keep_blinks(new: dict[str, float], source: Mapping[str, float]) -> None:
         worn = source.get(f"eyeBlink{side}", 0.0)
         wide = f"eyeWide{side}"
         if worn and new.get(wide, 0.0) > source.get(wide, 0.0):
-            new[wide] = source.get(wide, 0.0) + (new[wide] - source.get(wide, 0.0)) * max(0.0, 1 - worn / _SHUT)
+            shut = min(1.0, max(0.0, (worn - _OPEN) / (_SHUT - _OPEN)))
+            new[wide] = source.get(wide, 0.0) + (new[wide] - source.get(wide, 0.0)) * (1 - shut)
         new[f"eyeBlink{side}"] = max(new.get(f"eyeBlink{side}", 0.0), worn)
