@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from exprtool.errors import UnknownNameError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.types import Edit
 from exprtool_blendshape.names import CONTROLS
+from exprtool_blendshape.steady import smoothed
 from exprtool_blendshape.targets import HIGHEST, Move, presets, weights_for
 
 SMILE = {"mouthSmileLeft": 0.6, "mouthSmileRight": 0.55, "cheekSquintLeft": 0.3, "jawOpen": 0.1, "browDownLeft": 0.05}
@@ -120,6 +122,38 @@ def test_a_blink_survives_widened_eyes() -> None:
     assert shut["eyeBlinkLeft"] == 1.0 and shut.get("eyeWideLeft", 0.0) == 0.0
     open_ = weights_for(edit, {}, rest={})
     assert open_["eyeWideLeft"] > 0.5
+
+
+def test_lids_that_are_open_are_widened_alike_however_the_fit_shakes() -> None:
+    edit = Edit(weights={"surprised": 1.0}, additive=True)
+    wide = [weights_for(edit, {"eyeBlinkLeft": blink}, rest={})["eyeWideLeft"] for blink in (0.0, 0.03, 0.07)]
+    assert wide[0] == wide[1] == wide[2]
+
+
+def shaking(n: int, size: float = 0.1) -> list[dict[str, float]]:
+    random = np.random.default_rng(0)
+    return [{"browInnerUpLeft": 0.3 + float(shake)} for shake in random.normal(0, size, n)]
+
+
+def around(worn: list[dict[str, float]], i: int) -> list[tuple[float, dict[str, float]]]:
+    return [((k - i) / 25, worn[k]) for k in range(max(0, i - 8), min(len(worn), i + 9))]
+
+
+def test_what_is_taken_off_along_a_track_does_not_shake() -> None:
+    worn = shaking(80)
+    steady = [smoothed(worn[i], around(worn, i)) for i in range(80)]
+    before = np.array([one["browInnerUpLeft"] for one in worn])
+    after = np.array([one["browInnerUpLeft"] for one in steady])
+    assert np.abs(np.diff(after, 2)).mean() < 0.1 * np.abs(np.diff(before, 2)).mean()
+    assert after.mean() == pytest.approx(before.mean(), abs=0.02)
+
+
+def test_a_grin_that_comes_at_once_is_taken_off_at_once() -> None:
+    grin = {f"mouthSmile{side}": 0.9 for side in ("Left", "Right")}
+    worn: list[dict[str, float]] = [{} for _ in range(20)] + [grin for _ in range(20)]
+    steady = [smoothed(worn[i], around(worn, i)).get("mouthSmileLeft", 0.0) for i in range(40)]
+    assert max(steady[:20]) < 0.1 and min(steady[20:]) > 0.8
+    assert smoothed(grin, []) == grin
 
 
 def test_unknown_names_raise() -> None:
