@@ -1,0 +1,145 @@
+"""Whether an edited face shakes more than the input's: second differences of landmarks over time.
+
+    python benchmarks/steadiness.py CLIP ... [--expr surprised] [--backend NAME] [--frames N]
+
+Per clip and part of the face three ratios of edited to input are printed, each of mean second differences:
+
+* found: landmarks found anew in every frame of both clips, by the predictor's median over nine boxes;
+* followed: those of the tracker, run over both clips;
+* on stills: found as above in single frames of both clips, each under the same small shifts and noise ten times over.
+  Nothing moves there but the detector's guesses: where this ratio is above 1, the edited face is harder to read, and
+  the first ratio is too high by about as much.
+
+Only frames in which the face is edited in full count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from exprtool.faces.landmarks import refine68
+from exprtool.pipeline import Session, load_detector
+from exprtool.timeline import Moment, parse_timeline
+from exprtool.types import Edit, Face, Image
+from exprtool.video_analysis import Analysis, FaceTrack, analyse
+from exprtool.video_pipeline import VideoOptions, edit_video
+from exprtool.videos.clip import probe
+from exprtool.videos.encoder import EncodeOptions
+from exprtool.videos.reader import read_frames
+
+PARTS = {
+    "all": slice(0, 68), "jaw": slice(0, 17), "brows": slice(17, 27), "nose": slice(27, 36), "eyes": slice(36, 48),
+    "mouth": slice(48, 68),
+}  # fmt: skip
+Marks = NDArray[np.float64]
+
+
+def frames_of(path: Path, stop: int) -> Iterator[tuple[int, Image]]:
+    for frame in read_frames(probe(path)):
+        if frame.index >= stop:
+            return
+        if frame.picture is not None:
+            yield frame.index, frame.picture.rgb()
+
+
+def second(marks: Marks, whole: NDArray[np.bool_]) -> Marks:
+    """Mean length of the second differences of (n, 68, 2), per landmark, where all three frames count."""
+    lengths = np.linalg.norm(np.diff(marks, 2, axis=0), axis=2)
+    return lengths[whole[:-2] & whole[1:-1] & whole[2:]].mean(axis=0)
+
+
+def found(path: Path, track: FaceTrack, stop: int) -> Marks:
+    """Landmarks found anew in every frame, each beginning at the one before; NaN in frames without the face."""
+    marks = np.full((stop, 68, 2), np.nan)
+    face: Face | None = None
+    for index, picture in frames_of(path, stop):
+        there = track.at(index)
+        face = None if there is None else refine68(picture, face or there[0], robust=True)
+        if face is not None and face.landmarks68 is not None:
+            marks[index] = face.landmarks68
+    return marks
+
+
+def followed(analysis: Analysis, like: FaceTrack, stop: int) -> Marks:
+    """The tracker's landmarks of the face that ``like`` follows in another clip of the same scene."""
+    marks = np.full((stop, 68, 2), np.nan)
+    for index in range(stop):
+        wanted = like.at(index)
+        here = [one for track in analysis.tracks if (one := track.at(index))]
+        if wanted and here:
+            nearest = min(here, key=lambda one: np.hypot(*np.subtract(one[0].centre, wanted[0].centre)))
+            marks[index] = nearest[0].landmarks68
+    return marks
+
+
+def on_stills(path: Path, track: FaceTrack, places: list[int]) -> Marks:
+    """Mean second differences (68,) of what is found in single frames that are shifted a little and made noisy."""
+    random = np.random.default_rng(0)
+    shifts = random.normal(0, 0.4, (10, 2))
+    lengths = []
+    for index, picture in frames_of(path, max(places) + 1):
+        there = track.at(index)
+        if index not in places or there is None:
+            continue
+        face, marks = there[0], []
+        for shift in shifts:
+            moved = cv2.warpAffine(
+                picture, np.column_stack([np.eye(2), shift]), picture.shape[1::-1], flags=cv2.INTER_CUBIC
+            )
+            noisy = np.clip(moved + random.normal(0, 1.5, moved.shape), 0, 255).astype(np.uint8)
+            face = refine68(noisy, face, robust=True)
+            marks.append(np.asarray(face.landmarks68) - shift)
+        lengths.append(second(np.stack(marks), np.ones(len(marks), bool)))
+    return np.mean(lengths, axis=0)
+
+
+def measure(clip: Path, expression: str, backend: str, detector: str, frames: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        edited = Path(folder) / "edited.mkv"
+        options = VideoOptions(end=Moment(frame=frames), encode=EncodeOptions(crf=12))
+        session = Session(backend, detector)
+        result = edit_video(session, clip, edited, Edit(), parse_timeline(expression), options)
+        looker = load_detector(detector)[1]
+        stop = result.analysis.stop
+        again = analyse(probe(edited), looker)
+        print(f"{clip.name} {expression} ({session.backend_names[0]})")
+        for track in result.analysis.selected:
+            shares = [track.at(index) for index in range(stop)]
+            whole = np.array([one is not None and one[1] > 0.99 for one in shares])
+            if whole.sum() < 12:
+                continue
+            places = np.flatnonzero(whole)[6::12].tolist()
+            rows = {
+                "found": (second(found(clip, track, stop), whole), second(found(edited, track, stop), whole)),
+                "followed": (
+                    second(followed(result.analysis, track, stop), whole), second(followed(again, track, stop), whole),
+                ),
+                "on stills": (on_stills(clip, track, places), on_stills(edited, track, places)),
+            }  # fmt: skip
+            print(f"  face {track.number}, {int(whole.sum())} frames")
+            for name, (before, after) in rows.items():
+                cells = [f"{part} {after[at].mean() / before[at].mean():.2f}" for part, at in PARTS.items()]
+                print(f"    {name:10} {before.mean():5.2f} -> {after.mean():5.2f} px   " + "  ".join(cells))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=Path, nargs="+")
+    parser.add_argument("--expr", default="surprised")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--detector", default="auto")
+    parser.add_argument("--frames", type=int, default=10**9)
+    wishes = parser.parse_args()
+    for clip in wishes.clips:
+        measure(clip, wishes.expr, wishes.backend, wishes.detector, wishes.frames)
+
+
+if __name__ == "__main__":
+    main()
