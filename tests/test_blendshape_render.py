@@ -263,6 +263,20 @@ def test_track_shares_light_and_shape(backend, photos):
     assert not patch.alpha.any()
 
 
+def test_lids_that_blink_along_a_track_are_neither_widened_nor_painted_between(backend, photos):
+    region = photos.region(NEUTRAL)
+    state = backend.begin_track([region])
+    used_to_wide = replace(state, openness=tuple(3 * usual for usual in state.openness))
+    wide = Edit(controls={"eyeWideLeft": 0.8, "eyeWideRight": 0.8}, additive=True)
+    alone, awake, shut = (
+        backend.prepare([replace(region, track_state=track)])[0] for track in (None, state, used_to_wide)
+    )
+    assert [{eye.shown for eye in face.look.eyes.values()} for face in (alone, awake, shut)] == [{1.0}, {1.0}, {0.0}]
+    painted = [backend.generate([face], wide)[0].painted.sum() for face in (alone, awake, shut)]
+    assert painted[0] > 100 and painted[1] > 100
+    assert painted[2] == 0
+
+
 def test_listing_loads_nothing_heavy():
     code = (
         "import sys, exprtool_blendshape.plugin as p\n"

@@ -10,6 +10,8 @@ import numpy as np
 
 from exprtool.errors import UsageError
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion
+from exprtool_blendshape import eyes
+from exprtool_blendshape import topology as parts
 from exprtool_blendshape.compose import compose
 from exprtool_blendshape.fit import Fit, TrackShape, begin_track, fit_face
 from exprtool_blendshape.model import FaceModel, face_model
@@ -40,11 +42,13 @@ class PreparedFace:
 @dataclass(frozen=True, eq=False)
 class TrackState:
     """What stays the same along a track: ``shape`` and ``rest``, the expression worn at rest, for the fit;
-    ``looks`` at the samples, from which light and colours are taken so that they do not flicker."""
+    ``looks`` at the samples, from which light and colours are taken so that they do not flicker; ``openness`` of the
+    eyes while they are open, right and left."""
 
     shape: TrackShape
     rest: Mapping[str, float]
     looks: tuple[FaceLook, ...]
+    openness: tuple[float, float]
 
 
 class BlendshapeBackend(Backend):
@@ -64,7 +68,8 @@ class BlendshapeBackend(Backend):
         # A low quantile: the mouth at rest is the closed one, and most looks at a talking face show it open.
         rest = {name: float(np.quantile([fit.source.get(name, 0.0) for fit in fits], 0.15)) for name in names}
         looks = tuple(look(sample, fit) for sample, fit in zip(samples[:LOOKS], fits[:LOOKS], strict=True))
-        return TrackState(shape, rest, looks)
+        right, left = (max(eyes.openness(fit.landmarks[ids]) for fit in fits) for ids in _EYES.values())
+        return TrackState(shape, rest, looks, (right, left))
 
     def prepare(self, regions: Sequence[FaceRegion]) -> list[Any | FaceRefusal]:
         return [self._prepare(region) for region in regions]
@@ -78,7 +83,7 @@ class BlendshapeBackend(Backend):
             return FaceRefusal("the face model could not be fitted to it; the face may be too small or not a face")
         if track is None:
             return PreparedFace(region, fit, look(region, fit))
-        return PreparedFace(region, fit, _steadied(look(region, fit), track.looks), track.rest)
+        return PreparedFace(region, fit, _steadied(look(region, fit), track), track.rest)
 
     def trace(self, prepared: PreparedFace) -> Mapping[str, float]:
         return prepared.fit.source
@@ -103,6 +108,7 @@ class BlendshapeBackend(Backend):
             whole = weights_for(replace(edit, strength=1.0), worn, reference, _resting(worn, worn, face.rest))
             edit = replace(edit, strength=edit.strength * (1 - _worn_already(worn, whole)))
         target = weights_for(edit, fit.source, reference, rest)
+        _keep_shut(target, fit.source, face.look)
         details = {
             "source": _rounded(fit.source),
             "target": _rounded(target),
@@ -132,8 +138,22 @@ class BlendshapeBackend(Backend):
         return self._reference[1].source
 
 
-def _steadied(face: FaceLook, looks: Sequence[FaceLook]) -> FaceLook:
-    """A frame's look with the track's light, colours and lines."""
+_EYES = {parts.EYE_RIGHT: slice(36, 42), parts.EYE_LEFT: slice(42, 48)}
+_SIDES = {parts.EYE_RIGHT: "Right", parts.EYE_LEFT: "Left"}
+
+
+def _keep_shut(target: dict[str, float], source: Mapping[str, float], face: FaceLook) -> None:
+    """Lids that are shut in a frame of a track are not widened (in place); alone, a photo's eyes are all shown."""
+    for part, eye in face.eyes.items():
+        wide = f"eyeWide{_SIDES[part]}"
+        now = source.get(wide, 0.0)
+        if eye.shown < 1 and target.get(wide, 0.0) > now:
+            target[wide] = now + (target[wide] - now) * eye.shown
+
+
+def _steadied(face: FaceLook, track: TrackState) -> FaceLook:
+    """A frame's look with the track's light, colours and lines, and with eyes that may be shut in a blink."""
+    looks = track.looks
     if not looks:
         return face
     light = replace(
@@ -148,7 +168,9 @@ def _steadied(face: FaceLook, looks: Sequence[FaceLook]) -> FaceLook:
         lined=float(np.mean([each.own_lines.lined for each in looks])),
         sharp=float(np.mean([each.own_lines.sharp for each in looks])),
     )
-    return replace(face, light=light, mouth=mouth, own_lines=own, tone=looks[0].tone, lines=looks[0].lines)
+    usual = dict(zip(_EYES, track.openness, strict=True))
+    seen = {part: eyes.blinking(eye, usual[part]) for part, eye in face.eyes.items()}
+    return replace(face, light=light, mouth=mouth, own_lines=own, tone=looks[0].tone, lines=looks[0].lines, eyes=seen)
 
 
 def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

@@ -10,7 +10,7 @@ The iris is found as in J. Daugman, "How Iris Recognition Works" (2004), eq. 1, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -39,6 +39,24 @@ class Eye:
     white: Grid | None
     openness: float
     """Height over width of the photo's lid opening."""
+    shown: float = 1.0
+    """How much of the eyeball is painted, in [0, 1]: along a track, nothing between lids that are shut in a blink."""
+
+
+BLINK = (0.45, 0.75)
+"""Opening of the lids, as a share of what is usual along the track, at which an eye counts as shut and as open."""
+
+
+def blinking(eye: Eye, usual: float) -> Eye:
+    """An eye of one frame of a track in which its ``openness`` is ``usual``ly that."""
+    shut, wide = BLINK
+    return replace(eye, shown=float(smooth((eye.openness / max(usual, 1e-6) - shut) / (wide - shut))))
+
+
+def openness(corners: NDArray[np.float64]) -> float:
+    """Height over width of the lid opening, from an eye's six landmarks (6, 2)."""
+    width = float(np.linalg.norm(corners[3] - corners[0]))
+    return float(np.linalg.norm(corners[[1, 2]].mean(0) - corners[[4, 5]].mean(0)) / max(width, 1))
 
 
 def complete(picture: Grid, hole: NDArray[np.bool_], corners: NDArray[np.float64], skin: float, u: float) -> Eye | None:
@@ -59,7 +77,7 @@ def complete(picture: Grid, hole: NDArray[np.bool_], corners: NDArray[np.float64
     cv2.fillPoly(outline, [np.round(corners - [x0, y0]).astype(np.int32)], 1)
     seen = hole[window]
     inside = seen & (cv2.dilate(outline, np.ones((3, 3), np.uint8)) > 0)
-    opening = float(np.linalg.norm(corners[[1, 2]].mean(0) - corners[[4, 5]].mean(0)) / max(width, 1))
+    opening = openness(corners)
 
     grey = cv2.GaussianBlur(crop @ _LUMA, (0, 0), 0.045 * u)
     gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
@@ -196,6 +214,7 @@ def paint(eye: Eye, hole: NDArray[np.bool_], flow: Grid, u: float) -> EyePaint:
         0.40 * np.exp(-run_length(now, down=True) / (0.07 * u))
         + 0.16 * np.exp(-run_length(now, down=False) / (0.05 * u))
     )
+    alpha *= np.float32(eye.shown)
     return EyePaint(eye.window, alpha, keep.astype(np.float32), eye.completed, shadow.astype(np.float32))
 
 
