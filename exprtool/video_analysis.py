@@ -33,8 +33,8 @@ from exprtool.videos.reader import ClipFrame, ReadLog, read_frames
 EASE = 0.4
 """Seconds over which a track fades in and out; also the width over which turning away does."""
 
-_TURN = (35.0, 55.0)
-_NOD = (30.0, 45.0)
+_TURN, _NOD, _BEYOND = 35.0, 30.0, 0.5
+"""Degrees to the side, and up or down, from which the edit fades out; beyond them by half as much again it is gone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class FaceTrack:
     """One face of the clip, steady, with what the edit needs to know about it.
 
     ``reason`` is None where the face is to be edited. ``shares`` holds one array per stretch: how much of the edit each
-    frame takes, in [0, 1].
+    frame takes, in [0, 1]. ``covered`` counts the frames in which something hides part of the face.
     """
 
     number: int
@@ -52,6 +52,7 @@ class FaceTrack:
     score: float
     detector: str
     reason: str | None = None
+    covered: int = 0
 
     def at(self, index: int) -> tuple[Face, float] | None:
         """The face in a frame and its share of the edit, or None where it is not there."""
@@ -245,7 +246,14 @@ def _tracks(
         shares = tuple(_share(one, times, seconds, first, last, edited, level) for one in stretches)
         found.append(
             FaceTrack(
-                track.number, tuple(stretches), shares, tuple(track.samples), track.score, track.detector, track.reason
+                track.number,
+                tuple(stretches),
+                shares,
+                tuple(track.samples),
+                track.score,
+                track.detector,
+                track.reason,
+                sum(_covered(one, times, level) for one in stretches),
             )
         )
     return tuple(found)
@@ -293,6 +301,14 @@ def _share(
     return share.astype(np.float32)
 
 
+def _covered(stretch: SteadyStretch, times: NDArray[np.float64], level: NDArray[np.float64]) -> int:
+    """In how many frames of a stretch something covers the face."""
+    if stretch.guessed is None:
+        return 0
+    at = times[stretch.first : stretch.last + 1]
+    return int((uncovered(stretch.guessed, level, at)[stretch.present] < 0.5).sum())
+
+
 def _least_around(values: NDArray[np.float64], at: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
     """The least value within ``reach`` seconds of each frame: what is eased over has begun before, and ends after."""
     low, high = np.searchsorted(at, at - reach - 1e-9), np.searchsorted(at, at + reach + 1e-9)
@@ -303,10 +319,9 @@ def _turned(landmarks: NDArray[np.float32]) -> float:
     """1 for a face that looks this way, 0 for one that is turned too far to be edited."""
     points = landmarks.astype(np.float64)
     pose = pose_of(with_landmarks(Face((0.0, 0.0, 0.0, 0.0), 0.0, points[:5]), points))
-    share = 1.0
-    for angle, (near, far) in ((pose.yaw, _TURN), (pose.pitch, _NOD)):
-        share = min(share, 1.0 - ease((abs(angle) - near) / (far - near)))
-    return share
+    # A head that is both turned and raised is foreshortened by both.
+    away = float(np.hypot(pose.yaw / _TURN, pose.pitch / _NOD))
+    return 1.0 - ease((away - 1.0) / _BEYOND)
 
 
 def _blurred(values: NDArray[np.float64], at: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
@@ -346,7 +361,7 @@ def save_analysis(analysis: Analysis, path: Path) -> None:
         tracks.append(
             {
                 "number": track.number, "score": track.score, "detector": track.detector, "reason": track.reason,
-                "stretches": stretches, "samples": samples,
+                "covered": track.covered, "stretches": stretches, "samples": samples,
             }
         )  # fmt: skip
     facts = {
@@ -391,7 +406,7 @@ def load_analysis(path: Path) -> Analysis:
             tracks.append(
                 FaceTrack(
                     entry["number"], tuple(stretches), tuple(shares), tuple(samples), entry["score"],
-                    entry["detector"], entry["reason"],
+                    entry["detector"], entry["reason"], entry["covered"],
                 )
             )  # fmt: skip
         return Analysis(

@@ -80,6 +80,10 @@ class Renderer:
         self.timeline, self.edit = timeline, edit
         self.timings: Timings = {}
         self.results = {track.number: TrackResult(track, reason=track.reason) for track in analysis.tracks}
+        for track in analysis.selected:
+            if track.covered:
+                note = f"something covers the face in {track.covered} frames; it is left alone there"
+                self.results[track.number].notes[note] = None
         self.edited_frames = 0
         self.watch: int | None = None
         """A frame whose untouched picture is kept in ``before``."""

@@ -26,12 +26,13 @@ def test_the_edit_is_gone_when_a_hand_is_before_the_mouth(shared: Path) -> None:
     assert min(share[i] for i in range(26, 48)) > 0.99, "the face is free"
     assert max(share[i] for i in range(64, 92)) < 0.03, "fingers lie on the lips"
     assert np.abs(np.diff(shares)).max() < 0.3, "the edit is eased out"
+    assert 24 <= track.covered <= 36
 
 
 def test_speech_and_blinks_are_not_taken_for_a_hand_and_take_nothing_along(shared: Path) -> None:
     analysis = seen(shared / "videos" / "grid_bbaf2n.mpg", 30, 60)
     (track,) = analysis.selected
-    assert np.concatenate(track.shares).min() == 1.0
+    assert np.concatenate(track.shares).min() == 1.0 and track.covered == 0
     points = track.stretches[0].landmarks68.astype(np.float64)
     height = points[:, :, 1] - points[:, 27:31, 1].mean(axis=1, keepdims=True)
     upper, lower = height[:, [37, 38, 43, 44]].mean(axis=1), height[:, [40, 41, 46, 47]].mean(axis=1)
