@@ -28,6 +28,7 @@ _BOX_BELOW_MIDDLE = -0.015
 
 # Shifts (x, y) and growth of the predictor's box in sides, for the median.
 _JITTER = [(k, k / 2, g) for k in (-0.03, 0.0, 0.03) for g in (-0.04, 0.0, 0.04)]
+_CORNERS = [shift for shift in _JITTER if (shift[0] == 0.0) == (shift[2] == 0.0)]  # the farthest of them, and none
 
 
 def refine68(image: Image, face: Face, *, robust: bool = False) -> Face:
@@ -49,14 +50,14 @@ def refine68(image: Image, face: Face, *, robust: bool = False) -> Face:
 
 
 def disagreement68(image: Image, face: Face) -> NDArray[np.float64]:
-    """How far the predictor's answers for nine slightly different boxes lie apart, (68,), in sides of the box.
+    """How far the predictor's answers for five slightly different boxes lie apart, (68,), in sides of the box.
 
     ``face`` has its 68 landmarks. The standard deviation of each point, the larger one of x and y: small where the
     picture tells where the point is, several times as large where a hand covers it and the predictor has to guess.
     """
     crop_from_image, pixels = _upright_pixels(image, face.landmarks5)
     box = _five_box(transform(crop_from_image, face.landmarks5))
-    found = np.stack([_predict(pixels, box, shift) for shift in _JITTER])
+    found = np.stack([_predict(pixels, box, shift) for shift in _CORNERS])
     return found.std(axis=0).max(axis=1) / box[1]
 
 

@@ -51,7 +51,7 @@ _UPPER_LIDS = ((37, 36, 39), (38, 36, 39), (43, 42, 45), (44, 42, 45))
 _SMALLEST_OF_PICTURE = 0.06
 """Faces below this part of the picture's shorter side are not searched for; once found they are followed."""
 _WORK_SIZE = 200.0
-_LOOK_CLOSELY = 0.075
+_LOOK_CLOSELY = 0.1
 """Seconds between looks at whether something covers the face."""
 _OPEN_EYES = 0.25
 """Height over width of lids from which on eyes are open: of adults who look at the camera 0.25 to 0.38."""
