@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class Facts:
     """What ffprobe says about a clip."""
 
     def __init__(self, run: Callable[..., dict[str, Any]], path: Path) -> None:
-        self._run, self.path = run, path
+        self._run, self.path = cache(run), path
         found = run(path, "-show_streams", "-show_format", "-show_chapters")
         self.streams, self.format, self.chapters = found["streams"], found["format"], found["chapters"]
 
@@ -118,12 +119,69 @@ class Facts:
                 return float(data["rotation"])
         return None
 
+    def lost_in(self, output: Facts) -> list[str]:
+        """What an edited clip did not keep of this one, in words; [] where it kept everything."""
+        lost = []
+        times, other_times = self.shown_times(), output.shown_times()
+        if len(times) != len(other_times):
+            lost.append(f"frames: {len(times)} -> {len(other_times)}")
+        elif times != other_times:
+            moved = [pair for pair in zip(times, other_times, strict=True) if pair[0] != pair[1]]
+            lost.append(f"{len(moved)} time stamps, the first of them {moved[0]}")
+        seconds = [float(one.video["duration"]) for one in (self, output)]
+        if abs(seconds[0] - seconds[1]) > 1 / 15:  # a container may or may not note how long the last picture shows
+            lost.append(f"duration: {seconds}")
+        kept = ["width", "height"]
+        if self.video["codec_name"] != "gif":
+            kept += ["pix_fmt", "sample_aspect_ratio", "color_space", "color_primaries", "color_transfer"]
+        if not self.video["codec_name"].startswith("mpeg"):
+            kept.append("color_range")
+        for key in kept:
+            if self.video.get(key) not in (None, "unknown") and output.video.get(key) != self.video[key]:
+                lost.append(f"{key}: {self.video[key]} -> {output.video.get(key)}")
+        if output.rotation() != self.rotation():
+            lost.append(f"rotation: {self.rotation()} -> {output.rotation()}")
+        if len(self.of("audio")) != len(output.of("audio")):
+            lost.append("sound tracks")
+        elif self.of("audio"):
+            sound, other_sound = self.packets("a:0"), output.packets("a:0")
+            if [packet[1] for packet in sound] != [packet[1] for packet in other_sound]:
+                lost.append("the sound's bits")
+            tick = 1 / float(output.of("audio")[0]["sample_rate"])
+            if any(abs(a[0] - b[0]) > 1.01 * tick for a, b in zip(sound, other_sound, strict=False)):
+                lost.append("the sound's times")
+        return lost
+
+    def offset(self) -> float:
+        """By how many seconds the sound begins after the picture."""
+        return float(self.of("audio")[0]["start_time"]) - float(self.video["start_time"])
+
     def frame_hashes(self) -> list[str]:
         """A hash of every decoded picture, by another decoder than ours."""
         reading = ["ffmpeg", "-v", "error", "-noautorotate", "-i", str(self.path)]
         hashing = ["-map", "0:v:0", "-fps_mode", "passthrough", "-f", "framemd5", "-"]
         answer = subprocess.run([*reading, *hashing], check=True, capture_output=True, text=True)
         return [line.split(",")[-1].strip() for line in answer.stdout.splitlines() if not line.startswith("#")]
+
+
+@pytest.fixture(scope="session")
+def real_clip(shared_clips: Path, facts: Callable[[Path], Facts]) -> Callable[[str], tuple[Facts, Analysis]]:
+    """What ffprobe says about a real clip, and an analysis with a face in the middle; both made once."""
+
+    @cache
+    def look(name: str) -> tuple[Facts, Analysis]:
+        path = shared_clips / name
+        return facts(path), known_face(probe(path))
+
+    return look
+
+
+@pytest.fixture(scope="session")
+def shared_clips() -> Path:
+    folder = Path(__file__).resolve().parents[3] / "shared" / "videos"
+    if not folder.is_dir():
+        pytest.skip("needs the folder of test clips beside the checkout (../shared)")
+    return folder
 
 
 @pytest.fixture(scope="session")
