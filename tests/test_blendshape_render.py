@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from exprtool.faces.select import region_of
 from exprtool.images import read_image
 from exprtool.pipeline import load_detector
 from exprtool.types import Edit, Face, FacePatch, FaceRegion, Image
+from exprtool_blendshape import mouth
 
 SIX = ("happy", "sad", "angry", "surprised", "disgusted", "afraid")
 FLIPPED = [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
@@ -275,6 +277,34 @@ def test_lids_that_blink_along_a_track_are_neither_widened_nor_painted_between(b
     painted = [backend.generate([face], wide)[0].painted.sum() for face in (alone, awake, shut)]
     assert painted[0] > 100 and painted[1] > 100
     assert painted[2] == 0
+
+
+def test_a_clip_keeps_the_teeth_of_a_laugh_and_draws_those_of_lips_that_talk():
+    hole = np.zeros((60, 100), bool)
+    hole[20:40, 20:80] = True
+    above = np.where(hole, np.arange(60)[:, None] - 19, 0).astype(np.float32) / 20  # 20 pixels per cm
+    photo = SimpleNamespace(teeth=True, moving=True)
+    shares = []
+    for rows in range(0, 21, 2):
+        inside = np.zeros(hole.shape, np.float32)
+        inside[20 : 20 + rows, 20:80] = 1.0
+        shares.append(mouth._own_share(photo, inside, hole, above))
+    assert shares[0] == 0.0 and shares[-1] == 1.0
+    assert 0 < np.diff(shares).max() < 0.7, "the one becomes the other, and does not jump"
+    lower_teeth = np.zeros(hole.shape, np.float32)
+    lower_teeth[30:40, 20:80] = 1.0
+    assert mouth._own_share(photo, lower_teeth, hole, above) == 0.0
+    still = SimpleNamespace(teeth=True, moving=False)
+    assert mouth._own_share(still, lower_teeth, hole, above) == 1.0, "a photo's teeth are always its own"
+
+
+def test_a_mouth_half_way_between_drawn_and_own_teeth_is_as_bright_as_either():
+    bright, dark, none = (np.full((4, 4, 3), value, np.float32) for value in (0.8, 0.1, 0.0))
+    keep = np.ones((4, 4), np.float32)
+    for own in (0.25, 0.5, 0.75):
+        colour, kept = mouth._mixed((dark, 0 * keep), (none, keep), own, bright)
+        assert not kept.any()
+        np.testing.assert_allclose(colour, 0.1 + 0.7 * (own + (1 - own) * 4 * own * (1 - own)), rtol=1e-5)
 
 
 def test_listing_loads_nothing_heavy():

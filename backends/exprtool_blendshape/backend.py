@@ -162,7 +162,8 @@ def _steadied(face: FaceLook, track: TrackState) -> FaceLook:
         ambient=float(np.mean([each.light.ambient for each in looks])),
         trust=float(np.mean([each.light.trust for each in looks])),
     )
-    mouth = replace(face.mouth, white=np.mean([each.mouth.white for each in looks], 0).astype(np.float32))
+    white = np.mean([each.mouth.white for each in looks], 0).astype(np.float32)
+    mouth = replace(face.mouth, white=white, moving=True)
     own = replace(
         face.own_lines,
         lined=float(np.mean([each.own_lines.lined for each in looks])),

@@ -50,7 +50,8 @@ class MouthPaint:
 class MouthPhoto:
     """What the photo tells about the mouth: ``white`` the colour of a fully lit tooth, ``seam`` that of the line
     between closed lips, ``inside`` (H, W) float32 where the photo shows the inside of the mouth, ``teeth`` whether
-    it shows teeth there, ``picture`` (H, W, 3) the photo on the working grid."""
+    it shows teeth there, ``picture`` (H, W, 3) the photo on the working grid. ``moving`` where it is a frame of a
+    track: its teeth are then kept by as much as they fill the mouth (see `_own_share`)."""
 
     white: Grid
     seam: Grid
@@ -60,6 +61,7 @@ class MouthPhoto:
     picture: Grid
     lips: LipCurves
     hidden: MouthPaint | None = None
+    moving: bool = False
 
 
 def look_at(
@@ -277,43 +279,25 @@ def paint(
     above, below = run_length(hole, down=True) / u, run_length(hole, down=False) / u
     opening = above + below
 
-    colour = _cavity(hole, above, below, opening, u)
-    if not photo.teeth:
-        upper = (label == parts.TOOTH_UPPER) & hole
-        lower = (label == parts.TOOTH_LOWER) & hole
-        for teeth, least, full in ((upper, 0.10, 0.20), (lower, 0.22, 0.40)):
-            lit = (0.34 + 0.66 * facing**0.9) * np.exp(-np.maximum(0, behind - 0.9) / 1.9)
-            lit *= (0.66 + 0.34 * smooth(rim / 0.16)) * (0.66 + 0.34 * smooth(above / 0.35))
-            if least > 0.1:
-                lit = lit * 0.72
-            tooth = (
-                TOOTH * np.stack([lit**0.9, lit**1.06, lit**1.12], -1)
-                + (0.06 * facing**40 * np.exp(-behind / 1.5))[..., None]
-            )
-            teeth, tooth = _without_gaps(teeth, tooth.astype(np.float32), hole, u)
-            shown = smooth((_visible_height(teeth, u) - least) / (full - least)) * _row(teeth, u)
-            weight = cv2.GaussianBlur(teeth.astype(np.float32), (0, 0), 0.025 * u) * shown
-            colour = colour * (1 - weight[..., None]) + tooth * weight[..., None]
-        gum = (label == parts.GUM) & hole & (above < 0.5) & (behind < 1.6)
-        weight = 0.8 * cv2.GaussianBlur(gum.astype(np.float32), (0, 0), 0.04 * u)
-        weight *= smooth((_visible_height(upper, u) - 0.3) / 0.2)
-        lit = (0.30 + 0.5 * facing)[..., None] * (0.5 + 0.5 * smooth(above / 0.4))[..., None]
-        colour = colour * (1 - weight[..., None]) + GUM * lit * weight[..., None]
-    colour = (colour * photo.white).astype(np.float32)
-
     inside = photo.inside[window]
-    if photo.teeth:
-        colour = _around_own_teeth(photo, window, colour, hole, u)
+    own = _own_share(photo, inside, hole, above)
+    cavity = _cavity(hole, above, below, opening, u)
+    layers: list[tuple[Grid, Grid]] = []
+    if own < 1:
+        colour = _drawn_teeth(cavity, label, hole, facing, behind, rim, above, u)
+        colour = (colour * photo.white).astype(np.float32)
+        keep = inside * (1 - float(smooth(widening / 0.15)))
+        ajar = smooth((cv2.GaussianBlur((opening * hole).astype(np.float32), (0, 0), 0.05 * u) - 0.10) / 0.20)
+        layers.append((colour * ajar[..., None] + photo.seam * (1 - ajar[..., None]), keep))
+    if own > 0:
+        colour = _around_own_teeth(photo, window, (cavity * photo.white).astype(np.float32), hole, u)
         keep = cv2.GaussianBlur(inside, (0, 0), 0.02 * u) * inside
         # lower teeth and tongue go with the jaw: what lies far below the upper lip does not stay when it opens
         columns = np.arange(window[1].start, window[1].stop, dtype=np.float64)
         below_rim = (np.arange(window[0].start, window[0].stop)[:, None] - photo.lips.at(columns)[0][None]) / u
         keep = keep * (1 - smooth((below_rim - 0.70) / 0.25) * smooth(widening / 0.25))
-        keep = keep * smooth((opening - 0.08) / 0.12)
-    else:
-        keep = inside * (1 - float(smooth(widening / 0.15)))
-        ajar = smooth((cv2.GaussianBlur((opening * hole).astype(np.float32), (0, 0), 0.05 * u) - 0.10) / 0.20)
-        colour = colour * ajar[..., None] + photo.seam * (1 - ajar[..., None])
+        layers.append((colour, keep * smooth((opening - 0.08) / 0.12)))
+    colour, keep = layers[0] if len(layers) == 1 else _mixed(layers[0], layers[1], own, photo.picture[window])
     if photo.is_open:  # between closed lips a slit of the photo's open mouth would show
         slits = mouth_labels & ((cv2.morphologyEx(hole.astype(np.uint8), cv2.MORPH_OPEN, slit) == 0) | closed)
         hole = hole | slits
@@ -326,6 +310,72 @@ def paint(
     spread = cv2.GaussianBlur(colour * hole[..., None], (0, 0), 2) / (near + 1e-4)
     colour = np.where(hole[..., None], colour, spread).astype(np.float32)
     return MouthPaint(window, alpha, keep.astype(np.float32), colour)
+
+
+_TEETH_SHOW = 0.5
+"""Height (cm) below the upper lip in which a smile shows its teeth."""
+_FILLS = (0.3, 0.6)
+"""Share of that strip of the wanted mouth that the open mouth of a frame fills, from which on its own teeth are kept,
+and at which they are all that is seen. Of lips that talk it is 0.2, of a laugh 0.6 to 1."""
+
+
+def _own_share(photo: MouthPhoto, inside: Grid, hole: NDArray[np.bool_], above: Grid) -> float:
+    """How much the photo's own teeth are kept rather than drawn ones, in [0, 1].
+
+    A photo's are kept wherever it shows them. In a clip the lips of a person who talks part and meet, and a mouth that
+    is now filled with drawn teeth, now with two of its own and the dark around them, flickers: there the two are mixed
+    by how much of the wanted opening (``hole``, with ``above`` the cm to its upper rim) the frame's own one fills.
+    """
+    if not photo.teeth or not photo.moving:
+        return float(photo.teeth)
+    strip = hole & (above < _TEETH_SHOW)
+    least, most = _FILLS
+    return float(smooth((float(inside[strip].sum()) / max(int(strip.sum()), 1) - least) / (most - least)))
+
+
+def _mixed(drawn: tuple[Grid, Grid], kept: tuple[Grid, Grid], own: float, picture: Grid) -> tuple[Grid, Grid]:
+    """Colour and keep of two layers on their way from the first (``own`` 0) to the second (1).
+
+    The two rows of teeth do not lie on each other. On average they would be grey half-way; the brighter one shows.
+    """
+    one, other = (colour + (picture - colour) * keep[..., None] for colour, keep in (drawn, kept))
+    mean = one + (other - one) * own
+    colour = mean + (np.maximum(one, other) - mean) * np.float32(4 * own * (1 - own))
+    return colour.astype(np.float32), np.zeros_like(drawn[1])
+
+
+def _drawn_teeth(
+    cavity: Grid,
+    label: NDArray[np.int8],
+    hole: NDArray[np.bool_],
+    facing: Grid,
+    behind: Grid,
+    rim: Grid,
+    above: Grid,
+    u: float,
+) -> Grid:
+    """The model's teeth and gums over the dark of the mouth, in shares of the colour of a lit tooth."""
+    colour = cavity
+    upper = (label == parts.TOOTH_UPPER) & hole
+    lower = (label == parts.TOOTH_LOWER) & hole
+    for teeth, least, full in ((upper, 0.10, 0.20), (lower, 0.22, 0.40)):
+        lit = (0.34 + 0.66 * facing**0.9) * np.exp(-np.maximum(0, behind - 0.9) / 1.9)
+        lit *= (0.66 + 0.34 * smooth(rim / 0.16)) * (0.66 + 0.34 * smooth(above / 0.35))
+        if least > 0.1:
+            lit = lit * 0.72
+        tooth = (
+            TOOTH * np.stack([lit**0.9, lit**1.06, lit**1.12], -1)
+            + (0.06 * facing**40 * np.exp(-behind / 1.5))[..., None]
+        )
+        teeth, tooth = _without_gaps(teeth, tooth.astype(np.float32), hole, u)
+        shown = smooth((_visible_height(teeth, u) - least) / (full - least)) * _row(teeth, u)
+        weight = cv2.GaussianBlur(teeth.astype(np.float32), (0, 0), 0.025 * u) * shown
+        colour = colour * (1 - weight[..., None]) + tooth * weight[..., None]
+    gum = (label == parts.GUM) & hole & (above < 0.5) & (behind < 1.6)
+    weight = 0.8 * cv2.GaussianBlur(gum.astype(np.float32), (0, 0), 0.04 * u)
+    weight *= smooth((_visible_height(upper, u) - 0.3) / 0.2)
+    lit = (0.30 + 0.5 * facing)[..., None] * (0.5 + 0.5 * smooth(above / 0.4))[..., None]
+    return (colour * (1 - weight[..., None]) + GUM * lit * weight[..., None]).astype(np.float32)
 
 
 def _cavity(
