@@ -79,13 +79,15 @@ class GifWriter:
 
     Each frame stores only the rectangle that changed, the pixels in it that did not change are transparent, and the
     palette is made for the others alone: up to 255 new colours per frame are stored exactly, more are reduced by
-    median cut without dithering (dither patterns would crawl over a face that hardly moves). A clip that is itself
-    transparent in places is stored frame by frame, whole.
+    median cut without dithering (dither patterns would crawl over a face that hardly moves). What an earlier frame
+    could not show exactly is mended as soon as a frame has room for it, and else stands as it is: drawn anew with every
+    palette it would shimmer. A clip that is itself transparent in places is stored frame by frame, whole.
     """
 
     def __init__(self, file: BinaryIO, height: int, width: int, loop: int = 0) -> None:
         self._file = file
         self._shown: NDArray[np.uint8] | None = None
+        self._meant: NDArray[np.uint8] | None = None
         file.write(b"GIF89a" + struct.pack("<HHBBB", width, height, 0x70, 0, 0))
         if loop != 1:
             file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", max(0, loop)) + b"\x00")
@@ -95,10 +97,10 @@ class GifWriter:
         if pixels.shape[2] == 4 and bool((pixels[..., 3] < 128).any()):
             indices, palette = _indexed(pixels[..., :3], pixels[..., 3] >= 128)
             self._write(indices, palette, (0, 0), centiseconds, disposal=2)
-            self._shown = None
+            self._shown = self._meant = None
             return
         rgb = pixels[..., :3]
-        changed = np.ones(rgb.shape[:2], bool) if self._shown is None else np.any(rgb != self._shown, axis=2)
+        changed = self._changed(rgb)
         rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
         if rows.size == 0:  # nothing moved: a single transparent pixel carries the time
             y0, y1, x0, x1 = 0, 1, 0, 1
@@ -108,8 +110,17 @@ class GifWriter:
         indices, palette = _indexed(rgb[y0:y1, x0:x1], mask)
         shown = np.zeros_like(rgb) if self._shown is None else self._shown
         shown[y0:y1, x0:x1][mask] = palette[indices[mask]]
-        self._shown = shown
+        self._shown, self._meant = shown, rgb.copy()
         self._write(indices, palette, (x0, y0), centiseconds, disposal=1)
+
+    def _changed(self, rgb: Image) -> NDArray[np.bool_]:
+        """The pixels (H, W) to be drawn: those that are others than in the frame before, and those to be mended."""
+        if self._shown is None or self._meant is None:
+            return np.ones(rgb.shape[:2], bool)
+        changed = np.any(rgb != self._meant, axis=2)
+        wrong = np.any(rgb != self._shown, axis=2)
+        fits = len(np.unique(_packed(rgb[wrong]))) <= _TRANSPARENT
+        return wrong if fits else changed
 
     def _write(
         self,
@@ -140,6 +151,11 @@ class GifWriter:
         self._file.write(b";")
 
 
+def _packed(colours: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """One number per colour (n, 3)."""
+    return (colours[:, 0].astype(np.uint32) << 16) | (colours[:, 1].astype(np.uint32) << 8) | colours[:, 2]
+
+
 def _indexed(rgb: Image, mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Palette indices (h, w) of the masked pixels, `_TRANSPARENT` elsewhere, and the palette (256, 3)."""
     from PIL import Image as Pillow
@@ -150,7 +166,7 @@ def _indexed(rgb: Image, mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], ND
     wanted = rgb[mask]  # (n, 3)
     if wanted.size == 0:
         return indices, palette
-    packed = (wanted[:, 0].astype(np.uint32) << 16) | (wanted[:, 1].astype(np.uint32) << 8) | wanted[:, 2]
+    packed = _packed(wanted)
     colours, inverse = np.unique(packed, return_inverse=True)
     if colours.size <= _TRANSPARENT:
         palette[: colours.size] = np.stack([colours >> 16, (colours >> 8) & 255, colours & 255], axis=1)
@@ -168,18 +184,6 @@ def _indexed(rgb: Image, mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], ND
         centres = np.stack([cells >> 16, (cells >> 8) & 255, cells & 255], axis=1) + 1.5
         nearest = np.asarray(KDTree(table.astype(np.float64)).query(centres)[1])
         indices[mask] = nearest[inverse.reshape(-1)]
-    return indices, palette
-    packed = (wanted[:, 0].astype(np.uint32) << 16) | (wanted[:, 1].astype(np.uint32) << 8) | wanted[:, 2]
-    colours, inverse = np.unique(packed, return_inverse=True)
-    if colours.size <= _TRANSPARENT:
-        palette[: colours.size] = np.stack([colours >> 16, (colours >> 8) & 255, colours & 255], axis=1)
-        indices[mask] = inverse.reshape(-1)
-    else:
-        row = Pillow.fromarray(np.ascontiguousarray(wanted[None]))
-        reduced = row.quantize(_TRANSPARENT, Pillow.Quantize.MEDIANCUT, kmeans=1, dither=Pillow.Dither.NONE)
-        table = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)
-        palette[: len(table)] = table[:256]
-        indices[mask] = np.array(reduced)[0]
     return indices, palette
 
 

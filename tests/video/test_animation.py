@@ -54,6 +54,38 @@ def test_colours_that_fit_a_palette_are_stored_exactly() -> None:
     assert 0 < error < 25, "three thousand colours do not fit, but come near"
 
 
+def test_what_stands_still_does_not_shimmer_and_is_mended_when_there_is_room() -> None:
+    random = np.random.default_rng(2)
+    photo = random.integers(0, 256, (48, 64, 3), np.uint8)
+    shots = [photo.copy() for _ in range(4)]
+    for i in (1, 2):
+        shots[i][10:34, 10:34] = random.integers(0, 256, (24, 24, 3), np.uint8)
+    plain = np.zeros_like(photo)
+    file = io.BytesIO()
+    writer = GifWriter(file, 48, 64)
+    sizes = []
+    for frame in (*shots, plain, plain):
+        writer.add(frame, 8)
+        sizes.append(file.tell())
+    writer.close()
+    pictures, _ = read(file.getvalue())
+    still = np.ones((48, 64), bool)
+    still[10:34, 10:34] = False
+    for picture in pictures[1:4]:
+        assert np.array_equal(picture[still], pictures[0][still])
+    assert np.diff(sizes)[1] < 0.7 * sizes[0], "only what moves is stored again"
+    assert not pictures[4].any() and not pictures[5].any()
+    file = io.BytesIO()
+    writer = GifWriter(file, 48, 64)
+    few = photo.copy()
+    few[:, 6:] = 7  # 289 colours: too many for one frame, and what it got wrong fits into the second
+    for frame in (few, few, few):
+        writer.add(frame, 8)
+    writer.close()
+    wrong = [int(np.any(picture != few, axis=2).sum()) for picture in read(file.getvalue())[0]]
+    assert wrong[0] > wrong[-1] == 0
+
+
 def test_gif_times_do_not_add_up_errors_and_are_never_too_short() -> None:
     times = [i * 1001 / 30000 for i in range(300)]
     durations = gif_durations(times)
