@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ import pytest
 from exprtool.errors import ExprtoolError, UsageError, VideoError, WriteError
 from exprtool.pipeline import Session
 from exprtool.timeline import parse_timeline
-from exprtool.types import Edit
+from exprtool.types import Edit, FacePatch, FaceRegion
 from exprtool.video_pipeline import VideoInterrupted, VideoOptions, VideoResult, edit_video
+from exprtool.video_render import Renderer, render
+from exprtool.videos.clip import probe
 from exprtool.videos.encoder import EncodeOptions
 from exprtool.videos.segments import SegmentWriter, WorkFolder, decoding_times, read_segment
 
@@ -68,7 +70,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_pictures(clip: Path, tmp_path
         import conftest
         from exprtool.pipeline import Session
         from exprtool.timeline import parse_timeline
-        from exprtool.types import Edit
+        from exprtool.types import Edit, FacePatch, FaceRegion
         from exprtool.video_pipeline import VideoOptions, edit_video
         from exprtool.videos.clip import probe
         from exprtool.videos.encoder import EncodeOptions
@@ -251,3 +253,37 @@ def test_the_journal_is_readable_by_people(unfinished: Path) -> None:
     header = json.loads(first)
     assert header["options"]["expression"] == [[{"happy": 1.0}, None]]
     assert len(header["input"]["sha256"]) == 64
+
+
+def test_what_a_backend_sees_of_a_frame_s_neighbours_does_not_depend_on_the_segments(
+    clip: Path, tint: Any, face_in: Any
+) -> None:
+    def watch(*ranges: range) -> list[list[int]]:
+        """The frames around each one that were seen, counted from it."""
+        seen: list[list[int]] = []
+
+        class Watching(type(tint)):
+            def trace(self, prepared: FaceRegion) -> int:
+                return int(prepared.pixels[0, 0].sum())
+
+            def steadied(self, prepared: FaceRegion, traces: Sequence[tuple[float, int]]) -> FaceRegion:
+                assert [trace for seconds, trace in traces if seconds == 0] == [int(prepared.pixels[0, 0].sum())]
+                self.around = [round(seconds * 25) for seconds, _ in traces]
+                return prepared
+
+            def generate(self, prepared: Sequence[FaceRegion], edit: Edit) -> list[FacePatch]:
+                seen.append(self.around)
+                return super().generate(prepared, edit)
+
+        analysis = face_in(clip, spans=[(0, 14), (15, 39)])
+        renderer = Renderer(
+            Session(Watching(), "dlib"), probe(clip), analysis, parse_timeline("happy").resolved(analysis.times), Edit()
+        )
+        render(renderer, ranges, lambda frame, picture: None)
+        return seen
+
+    whole = watch(range(40))
+    assert watch(range(10, 20), range(30, 40)) == whole[10:20] + whole[30:40]
+    assert whole[0] == list(range(9)), "nothing before the first frame"
+    assert whole[14] == list(range(-8, 1)) and whole[15] == list(range(9)), "nothing of another stretch"
+    assert whole[30] == list(range(-8, 9))
