@@ -154,7 +154,7 @@ def _fit(
             "Find faces with `exprtool.faces.find_faces`, which refines them."
         )
     basis = _basis(model)
-    lips = find_lips(region.pixels, landmarks, _first_camera(landmarks, basis).scale)
+    lips = find_lips(region.pixels, landmarks, _first_camera(landmarks, basis).scale, moving=track is not None)
     seen = landmarks if lips.open else _with_closed_lips(landmarks, lips)
     solution = _solve(seen, basis, identity, None if track is None else track.offset)
     neutral = _neutral(model, solution.identity) if track is None else track.neutral

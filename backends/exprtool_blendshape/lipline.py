@@ -21,6 +21,8 @@ _SEARCH = 0.30
 OPEN_GAP = 0.22
 """Gap (cm) between the inner lip landmarks from which on a mouth counts as open. The landmarker draws closed lips up
 to 0.15 cm apart."""
+SEEN_GAP = 2.2
+"""Gap in pixels that a clip must show besides: over less the landmarks wander, and the mouth would open and shut."""
 _SAMPLES = 65
 _OPEN_SHARE, _TEETH_SHARE = 0.15, 0.15
 """Shares of an opening that must be teeth or dark for it to be one, and teeth for them to show."""
@@ -73,8 +75,9 @@ class Lips:
     lower: Points
 
 
-def find_lips(pixels: Image, landmarks: Points, scale: float) -> Lips:
-    """Measure the lips. ``landmarks`` (68, 2) and ``pixels`` share coordinates; ``scale`` is in pixels per cm."""
+def find_lips(pixels: Image, landmarks: Points, scale: float, moving: bool = False) -> Lips:
+    """Measure the lips. ``landmarks`` (68, 2) and ``pixels`` share coordinates; ``scale`` is in pixels per cm;
+    ``moving`` tells that it is a frame of a clip."""
     frame = MouthFrame.of(landmarks)
     marks = frame.to_frame(landmarks[48:68])
     upper_marks = marks[[0, 12, 13, 14, 15, 16, 6]]
@@ -82,7 +85,8 @@ def find_lips(pixels: Image, landmarks: Points, scale: float) -> Lips:
     gap = float(np.mean(lower_marks[2:5, 1] - upper_marks[2:5, 1])) / scale
     x = np.linspace(-frame.half, frame.half, _SAMPLES)
     upper, lower = _curve(upper_marks, x), _curve(lower_marks, x)
-    teeth, dark = _shares(pixels, frame, x, upper, lower, scale) if gap > OPEN_GAP else (0.0, 0.0)
+    least = max(OPEN_GAP, SEEN_GAP / scale) if moving else OPEN_GAP
+    teeth, dark = _shares(pixels, frame, x, upper, lower, scale) if gap > least else (0.0, 0.0)
     is_open = teeth + dark > _OPEN_SHARE
     if is_open:
         upper, lower = _inner_edges(pixels, frame, x, upper, lower, scale)
