@@ -21,6 +21,7 @@ from exprtool.images import read_image
 from exprtool.pipeline import load_detector
 from exprtool.types import Edit, Face, FacePatch, FaceRegion, Image
 from exprtool_blendshape import mouth
+from exprtool_blendshape.backend import _worn_already
 
 SIX = ("happy", "sad", "angry", "surprised", "disgusted", "afraid")
 FLIPPED = [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
@@ -305,6 +306,18 @@ def test_a_mouth_half_way_between_drawn_and_own_teeth_is_as_bright_as_either():
         colour, kept = mouth._mixed((dark, 0 * keep), (none, keep), own, bright)
         assert not kept.any()
         np.testing.assert_allclose(colour, 0.1 + 0.7 * (own + (1 - own) * 4 * own * (1 - own)), rtol=1e-5)
+
+
+def test_only_one_who_wears_the_whole_expression_wears_it_already():
+    happy = {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9, "cheekSquintLeft": 0.5, "cheekSquintRight": 0.5}
+    surprised = {
+        f"{stem}{side}": 0.9 for stem in ("browInnerUp", "browOuterUp", "eyeWide") for side in ("Left", "Right")
+    } | {"jawOpen": 0.4}
+    assert _worn_already(happy, happy) == 1.0
+    assert _worn_already(happy | {"browDownLeft": 0.9, "browDownRight": 0.9, "jawOpen": 1.0}, happy) == 1.0
+    assert _worn_already(surprised, surprised) == 1.0
+    wide = {"eyeWideLeft": 1.0, "eyeWideRight": 1.0}
+    assert _worn_already(wide, surprised) == 0.0 == _worn_already(surprised, happy) == _worn_already(happy, {})
 
 
 def test_listing_loads_nothing_heavy():

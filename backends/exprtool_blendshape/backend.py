@@ -191,6 +191,8 @@ _SPEECH = (
 )
 """Controls that speech, blinks and glances move from frame to frame; the others are held by an expression."""
 _OPEN = "jawOpen"
+_BROWS_COUNT = 0.2
+"""Weight of a brow's control from which on an expression is told by it: eyes that are wide alone are no surprise."""
 _OPENNESS_KEPT = 0.5
 """How much of a frame's own opened jaw is added to the wanted one: all would gape where a grin is made a laugh."""
 
@@ -210,9 +212,14 @@ def _resting(worn: Mapping[str, float], now: Mapping[str, float], rest: Mapping[
 def _worn_already(worn: Mapping[str, float], target: Mapping[str, float]) -> float:
     """How much of the wanted expression a frame's face wears by itself, in [0, 1]: 1 for all of it.
 
-    A person who laughs anyhow is left to laugh in their own way. Speech does not count; for neutral it is 0.
+    A person who laughs anyhow is left to laugh in their own way. Speech does not count, nor do brows that the wanted
+    expression leaves alone; for neutral it is 0.
     """
-    names = [name for name in worn.keys() | target.keys() if not name.startswith((*_SPEECH, "brow"))]
+    names = [
+        name
+        for name in worn.keys() | target.keys()
+        if not name.startswith(_SPEECH) and (not name.startswith("brow") or target.get(name, 0.0) > _BROWS_COUNT)
+    ]
     own = np.array([worn.get(name, 0.0) for name in names])
     wanted = np.array([target.get(name, 0.0) for name in names])
     size = float(wanted @ wanted)
