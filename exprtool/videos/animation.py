@@ -153,7 +153,8 @@ class GifWriter:
 
 def _packed(colours: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """One number per colour (n, 3)."""
-    return (colours[:, 0].astype(np.uint32) << 16) | (colours[:, 1].astype(np.uint32) << 8) | colours[:, 2]
+    red, green, blue = (colours[:, k].astype(np.uint32) for k in range(3))
+    return np.asarray(red << 16 | green << 8 | blue, np.uint32)
 
 
 def _indexed(rgb: Image, mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

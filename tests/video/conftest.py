@@ -171,7 +171,7 @@ def real_clip(shared_clips: Path, facts: Callable[[Path], Facts]) -> Callable[[s
     @cache
     def look(name: str) -> tuple[Facts, Analysis]:
         path = shared_clips / name
-        return facts(path), known_face(probe(path))
+        return facts(path), known_face(probe(path), size=0.15)
 
     return look
 
@@ -207,13 +207,20 @@ def face_points(centre: tuple[float, float], size: float) -> np.ndarray:
 
 
 def known_face(
-    info: ClipInfo, spans: Sequence[tuple[int, int]] | None = None, first: int = 0, stop: int | None = None
+    info: ClipInfo,
+    spans: Sequence[tuple[int, int]] | None = None,
+    first: int = 0,
+    stop: int | None = None,
+    size: float = 0.4,
 ) -> Analysis:
-    """An analysis that puts one face into the middle of the picture, in ``spans`` of frames (all by default)."""
+    """An analysis that puts one face into the middle of the picture, in ``spans`` of frames (all by default).
+
+    ``size`` is that of the face, in shorter sides of the picture.
+    """
     frames = [(frame.pts, frame.duration) for frame in read_frames(info)]
     stop = len(frames) if stop is None else stop
     height, width = info.size
-    points = face_points((width / 2, height / 2), min(height, width) * 0.4).astype(np.float32)
+    points = face_points((width / 2, height / 2), min(height, width) * size).astype(np.float32)
     stretches, shares = [], []
     for begin, end in spans or [(0, len(frames) - 1)]:
         n = end - begin + 1

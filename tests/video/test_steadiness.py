@@ -91,7 +91,7 @@ def shaking(path: Path, first: int, stop: int) -> np.ndarray:
 def test_a_face_that_talks_and_blinks_shakes_no_more_than_the_input(
     expression: str, shared: Path, face_model: Any, tmp_path: Path
 ) -> None:
-    clip, first, stop = shared / "videos" / "grid_bbaf2n.mpg", 34, 58
+    clip, first, stop = shared / "videos" / "grid_bbaf2n.mpg", 38, 56
     target = tmp_path / "out.mp4"
     options = VideoOptions(start=Moment(frame=first), end=Moment(frame=stop), encode=EncodeOptions(crf=12))
     edit_video(Session("blendshape", "dlib"), clip, target, Edit(), parse_timeline(expression), options)
