@@ -62,12 +62,15 @@ def test_the_encoder_does_not_see_the_condition_and_batches_do_not_mix() -> None
     net = FlowNet(TINY).eval()
     image, wanted = torch.rand(3, 3, 64, 64), torch.rand(3, 5)
     with torch.no_grad():
-        features, _ = net.encoder(image)
-        one = net.decoder(wanted[1:2], [each[1:2] for each in features])
+        features, worn = net.encoder(image)
+        one = net.decoder(wanted[1:2], worn[1:2], [each[1:2] for each in features])
         all_, _ = net(image, wanted)
-        other = net.decoder(wanted[:1], [each[1:2] for each in features])
+        other = net.decoder(wanted[:1], worn[1:2], [each[1:2] for each in features])
+        told, _ = net(image, wanted, torch.cat([worn[:1], torch.rand(1, 5), torch.full((1, 5), torch.nan)]))
     assert torch.allclose(one.flow, all_.flow[1:2], atol=1e-5)
     assert not torch.allclose(one.flow, other.flow, atol=1e-5), "the condition must matter"
+    same = [torch.allclose(told.flow[i], all_.flow[i], atol=1e-5) for i in range(3)]
+    assert same == [True, False, True], "what is told counts, and where nothing is, what is read"
 
 
 def test_warp_moves_by_whole_and_half_pixels() -> None:
@@ -131,7 +134,7 @@ def test_smaller_losses_by_hand() -> None:
     values = torch.tensor([[2.0, 4.0], [6.0, 0.0]]).reshape(1, 2, 1, 2)
     assert float(losses.weighted_mean(values, weight)) == pytest.approx((2 + 12 + 6 + 0) / 8)
     unknown = torch.tensor([[0.5, 0.1], [math.nan, math.nan]])
-    assert float(losses.worn_loss(torch.tensor([[0.3, 0.2], [9.0, 9.0]]), unknown)) == pytest.approx(0.15)
+    assert float(losses.worn_loss(torch.tensor([[0.3, 0.2], [9.0, 9.0]]), unknown)) == pytest.approx(0.025)
     logit = torch.full((1, 1, 4, 4), 0.0)
     half = losses.mask_loss(logit, torch.ones(4, 4), torch.zeros(1, 1, 4, 4))
     assert float(half) == pytest.approx(math.log(2) + 0.25 * (1 - 20 / 28), rel=1e-5)

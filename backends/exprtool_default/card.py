@@ -4,9 +4,10 @@ The file holds two networks that share nothing but tensors, so that one look at 
 
 * the encoder: ``image`` (N, 3, S, S) RGB in [0, 1] -> ``seen0`` ... ``seen4``, and ``worn`` (N, C), the weights of the
   controls that the face wears, as far as the network can tell;
-* the decoder: ``condition`` (M, C), the wanted weights, with ``features0`` ... ``features4`` (M, ...), what the encoder
-  saw -> ``flow`` (M, 2, S, S), backward, in crop pixels; ``shading`` (M, 3, 2S, 2S), logarithm of a factor; and for
-  each window of the card (M, 4, 2h, 2w): how much is painted over, and with which RGB, all in [0, 1].
+* the decoder: ``condition`` (M, C), the wanted weights, and ``known`` (M, C), the worn ones, with ``features0`` ...
+  ``features4`` (M, ...), what the encoder saw -> ``flow`` (M, 2, S, S), backward, in crop pixels; ``shading``
+  (M, 3, 2S, 2S), logarithm of a factor; and for each window of the card (M, 4, 2h, 2w): how much is painted over, and
+  with which RGB, all in [0, 1].
 
 Whoever runs one half feeds the other with empty batches.
 """
@@ -21,7 +22,7 @@ from typing import Any
 from exprtool.errors import ModelError
 from exprtool.faces.align import CropTemplate
 
-FORMAT = "exprtool-flow-model/1"
+FORMAT = "exprtool-flow-model/2"
 METADATA_KEY = "exprtool_flow_card"
 FINE = 2
 """Shading and paint have so many pixels for each of the crop's, along either side."""

@@ -71,7 +71,8 @@ class FlowNetwork:
         for start in range(0, len(seen), _BATCH):
             part = seen[start : start + _BATCH]
             given = {f"features{i}": np.stack([each.features[i] for each in part]) for i in range(LEVELS)}
-            found = self._run(names, {"condition": conditions[start : start + _BATCH], **given})
+            given |= {"condition": conditions[start : start + _BATCH], "known": np.stack([each.worn for each in part])}
+            found = self._run(names, given)
             answers += [self._answer({n: v[i] for n, v in zip(names, found, strict=True)}) for i in range(len(part))]
         return answers
 
@@ -97,7 +98,11 @@ class FlowNetwork:
 
     def _check(self, outputs: list[str]) -> None:
         card = self.card
-        wanted = {"image": (3, card.size, card.size), "condition": (len(card.controls),)}
+        wanted = {
+            "image": (3, card.size, card.size),
+            "condition": (len(card.controls),),
+            "known": (len(card.controls),),
+        }
         for name, shape in wanted.items():
             if self._shapes.get(name) != shape:
                 raise ModelError(

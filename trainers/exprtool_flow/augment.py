@@ -7,7 +7,7 @@ picture, which is what it will be applied to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -37,6 +37,7 @@ class Variation:
     colour: float = 0.0
     spoil: float = 0.0
     same: float = 0.0
+    tell: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,8 @@ class Sample:
 
     ``seen`` (S, S, 3) is what the network looks at; ``photo``, ``target`` (2S, 2S, 3) and ``painted``, ``valid``
     (2S, 2S) uint8 0 to 255 are at twice its resolution; ``flow`` (S, S, 2) is backward, in pixels of the S x S crop.
-    ``worn`` and ``wanted`` (C,) are weights; worn ones may be NaN, not known.
+    ``worn`` and ``wanted`` (C,) are weights; worn ones may be NaN, not known. ``told`` (C,) is ``worn`` or NaN: whether
+    the network is told it or has to go by its own reading.
     """
 
     seen: Image
@@ -56,6 +58,7 @@ class Sample:
     valid: NDArray[np.uint8]
     worn: NDArray[np.float32]
     wanted: NDArray[np.float32]
+    told: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,7 @@ class Batch:
     valid: Tensor
     worn: Tensor
     wanted: Tensor
+    told: Tensor
 
 
 def vary(pair: StoredPair, size: int, variation: Variation, random: np.random.Generator) -> Sample:
@@ -86,7 +90,8 @@ def vary(pair: StoredPair, size: int, variation: Variation, random: np.random.Ge
     seen = _halved(photo)
     if random.random() < variation.spoil:
         seen = _spoiled(seen, random)
-    return Sample(seen, photo, target, sample.flow, sample.painted, sample.valid, sample.worn, sample.wanted)
+    told = sample.worn if random.random() < variation.tell else np.full_like(sample.worn, np.nan)
+    return replace(sample, seen=seen, photo=photo, target=target, told=told)
 
 
 def mirror(sample: Sample) -> Sample:
@@ -98,7 +103,7 @@ def mirror(sample: Sample) -> Sample:
     flow = flip(sample.flow) * np.array([-1, 1], np.float32)
     return Sample(
         flip(sample.seen), flip(sample.photo), flip(sample.target), flow, flip(sample.painted), flip(sample.valid),
-        sample.worn[MIRRORED], sample.wanted[MIRRORED],
+        sample.worn[MIRRORED], sample.wanted[MIRRORED], sample.told[MIRRORED],
     )  # fmt: skip
 
 
@@ -115,7 +120,7 @@ def collate(samples: list[Sample], device: torch.device | str = "cpu") -> Batch:
 
     return Batch(
         pictures("seen"), pictures("photo"), pictures("target"), numbers("flow").permute(0, 3, 1, 2).contiguous(),
-        pictures("painted"), pictures("valid"), numbers("worn"), numbers("wanted"),
+        pictures("painted"), pictures("valid"), numbers("worn"), numbers("wanted"), numbers("told"),
     )  # fmt: skip
 
 
@@ -160,6 +165,7 @@ def _to_size(pair: StoredPair, size: int, similarity: NDArray[np.float64]) -> Sa
         valid=moved(np.full(painted.shape, 255, np.uint8), there, fine, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT),
         worn=np.array(pair.source_weights, np.float32),
         wanted=np.array(pair.target_weights, np.float32),
+        told=np.full(len(CONTROLS), np.nan, np.float32),
     )
 
 
@@ -179,10 +185,7 @@ def _scaled(similarity: NDArray[np.float64], stored: int, size: int, side: int) 
 def _same(sample: Sample) -> Sample:
     """Wanted is what is worn already: nothing moves."""
     nothing = np.zeros_like(sample.painted)
-    return Sample(
-        sample.seen, sample.photo, sample.photo, np.zeros_like(sample.flow), nothing, sample.valid, sample.worn,
-        sample.worn,
-    )  # fmt: skip
+    return replace(sample, target=sample.photo, flow=np.zeros_like(sample.flow), painted=nothing, wanted=sample.worn)
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,9 +81,9 @@ class _Halves(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, image: Tensor, condition: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, condition: Tensor, known: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
         seen, worn = self.net.encoder(image)
-        answer = self.net.decoder(condition, features)
+        answer = self.net.decoder(condition, known, features)
         painted = [torch.cat([window.mask, window.colour], dim=1) for window in answer.painted.values()]
         return *seen, worn, answer.flow, answer.shading, *painted
 
@@ -95,8 +95,8 @@ def _graph(net: FlowNet, card: FlowCard) -> onnx.ModelProto:
         raise ModelError("Exporting needs the package onnx: pip install 'exprtool[torch]'.") from error
     image, condition = torch.zeros(2, 3, card.size, card.size), torch.zeros(2, len(card.controls))
     with torch.no_grad():
-        features, _ = net.encoder(image)
-    inputs = ["image", "condition", *(f"features{i}" for i in range(LEVELS))]
+        features, worn = net.encoder(image)
+    inputs = ["image", "condition", "known", *(f"features{i}" for i in range(LEVELS))]
     outputs = [*(f"seen{i}" for i in range(LEVELS)), "worn", "flow", "shading", *net.decoder.boxes]
     looked = {"image", "worn", *(f"seen{i}" for i in range(LEVELS))}
     batches = {name: {0: "faces" if name in looked else "edits"} for name in (*inputs, *outputs)}
@@ -104,7 +104,7 @@ def _graph(net: FlowNet, card: FlowCard) -> onnx.ModelProto:
     with warnings.catch_warnings():  # the exporter that needs no further package warns that it is not the newest
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Halves(net).eval(), (image, condition, *features), buffer, input_names=inputs, output_names=outputs,
+            _Halves(net).eval(), (image, condition, worn, *features), buffer, input_names=inputs, output_names=outputs,
             dynamic_axes=batches, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
     return onnx.load_from_string(buffer.getvalue())

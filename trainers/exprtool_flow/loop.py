@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from exprtool.devices import resolve_device, usable_cpus
 from exprtool.errors import DataError, TrainingError
 from exprtool_blendshape.names import CONTROLS
 from exprtool_blendshape.targets import presets
-from exprtool_default.card import Amount, FlowCard
+from exprtool_default.card import FINE, Amount, FlowCard
 from exprtool_flow.augment import Variation
 from exprtool_flow.config import FlowConfig
 from exprtool_flow.feed import Feed
 from exprtool_flow.look import Look, Looker
-from exprtool_flow.losses import NAMES, Weights, losses, total
+from exprtool_flow.losses import NAMES, Weights, losses, total, worn_loss
 from exprtool_flow.networks import NetConfig, count_parameters, windows
 from exprtool_flow.shards import PairSet, open_sets, person_of
 from exprtool_flow.state import Learner, Progress, load_training, save_average, save_training
@@ -80,7 +81,7 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         # --- 3. What surrounds the loop ------------------------------------------------------------------------------
         feed = Feed(
             pairs, train_on, config.image_size, config.batch_size, _variation(config), config.seed,
-            config.workers or usable_cpus(), device,
+            config.workers or usable_cpus(), device, config.calm,
         )  # fmt: skip
         stack.callback(feed.close)
         stop = stack.enter_context(StopRequest())
@@ -101,8 +102,11 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         while step < end and not stop.requested:
             batch = feed.batch(step)
             learner.set_rate(learning_rate(step, config))
-            answer, worn = learner.net(batch.seen, batch.wanted)
+            answer, worn = learner.net(batch.seen, batch.wanted, batch.told)
             parts = losses(answer, worn, batch)
+            # Targets are faces to read as well, and what they wear is always known.
+            read = learner.net.encoder(F.avg_pool2d(batch.target[::2], FINE))[1]
+            parts["worn"] = worn_loss(torch.cat([worn, read]), torch.cat([batch.worn, batch.wanted[::2]]))
             loss = total(parts, weights)
             learner.adam.zero_grad(set_to_none=True)
             loss.backward()
@@ -182,7 +186,8 @@ class _Desk:
     def _look(self, step: int) -> None:
         look: Look = self.looker.look(self.learner.average)
         self._looked = step
-        self.folder.append({"step": step, "look": {"psnr": look.psnr, "untouched": look.untouched, **look.parts}})
+        figures = {"psnr": look.psnr, "untouched": look.untouched, "losses": look.parts}
+        self.folder.append({"step": step, "look": figures})
         better = self.best is None or look.psnr > self.best
         if better:
             self.best = look.psnr
@@ -212,7 +217,9 @@ def _architecture(config: FlowConfig) -> NetConfig:
 
 
 def _variation(config: FlowConfig) -> Variation:
-    return Variation(config.flip, config.turn, config.zoom, config.shift, config.colour, config.spoil, config.same)
+    return Variation(
+        config.flip, config.turn, config.zoom, config.shift, config.colour, config.spoil, config.same, config.tell
+    )
 
 
 def _card(config: FlowConfig, pairs: PairSet, train_on: NDArray[np.int64], learner: Learner) -> FlowCard:

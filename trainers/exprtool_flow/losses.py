@@ -33,7 +33,7 @@ class Weights:
     psnr: float = 0.04
     edges: float = 3.0
     paint: float = 1.0
-    worn: float = 0.5
+    worn: float = 10.0
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
@@ -122,9 +122,12 @@ def psnr_loss(difference: Tensor) -> Tensor:
 
 
 def worn_loss(worn: Tensor, true: Tensor) -> Tensor:
-    """Mean absolute error of the weights that are worn (N, C); rows of NaN are not known and do not count."""
+    """Mean squared error of the weights that are worn (N, C); rows of NaN are not known and do not count.
+
+    Squared, because most weights of most faces are 0: an absolute error would be content with the median.
+    """
     known = torch.isfinite(true)
-    return weighted_mean((worn - torch.nan_to_num(true)).abs(), known.to(worn.dtype))
+    return weighted_mean((worn - torch.nan_to_num(true)).pow(2), known.to(worn.dtype))
 
 
 def losses(answer: Answer, worn: Tensor, batch: Batch) -> dict[str, Tensor]:

@@ -24,6 +24,9 @@ _SHADOW = (0.85, 1.08, 1.18)
 _FLOW_UNIT = 1 / 16
 """Of the side: a head that answers 1 moves so far. Starts the flow at the size of real motion."""
 _DARKEST = 1.2
+_LOUD, _HEED = 4.0, 0.08
+"""Factor on the condition, whose entries are few and small, and standard deviation of the first weights that let it
+steer: with a soft voice and deaf ears the network spends its first thousand steps on the mean expression."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class _Steered(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
         self.film = nn.Linear(embedding, 2 * outputs)
-        nn.init.normal_(self.film.weight, std=0.02)
+        nn.init.normal_(self.film.weight, std=_HEED)
         nn.init.zeros_(self.film.bias)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
@@ -124,7 +127,9 @@ class Encoder(nn.Module):
             nn.ReLU(),
             nn.AvgPool2d(config.size // 64),  # to 4 x 4: what is worn is also a matter of where
             nn.Flatten(),
-            nn.Linear(reduced * cells, config.controls),
+            nn.Linear(reduced * cells, 128),
+            nn.ReLU(),
+            nn.Linear(128, config.controls),
         )
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -137,14 +142,17 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Wanted weights (N, C) and the encoder's feature maps -> `Answer`."""
+    """Wanted weights (N, C), worn ones (N, C) and the encoder's feature maps -> `Answer`.
+
+    Told both, it has only to know how a face moves from one to the other; what it wears is the encoder's to read.
+    """
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
         w, d, detail = config.widths, config.embedding, config.detail
         self.config, self.boxes = config, windows(config.size)
         # Not ReLU: units that die here in the first steps would leave the network deaf to what is wanted.
-        self.embed = nn.Sequential(nn.Linear(config.controls, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
+        self.embed = nn.Sequential(nn.Linear(2 * config.controls, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
         self.bottom = nn.ModuleList([_Steered(w[4], w[4], d), _Steered(w[4], w[4], d)])
         self.narrow = nn.ModuleList([_Steered(w[i + 1], w[i], d, 1) for i in (3, 2, 1)])
         self.merge = nn.ModuleList([_Steered(2 * w[i], w[i], d) for i in (3, 2, 1)])
@@ -167,8 +175,8 @@ class Decoder(nn.Module):
             assert isinstance(head, nn.Conv2d) and head.bias is not None
             nn.init.constant_(head.bias[: FINE**2], -3.0)
 
-    def forward(self, condition: Tensor, features: Sequence[Tensor]) -> Answer:
-        e = self.embed(condition)
+    def forward(self, condition: Tensor, worn: Tensor, features: Sequence[Tensor]) -> Answer:
+        e = self.embed(_LOUD * torch.cat([condition, worn], dim=1))
         h = features[4]
         for layer in self.bottom:
             h = layer(h, e)
@@ -197,16 +205,20 @@ class Decoder(nn.Module):
 
 
 class FlowNet(nn.Module):
-    """Both halves: crops (N, 3, S, S) and wanted weights (N, C) -> the answer, and what is worn (N, C)."""
+    """Both halves: crops (N, 3, S, S) and wanted weights (N, C) -> the answer, and what is worn (N, C) as it is read.
+
+    ``told`` (N, C) is what is truly worn, for the decoder to go by instead; rows of NaN are not told.
+    """
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
-    def forward(self, image: Tensor, condition: Tensor) -> tuple[Answer, Tensor]:
+    def forward(self, image: Tensor, condition: Tensor, told: Tensor | None = None) -> tuple[Answer, Tensor]:
         features, worn = self.encoder(image)
-        return self.decoder(condition, features), worn
+        going_by = worn if told is None else torch.where(torch.isnan(told), worn, told)
+        return self.decoder(condition, going_by, features), worn
 
 
 def count_parameters(module: nn.Module) -> int:
