@@ -27,6 +27,7 @@ from exprtool_flow.losses import NAMES, Weights, losses, total, worn_loss
 from exprtool_flow.networks import NetConfig, count_parameters, windows
 from exprtool_flow.shards import PairSet, open_sets, person_of
 from exprtool_flow.state import Learner, Progress, load_training, save_average, save_training
+from exprtool_flow.typical import start_from_typical
 from exprtool_gan.run_folder import RunFolder
 from exprtool_gan.stopping import StopRequest
 from exprtool_synth.canvas import SYNTH_TEMPLATE
@@ -75,6 +76,10 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
             progress = load_training(folder.last, learner)
             if progress.data != pairs.fingerprint:
                 raise TrainingError(f"{folder.last} was trained on other data. Give the same, or start a new run.")
+        else:
+            explained = start_from_typical(learner.net.decoder, pairs, train_on)
+            learner.average.load_state_dict(learner.net.state_dict())
+            say(f"The typical flow explains {explained:.0%} of the motion; what differs from face to face is to learn.")
         folder.open(config, {"datasheets": list(pairs.datasheets), "fingerprint": pairs.fingerprint})
         folder.forget_after(progress.step)
 

@@ -21,9 +21,12 @@ _WINDOWS = {"mouth": (18, 30, 46, 58), "right_eye": (12, 14, 30, 28), "left_eye"
 a window can be cut from maps of half the size."""
 _SHADOW = (0.85, 1.08, 1.18)
 """How much more red, green and blue lose in skin's shadows, to start from; the network learns its own."""
-_FLOW_UNIT = 1 / 16
+FLOW_UNIT = 1 / 16
 """Of the side: a head that answers 1 moves so far. Starts the flow at the size of real motion."""
 _DARKEST = 1.2
+COARSE = 16
+"""Cells along either side of the typical flow and of the maps that say where a condition acts."""
+_PLACES = 8
 _LOUD, _HEED = 4.0, 0.08
 """Factor on the condition, whose entries are few and small, and standard deviation of the first weights that let it
 steer: with a soft voice and deaf ears the network spends its first thousand steps on the mean expression."""
@@ -144,7 +147,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Wanted weights (N, C), worn ones (N, C) and the encoder's feature maps -> `Answer`.
 
-    Told both, it has only to know how a face moves from one to the other; what it wears is the encoder's to read.
+    Told both, it has only to know how a face moves from one to the other; what it wears is the encoder's to read. It
+    sets out from the typical flow, how faces move on average, which is linear in the difference of the weights and can
+    be had by least squares (`exprtool_flow.typical`); what it learns is how this face differs.
     """
 
     def __init__(self, config: NetConfig) -> None:
@@ -153,9 +158,13 @@ class Decoder(nn.Module):
         self.config, self.boxes = config, windows(config.size)
         # Not ReLU: units that die here in the first steps would leave the network deaf to what is wanted.
         self.embed = nn.Sequential(nn.Linear(2 * config.controls, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
+        self.typical = nn.Linear(config.controls, 2 * COARSE**2, bias=False)
+        nn.init.zeros_(self.typical.weight)
+        self.places = nn.Linear(d, _PLACES * COARSE**2)
         self.bottom = nn.ModuleList([_Steered(w[4], w[4], d), _Steered(w[4], w[4], d)])
         self.narrow = nn.ModuleList([_Steered(w[i + 1], w[i], d, 1) for i in (3, 2, 1)])
-        self.merge = nn.ModuleList([_Steered(2 * w[i], w[i], d) for i in (3, 2, 1)])
+        guides = 2 + _PLACES
+        self.merge = nn.ModuleList([_Steered(2 * w[i] + guides, w[i], d) for i in (3, 2, 1)])
         self.refine = nn.ModuleList([_Steered(w[i], w[i], d) for i in (2, 1)])
         self.flow = nn.Conv2d(w[1], 2 * 4, 3, 1, 1)
         self.lit = _Steered(w[1], 2 * detail, d)
@@ -177,17 +186,23 @@ class Decoder(nn.Module):
 
     def forward(self, condition: Tensor, worn: Tensor, features: Sequence[Tensor]) -> Answer:
         e = self.embed(_LOUD * torch.cat([condition, worn], dim=1))
+        typical = self.typical(condition - worn).unflatten(1, (2, COARSE, COARSE))
+        guides = torch.cat([typical, self.places(e).unflatten(1, (_PLACES, COARSE, COARSE))], dim=1)
         h = features[4]
         for layer in self.bottom:
             h = layer(h, e)
         h = h + features[4]
         for place, (narrow, merge) in enumerate(zip(self.narrow, self.merge, strict=True)):
-            h = merge(torch.cat([double(narrow(h, e)), features[3 - place]], dim=1), e)
+            same = features[3 - place]
+            here = F.interpolate(guides, size=same.shape[2:], mode="bilinear", align_corners=False)
+            h = merge(torch.cat([double(narrow(h, e)), same, here], dim=1), e)
             if place > 0:
                 h = self.refine[place - 1](h, e)
         # h is at S/2. Flow and light go from there to S and 2S by pixel shuffle (Shi et al., CVPR 2016), which costs a
         # third of convolutions at S; only the windows, being small, are worked on at S itself.
-        flow = F.pixel_shuffle(self.flow(h), 2) * (self.config.size * _FLOW_UNIT)
+        size = self.config.size
+        moved = F.interpolate(typical, size=(size, size), mode="bilinear", align_corners=False)
+        flow = (F.pixel_shuffle(self.flow(h), 2) + moved) * (size * FLOW_UNIT)
         light = F.pixel_shuffle(self.shading(self.lit(h, e)), 2 * FINE)
         shading = _DARKEST * torch.tanh(light * self.shadow)
         fine = self.fine(h, e)
