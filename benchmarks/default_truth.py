@@ -1,7 +1,7 @@
 """Does the embedded network do what the blendshape backend does, on people whom it never saw?
 
     python benchmarks/default_truth.py --list > held.txt      # whom to leave out: `data synth --leave-out held.txt`
-    python benchmarks/default_truth.py --out OUT [--model FILE] [--people N]
+    python benchmarks/default_truth.py --out OUT --model FILE [--people N]
     python benchmarks/default_truth.py --out OUT --referee SET # SET: made by `data synth` without these people
 
 The people: those of the London set whose number ends in 0 or 5, and 200 of the FairFace set, drawn by a fixed seed.
@@ -45,7 +45,6 @@ from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Im
 from exprtool_blendshape.backend import BlendshapeBackend
 from exprtool_blendshape.model import load_face_model
 from exprtool_default.backend import open_model
-from exprtool_default.plugin import MODEL
 from exprtool_gan.sheet import write_sheet
 from exprtool_synth.canvas import SYNTH_TEMPLATE
 
@@ -331,7 +330,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help="render, removal, sharpness; all by default")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--model", type=Path, help="a file written by `exprtool export` of a flow run")
     parser.add_argument("--faces", type=Path, default=SHARED / "faces")
     parser.add_argument("--face-model", type=Path, default=SHARED / "face-model" / "ict_facekit_light.npz")
     parser.add_argument("--people", type=int, help="so many of the strangers only")
@@ -348,6 +347,8 @@ def main() -> None:
     if options.referee:
         _write(out / "referee.json", referee(out, options.referee))
         return
+    if not options.model:
+        parser.error("--model is needed")
     bench = Bench(options.model, options.face_model)
     strangers = strangers[: options.people] if options.people else strangers
     parts = {

@@ -67,7 +67,7 @@ def pairs(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(pairs: Path, out: Path, **changes: object) -> FlowConfig:
     tiny = FlowConfig(
-        out=out, data=(pairs,), image_size=64, width=0.35, steps=STEPS, calm=25, warmup=4, batch_size=4, lr=4e-3,
+        out=out, data=(pairs,), image_size=64, width=0.35, steps=STEPS, warmup=4, batch_size=4, lr=4e-3,
         colour=0.3, spoil=0.2, ema=0.9, test_fraction=0.0, device="cpu", workers=1, log_every=5, sample_every=0,
         look_every=0, save_minutes=0.0, licence="CC BY 4.0",
     )  # fmt: skip
@@ -99,8 +99,8 @@ def test_a_short_run_learns_and_tells_what_it_did(run: Outcome, pairs: Path) -> 
 
 
 def test_resumed_run_equals_the_straight_one_bit_for_bit(pairs: Path, tmp_path: Path) -> None:
-    train(config(pairs, tmp_path / "straight", steps=4, calm=1))
-    half = train(config(pairs, tmp_path / "halves", steps=4, calm=1, stop_at=2))
+    train(config(pairs, tmp_path / "straight", steps=4))
+    half = train(config(pairs, tmp_path / "halves", steps=4, stop_at=2))
     assert half.step == 2 and not half.finished and not half.interrupted and half.model is None
     settings = {"out": tmp_path / "halves", "resume": True, "stop_at": 0}
     assert train(FlowConfig.from_settings(settings)).finished

@@ -18,7 +18,7 @@ from exprtool_blendshape.names import CONTROLS
 from exprtool_synth.dataset import Source, make_dataset
 from exprtool_synth.pairs import Render, flow_between
 from exprtool_synth.portrait import Wish, work_up
-from exprtool_synth.states import KINDS, State, condition, draw_state, preset_state
+from exprtool_synth.states import KINDS, condition, draw_state, preset_state
 
 
 def tools() -> tuple[BlendshapeBackend, object]:
@@ -61,9 +61,9 @@ def test_flow_between_two_renders_undoes_the_one_and_does_the_other() -> None:
     here = np.stack([x, y], -1)
     image = np.zeros((side, side, 3), np.uint8)
     zero = np.zeros((side, side), np.float32)
-    state = State("single", None, {"neutral": 1.0}, {})
-    source = Render(image, np.stack([3 * bump, -2 * bump], -1), zero, state)
-    target = Render(image, np.stack([-2 * bump, 4 * bump], -1), zero, state)
+    rest = np.zeros(len(CONTROLS), np.float32)
+    source = Render(image, np.stack([3 * bump, -2 * bump], -1), zero, rest)
+    target = Render(image, np.stack([-2 * bump, 4 * bump], -1), zero, rest)
     flow, painted = flow_between(source, target)
     there = here + flow
     source_flow = cv2.remap(source.flow, there[..., 0], there[..., 1], cv2.INTER_LINEAR)
@@ -71,7 +71,7 @@ def test_flow_between_two_renders_undoes_the_one_and_does_the_other() -> None:
     assert wrong.max() < 0.05
     assert np.abs(flow).max() > 3
     assert not painted.any()
-    back, _ = flow_between(Render(image, target.flow, zero, None), source)
+    back, _ = flow_between(Render(image, target.flow, zero, rest, drawn=False), source)
     assert np.array_equal(back, source.flow), "a portrait as it is needs no inversion"
 
 
@@ -95,6 +95,13 @@ def test_a_portrait_gives_pairs_whose_flow_is_true(shared: Path, face_model: Pat
         moved.append(np.abs(warped - target)[known].mean())
     # The rest is light and lines, which no flow can explain.
     assert np.mean(moved) < 0.5 * np.mean(still)
+
+
+def test_a_smiling_portrait_is_said_to_wear_a_smile(shared: Path, face_model: Path) -> None:
+    backend, detector = tools()
+    made = work_up(shared / "faces/london/happy/009.jpg", "009", Wish(per_face=1, size=96), backend, detector)
+    smile = [CONTROLS.index(name) for name in ("mouthSmileLeft", "mouthSmileRight")]
+    assert made.pairs[0].source_weights[smile].min() > 0.25
 
 
 @pytest.fixture

@@ -46,8 +46,8 @@ class Sample:
 
     ``seen`` (S, S, 3) is what the network looks at; ``photo``, ``target`` (2S, 2S, 3) and ``painted``, ``valid``
     (2S, 2S) uint8 0 to 255 are at twice its resolution; ``flow`` (S, S, 2) is backward, in pixels of the S x S crop.
-    ``worn`` and ``wanted`` (C,) are weights; worn ones may be NaN, not known. ``told`` (C,) is ``worn`` or NaN: whether
-    the network is told it or has to go by its own reading.
+    ``worn`` and ``wanted`` (C,) are weights. ``told`` (C,) is ``worn`` or NaN: whether the network is told it or has to
+    go by its own reading.
     """
 
     seen: Image
@@ -79,7 +79,7 @@ class Batch:
 def vary(pair: StoredPair, size: int, variation: Variation, random: np.random.Generator) -> Sample:
     """One sample of a stored pair for a network that sees crops of ``size`` pixels."""
     sample = _to_size(pair, size, _similarity(size, variation, random))
-    if random.random() < variation.same and np.isfinite(pair.source_weights).all():
+    if random.random() < variation.same:
         sample = _same(sample)
     if random.random() < variation.flip:
         sample = mirror(sample)

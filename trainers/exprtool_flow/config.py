@@ -45,7 +45,6 @@ class FlowConfig:
 
     steps: int = setting(60_000, "Training", "Length in batches.")
     batch_size: int = setting(16, "Training", "Pairs per step.")
-    calm: int = setting(3000, "Training", "First steps, which start from portraits as they were, most of them at rest.")
     lr: float = setting(2e-3, "Training", "Highest learning rate; a cosine brings it to 0.")
     warmup: int = setting(300, "Training", "Steps over which the rate rises.")
     weight_decay: float = setting(1e-4, "Training", "AdamW's decay of the weights.")
@@ -58,7 +57,7 @@ class FlowConfig:
     colour: float = setting(1.0, "Training", "How much light and colour of a pair are varied; 0: not at all.")
     spoil: float = setting(0.4, "Training", "Probability that the network sees a blurred, noisy or compressed crop.")
     same: float = setting(0.03, "Training", "Probability of asking a face for what it wears.")
-    tell: float = setting(0.6, "Training", "Probability of telling the decoder what is worn, where that is known.")
+    tell: float = setting(0.6, "Training", "Probability of telling the decoder what is worn; else it is what is read.")
 
     device: str = setting("auto", "Machine", "auto, cpu, cuda, cuda:N or mps.")
     workers: int = setting(0, "Machine", "Threads that prepare batches; 0: one per processor.")
@@ -113,7 +112,7 @@ rate follows the new curve from there on."""
 _INF = math.inf
 _RANGES = {
     "seed": (0, 2**63 - 1), "stop_at": (0, _INF), "test_fraction": (0, 0.9), "image_size": (64, 512), "width": (0.1, 8),
-    "steps": (1, _INF), "batch_size": (1, _INF), "calm": (0, _INF), "lr": (0, 1), "warmup": (0, _INF),
+    "steps": (1, _INF), "batch_size": (1, _INF), "lr": (0, 1), "warmup": (0, _INF),
     "weight_decay": (0, 1), "clip": (1e-6, _INF), "ema": (0, 0.999999), "flip": (0, 1), "turn": (0, 45),
     "zoom": (0, 0.5), "shift": (0, 0.2),
     "colour": (0, 3), "spoil": (0, 1), "same": (0, 1), "tell": (0, 1), "workers": (0, 1024), "log_every": (1, _INF),

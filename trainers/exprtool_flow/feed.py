@@ -31,15 +31,8 @@ class Feed:
         seed: int,
         workers: int,
         device: torch.device,
-        calm: int = 0,
     ) -> None:
-        """``members`` are the pairs to train on; before step ``calm`` only those that start from a portrait itself,
-        whose expression is unknown but mostly none: to see how faces move is easier when they all set out alike."""
         self._pairs, self._members, self._size, self._batch = pairs, members, size, batch
-        self._calm_until, self._calm = calm, members
-        if calm:
-            rest = [i for i in members if not np.isfinite(pairs[int(i)].source_weights).all()]
-            self._calm = np.array(rest or members)
         self._variation, self._seed, self._device = variation, seed, device
         self._threads_before = cv2.getNumThreads()
         cv2.setNumThreads(1)  # the threads here are the parallel ones
@@ -64,9 +57,8 @@ class Feed:
         return [self._pool.submit(self._sample, step, place) for place in range(self._batch)]
 
     def _sample(self, step: int, place: int) -> Sample:
-        members = self._calm if step < self._calm_until else self._members
-        epoch, rank = divmod(step * self._batch + place, len(members))
-        index = int(members[_order(self._seed, epoch, len(members))[rank]])
+        epoch, rank = divmod(step * self._batch + place, len(self._members))
+        index = int(self._members[_order(self._seed, epoch, len(self._members))[rank]])
         random = np.random.default_rng([self._seed, _STEP, step, place])
         return vary(self._pairs[index], self._size, self._variation, random)
 

@@ -86,7 +86,7 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         # --- 3. What surrounds the loop ------------------------------------------------------------------------------
         feed = Feed(
             pairs, train_on, config.image_size, config.batch_size, _variation(config), config.seed,
-            config.workers or usable_cpus(), device, config.calm,
+            config.workers or usable_cpus(), device,
         )  # fmt: skip
         stack.callback(feed.close)
         stop = stack.enter_context(StopRequest())

@@ -41,5 +41,5 @@ def _row(pairs: PairSet, index: int) -> tuple[NDArray[np.float64], NDArray[np.fl
     pair = pairs[index]
     flow = np.asarray(pair.flow, np.float32) / pair.flow.shape[0]
     coarse = cv2.resize(flow, (COARSE, COARSE), interpolation=cv2.INTER_AREA)
-    worn = np.nan_to_num(np.array(pair.source_weights, np.float64))  # portraits as they were: at rest, most of them
-    return np.array(pair.target_weights, np.float64) - worn, coarse.transpose(2, 0, 1).ravel().astype(np.float64)
+    difference = np.array(pair.target_weights, np.float64) - np.array(pair.source_weights, np.float64)
+    return difference, coarse.transpose(2, 0, 1).ravel().astype(np.float64)

@@ -8,7 +8,7 @@ neighbouring skin nearly alike (the flow's gradient is well below 1 wherever not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from exprtool.types import FacePatch, Image
 from exprtool_synth.canvas import Canvas
-from exprtool_synth.states import State
+from exprtool_synth.states import State, vector_of
 
 _ITERATIONS = 8
 
@@ -27,13 +27,15 @@ class Render:
     """A canvas in some state.
 
     ``image`` (S, S, 3) uint8; ``flow`` (S, S, 2) float32 to the portrait itself, in canvas pixels; ``painted`` (S, S)
-    float32 in [0, 1] where the flow does not hold. ``state`` None is the portrait as it was.
+    float32 in [0, 1] where the flow does not hold. ``weights`` (C,) are what it wears: what its state asks for or, of
+    the portrait as it was (``drawn`` is False), what the fit found; few portraits are wholly at rest.
     """
 
     image: Image
     flow: NDArray[np.float32]
     painted: NDArray[np.float32]
-    state: State | None
+    weights: NDArray[np.float32]
+    drawn: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class Pair:
 
     ``source`` and ``target`` (S, S, 3) uint8 RGB; ``flow`` (S, S, 2) float16, backward, in crop pixels: the target at p
     shows what the source has at p + flow; ``painted`` (S, S) uint8, 255 where the target shows what the source does
-    not. The weights are those of `states.State.vector`; the source's are NaN where it is the portrait as it was.
+    not. The weights (C,) are those of `names.CONTROLS`: what the faces wear, see `Render`.
     """
 
     source: Image
@@ -53,11 +55,11 @@ class Pair:
     target_weights: NDArray[np.float32]
 
 
-def untouched(canvas: Canvas) -> Render:
-    """The portrait itself as a render."""
+def untouched(canvas: Canvas, worn: Mapping[str, float]) -> Render:
+    """The portrait itself as a render; ``worn`` is what the fit found, by control."""
     side = canvas.image.shape[0]
     zero = np.zeros((side, side), np.float32)
-    return Render(canvas.image, np.zeros((side, side, 2), np.float32), zero, None)
+    return Render(canvas.image, np.zeros((side, side, 2), np.float32), zero, vector_of(worn), drawn=False)
 
 
 def rendered(canvas: Canvas, patch: FacePatch, state: State) -> Render:
@@ -66,7 +68,7 @@ def rendered(canvas: Canvas, patch: FacePatch, state: State) -> Render:
         raise ValueError("training pairs need a backend that tells its flow")
     alpha = patch.alpha[..., None]
     image = np.clip(canvas.image * (1 - alpha) + patch.pixels * alpha + 0.5, 0, 255).astype(np.uint8)
-    return Render(image, patch.flow.astype(np.float32), patch.painted.astype(np.float32), state)
+    return Render(image, patch.flow.astype(np.float32), patch.painted.astype(np.float32), state.vector)
 
 
 def make_pair(canvas: Canvas, source: Render, target: Render) -> Pair:
@@ -77,14 +79,14 @@ def make_pair(canvas: Canvas, source: Render, target: Render) -> Pair:
         canvas.crop(target.image),
         (canvas.crop(flow) / canvas.supersampling).astype(np.float16),
         np.clip(canvas.crop(painted) * 255 + 0.5, 0, 255).astype(np.uint8),
-        _weights(source),
-        _weights(target),
+        source.weights,
+        target.weights,
     )
 
 
 def flow_between(source: Render, target: Render) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Backward flow (S, S, 2) from target to source in canvas pixels, and where it does not hold (S, S) in [0, 1]."""
-    if source.state is None:
+    if not source.drawn:
         return target.flow, target.painted
     side = target.flow.shape[0]
     here = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).astype(np.float32)
@@ -99,12 +101,6 @@ def flow_between(source: Render, target: Render) -> tuple[NDArray[np.float32], N
 def _sample(values: NDArray[np.float32], at: NDArray[np.float32]) -> NDArray[np.float32]:
     sampled = cv2.remap(values, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(sampled, dtype=np.float32)
-
-
-def _weights(render: Render) -> NDArray[np.float32]:
-    from exprtool_blendshape.names import CONTROLS
-
-    return render.state.vector if render.state else np.full(len(CONTROLS), np.nan, np.float32)
 
 
 def stack(pairs: Sequence[Pair]) -> dict[str, NDArray]:

@@ -93,7 +93,7 @@ def _fill(
             made.rejected[reason] += 1
             continue
         gate = Gate(canvas.image, canvas.region.face)
-        renders = [untouched(canvas)]
+        renders = [untouched(canvas, prepared.fit.source)]
         for index in range(start, min(start + PER_CANVAS, wish.per_face)):
             label = str(order[index]) if index < len(order) else None
             render = _render(made, canvas, prepared, label, backend, gate, random)

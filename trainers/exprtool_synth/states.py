@@ -63,7 +63,12 @@ class State:
     @property
     def vector(self) -> NDArray[np.float32]:
         """The weights in the order of `CONTROLS`, shape (len(CONTROLS),)."""
-        return np.array([self.weights.get(name, 0.0) for name in CONTROLS], np.float32)
+        return vector_of(self.weights)
+
+
+def vector_of(weights: Mapping[str, float]) -> NDArray[np.float32]:
+    """Weights by name as an array (len(CONTROLS),), those that are missing 0."""
+    return np.array([weights.get(name, 0.0) for name in CONTROLS], np.float32)
 
 
 def condition(blend: Mapping[str, float]) -> dict[str, float]:
