@@ -166,7 +166,7 @@ def test_batches_follow_from_seed_and_step_alone(tmp_path: Path) -> None:
     threads = cv2.getNumThreads()
 
     def feed(workers: int) -> Feed:
-        return Feed(pairs, np.arange(6), 64, 4, variation, 7, workers, torch.device("cpu"))
+        return Feed(pairs, np.arange(6), 64, 4, lambda step: variation, 7, workers, torch.device("cpu"))
 
     one, other = feed(1), feed(3)
     straight = [one.batch(step) for step in range(4)]

@@ -32,7 +32,7 @@ from exprtool_default.suitability import why_not  # noqa: E402
 from exprtool_default.wanted import wanted  # noqa: E402
 from exprtool_flow.config import FlowConfig  # noqa: E402
 from exprtool_flow.export import TOLERANCE, compare, export  # noqa: E402
-from exprtool_flow.loop import Outcome, train  # noqa: E402
+from exprtool_flow.loop import Outcome, train, variation  # noqa: E402
 from exprtool_flow.state import load_average, stored_config  # noqa: E402
 from exprtool_gan.run_folder import RunFolder  # noqa: E402
 
@@ -96,6 +96,12 @@ def test_a_short_run_learns_and_tells_what_it_did(run: Outcome, pairs: Path) -> 
     assert np.asarray(Pillow.open(folder / f"samples/step-{STEPS:06}.png")).std() > 20
     assert replace(stored_config(folder), resume=False) == config(pairs, folder, sample_every=STEPS)
     assert FlowConfig(**read_toml(FlowConfig, folder / "config.toml")) == stored_config(folder)
+
+
+def test_what_is_worn_is_told_less_and_less(tmp_path: Path) -> None:
+    run = FlowConfig(out=tmp_path, steps=100, tell=0.25)
+    shares = [variation(step, run).tell for step in (0, 20, 40, 99)]
+    assert shares == [1.0, pytest.approx(0.625), 0.25, 0.25]
 
 
 def test_resumed_run_equals_the_straight_one_bit_for_bit(pairs: Path, tmp_path: Path) -> None:

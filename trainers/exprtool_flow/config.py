@@ -57,7 +57,7 @@ class FlowConfig:
     colour: float = setting(1.0, "Training", "How much light and colour of a pair are varied; 0: not at all.")
     spoil: float = setting(0.4, "Training", "Probability that the network sees a blurred, noisy or compressed crop.")
     same: float = setting(0.03, "Training", "Probability of asking a face for what it wears.")
-    tell: float = setting(0.6, "Training", "Probability of telling the decoder what is worn; else it is what is read.")
+    tell: float = setting(0.3, "Training", "Probability, later on, of telling the decoder what is worn.")
 
     device: str = setting("auto", "Machine", "auto, cpu, cuda, cuda:N or mps.")
     workers: int = setting(0, "Machine", "Threads that prepare batches; 0: one per processor.")

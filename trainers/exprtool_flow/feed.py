@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
@@ -27,7 +28,7 @@ class Feed:
         members: NDArray[np.int64],
         size: int,
         batch: int,
-        variation: Variation,
+        variation: Callable[[int], Variation],
         seed: int,
         workers: int,
         device: torch.device,
@@ -60,7 +61,7 @@ class Feed:
         epoch, rank = divmod(step * self._batch + place, len(self._members))
         index = int(self._members[_order(self._seed, epoch, len(self._members))[rank]])
         random = np.random.default_rng([self._seed, _STEP, step, place])
-        return vary(self._pairs[index], self._size, self._variation, random)
+        return vary(self._pairs[index], self._size, self._variation(step), random)
 
 
 @lru_cache(maxsize=4)  # the epochs that batches under way may touch

@@ -33,6 +33,8 @@ from exprtool_gan.stopping import StopRequest
 from exprtool_synth.canvas import SYNTH_TEMPLATE
 
 Say = Callable[[str], None]
+_LEARN_TO_READ = 0.4
+"""Share of a run in which the network is let to learn how to read faces before it has to rely on it."""
 MODEL = "model.onnx"
 """What a finished run leaves in its folder, to be used."""
 
@@ -85,7 +87,7 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
 
         # --- 3. What surrounds the loop ------------------------------------------------------------------------------
         feed = Feed(
-            pairs, train_on, config.image_size, config.batch_size, _variation(config), config.seed,
+            pairs, train_on, config.image_size, config.batch_size, lambda step: variation(step, config), config.seed,
             config.workers or usable_cpus(), device,
         )  # fmt: skip
         stack.callback(feed.close)
@@ -221,9 +223,12 @@ def _architecture(config: FlowConfig) -> NetConfig:
     return replace(plain, widths=widths)
 
 
-def _variation(config: FlowConfig) -> Variation:
+def variation(step: int, config: FlowConfig) -> Variation:
+    """How the pairs of a step (from 0) are varied. At first the decoder is told what every face wears, then less and
+    less often: what is read then is hardly better than a guess, and would teach it to listen to nobody."""
+    tell = 1 - (1 - config.tell) * min(1.0, step / (_LEARN_TO_READ * config.steps))
     return Variation(
-        config.flip, config.turn, config.zoom, config.shift, config.colour, config.spoil, config.same, config.tell
+        config.flip, config.turn, config.zoom, config.shift, config.colour, config.spoil, config.same, tell
     )
 
 
