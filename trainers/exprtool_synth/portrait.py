@@ -92,6 +92,7 @@ def _fill(
                 return
             made.rejected[reason] += 1
             continue
+        assert not isinstance(prepared, FaceRefusal)  # it had a reason
         gate = Gate(canvas.image, canvas.region.face)
         renders = [untouched(canvas, prepared.fit.source)]
         for index in range(start, min(start + PER_CANVAS, wish.per_face)):
