@@ -98,11 +98,8 @@ class FlowNetwork:
 
     def _check(self, outputs: list[str]) -> None:
         card = self.card
-        wanted = {
-            "image": (3, card.size, card.size),
-            "condition": (len(card.controls),),
-            "known": (len(card.controls),),
-        }
+        weights = (len(card.controls),)
+        wanted = {"image": (3, card.size, card.size), "condition": weights, "known": weights}
         for name, shape in wanted.items():
             if self._shapes.get(name) != shape:
                 raise ModelError(
