@@ -17,6 +17,7 @@ from exprtool_flow.augment import MIRRORED, Sample, Variation, collate, mirror, 
 from exprtool_flow.compose import fine_flow, warp  # noqa: E402
 from exprtool_flow.feed import Feed  # noqa: E402
 from exprtool_flow.shards import FIELDS, StoredPair, open_sets, open_shard, person_of  # noqa: E402
+from exprtool_synth.dataset import FORMAT  # noqa: E402
 
 
 def drawn_pair(side: int, seed: int = 0) -> StoredPair:
@@ -53,7 +54,7 @@ def write_set(folder: Path, portraits: list[str], each: int = 2, side: int = 96)
         for name in portraits[::2] + portraits[1::2]
     ]
     sheet = {
-        "format": 2, "made_by": "a test", "controls": list(CONTROLS), "pairs": each * len(portraits),
+        "format": FORMAT, "made_by": "a test", "controls": list(CONTROLS), "pairs": each * len(portraits),
         "shards": shards, "sources": sources,
     }  # fmt: skip
     (folder / "datasheet.json").write_text(json.dumps(sheet))

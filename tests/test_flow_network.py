@@ -133,7 +133,9 @@ def test_smaller_losses_by_hand() -> None:
     weight = torch.tensor([1.0, 3.0]).reshape(1, 1, 1, 2)
     values = torch.tensor([[2.0, 4.0], [6.0, 0.0]]).reshape(1, 2, 1, 2)
     assert float(losses.weighted_mean(values, weight)) == pytest.approx((2 + 12 + 6 + 0) / 8)
-    assert float(losses.worn_loss(torch.tensor([[0.3, 0.2]]), torch.tensor([[0.5, 0.1]]))) == pytest.approx(0.025)
+    typical = torch.tensor([[0.0, 0.01], [0.0, 0.0]])  # the first control moves nothing, the second 1.28 / 128 along x
+    reading = losses.reading_loss(torch.tensor([[0.3, 0.2]]), torch.tensor([[0.5, 0.1]]), typical)
+    assert float(reading) == pytest.approx(0.128**2 / 2 + 10 * 0.025)
     logit = torch.full((1, 1, 4, 4), 0.0)
     half = losses.mask_loss(logit, torch.ones(4, 4), torch.zeros(1, 1, 4, 4))
     assert float(half) == pytest.approx(math.log(2) + 0.25 * (1 - 20 / 28), rel=1e-5)

@@ -29,10 +29,10 @@ from exprtool_default.backend import FlowBackend, open_model  # noqa: E402
 from exprtool_default.card import METADATA_KEY, card_from_json  # noqa: E402
 from exprtool_default.network import Answer  # noqa: E402
 from exprtool_default.suitability import why_not  # noqa: E402
-from exprtool_default.wanted import wanted  # noqa: E402
 from exprtool_flow.config import FlowConfig  # noqa: E402
 from exprtool_flow.export import TOLERANCE, compare, export  # noqa: E402
 from exprtool_flow.loop import Outcome, train, variation  # noqa: E402
+from exprtool_flow.shards import open_sets  # noqa: E402
 from exprtool_flow.state import load_average, stored_config  # noqa: E402
 from exprtool_gan.run_folder import RunFolder  # noqa: E402
 
@@ -236,20 +236,21 @@ def test_one_look_serves_many_edits(backend: FlowBackend, region: FaceRegion, mo
 
 
 @pytest.mark.parametrize("strength", [0.2, 0.6, 1.0, 1.4])
-def test_a_resting_face_is_asked_for_the_same_as_by_the_face_model(backend: FlowBackend, strength: float) -> None:
+def test_a_face_is_asked_for_what_the_face_model_would_give_it(backend: FlowBackend, strength: float) -> None:
+    smile = {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "browInnerUp": 0.1}
     for weights in ({"happy": 0.6}, {"surprised": 1.0}, {"angry": 0.5, "sad": 0.4}, {"neutral": 1.0}):
         edit = Edit(weights, {"jawOpen": 0.1}, strength)
-        expected = weights_for(edit, {})
-        found = wanted(edit, {}, backend._presets)
-        assert {name: found.get(name, 0.0) for name in expected} == pytest.approx(expected, abs=1e-9)
-        assert found.keys() <= expected.keys()
-    smile = {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8}
-    assert not wanted(Edit({"neutral": 1.0}), smile, backend._presets), "a smile is taken off"
-    half = wanted(Edit({"neutral": 1.0}, strength=0.5), smile, backend._presets)
-    assert half == pytest.approx({"mouthSmileLeft": 0.4, "mouthSmileRight": 0.4})
-    kept = wanted(Edit({}, {"jawOpen": 0.3}), smile, backend._presets)
-    assert kept == pytest.approx({**smile, "jawOpen": 0.3}), "single controls come on top of what is worn"
-    assert presets().keys() == backend._presets.keys()
+        for worn in ({}, smile):
+            expected = weights_for(edit, worn)
+            assert weights_for(edit, worn, named=backend._presets) == pytest.approx(expected, abs=1e-9)
+    assert presets().keys() == backend._presets.keys(), "the card carries them all"
+
+
+def test_pairs_tell_what_was_really_rendered(pairs: Path) -> None:
+    set_ = open_sets([pairs])
+    brows = [CONTROLS.index(name) for name in CONTROLS if name.startswith("brow")]
+    kept = {round(float(set_[i].target_weights[k]), 3) for i in range(len(set_)) for k in brows}
+    assert len(kept - {0.0}) > 4, "what a face keeps at rest stands in the weights of its renders"
 
 
 def moved(face: Face, points: np.ndarray) -> Face:

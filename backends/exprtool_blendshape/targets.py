@@ -51,8 +51,12 @@ class Move:
         return max(0.0, (strength - self.onset) / (1 - self.onset))
 
 
+Presets = Mapping[str, Mapping[str, Move]]
+"""{expression: {control: move}}"""
+
+
 @lru_cache(maxsize=1)
-def presets() -> Mapping[str, Mapping[str, Move]]:
+def presets() -> Presets:
     """{expression: {control: move}} of the seven expressions, stems expanded."""
     with (files("exprtool_blendshape") / "presets.toml").open("rb") as file:
         tables = tomllib.load(file)
@@ -74,16 +78,18 @@ def weights_for(
     source: Mapping[str, float],
     reference: Mapping[str, float] | None = None,
     rest: Mapping[str, float] | None = None,
+    named: Presets | None = None,
 ) -> dict[str, float]:
     """The absolute weight of every control after the edit; controls that it leaves out are 0.
 
     ``source`` is what the face wears, ``reference`` what the face to be copied wears. Without expressions and
     reference, ``edit.controls`` are added to what the face wears. With ``rest`` (a track's resting expression) the
-    edit moves the face by as much as it would move the face at rest, so that speech goes on under it.
+    edit moves the face by as much as it would move the face at rest, so that speech goes on under it. ``named`` are the
+    presets, those of this package if none are given.
     Raises `UnknownNameError` for an expression or control that is not known.
     """
     start = dict(source) if rest is None else dict(rest)
-    target, onsets = _target(edit, start, reference)
+    target, onsets = _target(edit, start, reference, named or presets())
     new = {}
     for name in target.keys() | start.keys() | source.keys():
         worn = source.get(name, 0.0)
@@ -98,14 +104,14 @@ def weights_for(
 
 
 def _target(
-    edit: Edit, start: Mapping[str, float], reference: Mapping[str, float] | None
+    edit: Edit, start: Mapping[str, float], reference: Mapping[str, float] | None, named: Presets
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Weights at strength 1 before clipping, and the onsets on the way there."""
     onsets: dict[str, float] = {}
     if reference is not None:
         target = dict(reference)
     elif edit.weights:
-        target, onsets = _blend(edit.weights, start)
+        target, onsets = _blend(edit.weights, start, named)
     else:
         target = dict(start)
     for name, amount in expand(edit.controls).items():
@@ -113,15 +119,16 @@ def _target(
     return _lopsided(target, edit), onsets
 
 
-def _blend(weights: Mapping[str, float], start: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+def _blend(
+    weights: Mapping[str, float], start: Mapping[str, float], named: Presets
+) -> tuple[dict[str, float], dict[str, float]]:
     """Presets by their weights, and mean onsets; a control that none of them names keeps what is at rest in it."""
-    known = presets()
     target: dict[str, float] = {}
     late: dict[str, float] = {}
     for expression, amount in weights.items():
-        if expression not in known:
-            raise UnknownNameError("expression", expression, EXPRESSIONS)
-        for name, move in known[expression].items():
+        if expression not in named:
+            raise UnknownNameError("expression", expression, named)
+        for name, move in named[expression].items():
             share = move.amount * move.progress(amount)
             target[name] = target.get(name, 0.0) + share
             late[name] = late.get(name, 0.0) + share * move.onset

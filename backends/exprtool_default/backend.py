@@ -1,6 +1,7 @@
 """The backend around a flow network: look once, answer for any number of expressions, at the photo's own resolution.
 
-Strength goes from what the face wears, as the network itself tells, to what is wanted (see `exprtool_default.wanted`).
+What is wanted follows from what the face wears, as the network itself tells, by the rules of the blendshape backend
+(`exprtool_blendshape.targets.weights_for`), with the presets of the network's own card.
 """
 
 from __future__ import annotations
@@ -18,14 +19,13 @@ from exprtool.faces.align import Matrix, crop, crop_from_image
 from exprtool.lift import CropAnswer, lift
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion
 from exprtool_blendshape.names import expand
-from exprtool_blendshape.targets import Move
+from exprtool_blendshape.targets import Move, weights_for
 from exprtool_default.card import FINE
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
 from exprtool_default.suitability import why_not
-from exprtool_default.wanted import wanted
 
 UNSURE = 0.06
-"""Worn weights below this are within the network's error and count as none."""
+"""Worn weights below this are within the network's error; reports leave them out."""
 FULL = 0.2
 """Strength (or, for single controls, amount) from which on the answer is taken whole. Below, flow, shading and paint
 fade, so that asking for nothing changes no bit; the network alone would be off by a trace."""
@@ -89,7 +89,8 @@ class FlowBackend(Backend):
                     answers[i] = _untouched(face)
                 else:
                     rest = face.rest if edit.additive else None
-                    asked.append((i, wanted(edit, face.worn, self._presets, self._worn_by_reference(edit), rest)))
+                    reference = self._worn_by_reference(edit)
+                    asked.append((i, weights_for(edit, face.worn, reference, rest, self._presets)))
         if asked:
             conditions = np.array([[goal.get(name, 0.0) for name in self.card.controls] for _, goal in asked])
             found = self.network.decode([prepared[i].seen for i, _ in asked], conditions.astype(np.float32))
@@ -119,10 +120,10 @@ class FlowBackend(Backend):
         return crop(region.pixels, from_region, self.card.size)
 
     def _named(self, seen: Seen) -> dict[str, float]:
-        return {n: float(v) for n, v in zip(self.card.controls, seen.worn, strict=True) if v >= UNSURE}
+        return {name: float(weight) for name, weight in zip(self.card.controls, seen.worn, strict=True)}
 
     def _patch(self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float]) -> FacePatch:
-        details = {"source": _rounded(face.worn), "target": _rounded(goal)}
+        details = {"source": _rounded(face.worn, UNSURE), "target": _rounded(goal, UNSURE)}
         fine = crop_from_image(face.region.face, self.card.size * FINE, self.card.template)
         return lift(face.region, fine, crop_answer(answer, share), details=details)
 
@@ -160,5 +161,5 @@ def _untouched(face: PreparedFace) -> FacePatch:
     return FacePatch(np.array(face.region.pixels), empty, np.zeros((*empty.shape, 2), np.float32), empty.copy())
 
 
-def _rounded(weights: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(float(value), 4) for name, value in sorted(weights.items()) if abs(value) >= 5e-5}
+def _rounded(weights: Mapping[str, float], least: float) -> dict[str, float]:
+    return {name: round(float(value), 4) for name, value in sorted(weights.items()) if abs(value) >= least}

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from exprtool_flow.augment import Batch, Variation, collate, vary
 from exprtool_flow.compose import compose, painted_over
-from exprtool_flow.losses import losses
+from exprtool_flow.losses import losses, reading_loss
 from exprtool_flow.networks import FlowNet
 from exprtool_flow.shards import PairSet
 from exprtool_gan.sheet import write_sheet
@@ -56,7 +56,9 @@ class Looker:
                 answer, worn = net(batch.seen, batch.wanted)
                 psnr.append(_psnr(compose(answer, batch.photo).clamp(0, 1), batch.target))
                 untouched.append(_psnr(batch.photo, batch.target))
-                for name, value in losses(answer, worn, batch).items():
+                parts = losses(answer, batch)
+                parts["reading"] = reading_loss(worn, batch.worn, net.decoder.typical)
+                for name, value in parts.items():
                     sums[name] = sums.get(name, 0.0) + float(value) * len(batch.seen)
         count = len(self._members)
         parts = {name: value / count for name, value in sums.items()}

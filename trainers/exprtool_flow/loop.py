@@ -23,7 +23,7 @@ from exprtool_flow.augment import Variation
 from exprtool_flow.config import FlowConfig
 from exprtool_flow.feed import Feed
 from exprtool_flow.look import Look, Looker
-from exprtool_flow.losses import NAMES, Weights, losses, total, worn_loss
+from exprtool_flow.losses import NAMES, Weights, losses, reading_loss, total
 from exprtool_flow.networks import NetConfig, count_parameters, windows
 from exprtool_flow.shards import PairSet, open_sets, person_of
 from exprtool_flow.state import Learner, Progress, load_training, save_average, save_training
@@ -110,10 +110,11 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
             batch = feed.batch(step)
             learner.set_rate(learning_rate(step, config))
             answer, worn = learner.net(batch.seen, batch.wanted, batch.told)
-            parts = losses(answer, worn, batch)
-            # Targets are faces to read as well, and what they wear is always known.
+            # Targets are faces to read as well.
             read = learner.net.encoder(F.avg_pool2d(batch.target[::2], FINE))[1]
-            parts["worn"] = worn_loss(torch.cat([worn, read]), torch.cat([batch.worn, batch.wanted[::2]]))
+            readings, true = torch.cat([worn, read]), torch.cat([batch.worn, batch.wanted[::2]])
+            parts = losses(answer, batch)
+            parts["reading"] = reading_loss(readings, true, learner.net.decoder.typical)
             loss = total(parts, weights)
             learner.adam.zero_grad(set_to_none=True)
             loss.backward()

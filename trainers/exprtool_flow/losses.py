@@ -13,9 +13,10 @@ from exprtool_flow.augment import Batch
 from exprtool_flow.compose import compose, fine_flow, warp
 from exprtool_flow.networks import Answer
 
-NAMES = ("flow", "smooth", "shading", "mask", "image", "psnr", "edges", "paint", "worn")
+NAMES = ("flow", "smooth", "shading", "mask", "image", "psnr", "edges", "paint", "reading")
 _SOFT = 0.01  # squared pixels: the Charbonnier loss is quadratic below a tenth of a pixel
 _FLOOR = 1e-5  # of squared differences: 50 dB is as good as any more
+_NUMBERS = 10.0  # what a squared error in a weight counts beside one of its motion in 128ths of the side
 _DARK = 0.05  # keeps logarithms of dark pixels' ratios from being noise
 _EXPLAINED, _UNEXPLAINED = 0.02, 0.08
 """Mean difference (of [0, 1]) up to which the photo's own pixels will do, and from which on they will not."""
@@ -33,7 +34,7 @@ class Weights:
     psnr: float = 0.04
     edges: float = 3.0
     paint: float = 1.0
-    worn: float = 10.0
+    reading: float = 0.3
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
@@ -121,26 +122,33 @@ def psnr_loss(difference: Tensor) -> Tensor:
     return torch.log(squared + _FLOOR).mean()
 
 
-def worn_loss(worn: Tensor, true: Tensor) -> Tensor:
-    """Mean squared error of the weights that are worn (N, C). Squared, because most weights of most faces are 0: an
-    absolute error would be content with the median."""
-    return (worn - true).pow(2).mean()
+def reading_loss(worn: Tensor, true: Tensor, typical: Tensor) -> Tensor:
+    """How far a reading (N, C) is from what is worn: mean squared error of the motion that it stands for, by the
+    typical flow (F, C), in 128ths of the crop's side, and a little of its error in numbers.
+
+    What moves the face counts as much as it moves it; of a control that hardly shows, no error shows either. Squared,
+    because most weights of most faces are 0: an absolute error would be content with the median.
+    """
+    error = worn - true
+    return (128 * F.linear(error, typical)).pow(2).mean() + _NUMBERS * error.pow(2).mean()
 
 
-def losses(answer: Answer, worn: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """All losses by `NAMES`, unweighted."""
+def losses(answer: Answer, batch: Batch) -> dict[str, Tensor]:
+    """All losses of an answer by `NAMES`, unweighted: all but the reading's."""
     moved = warp(batch.photo, fine_flow(batch.flow))
-    needed = needed_paint(batch.photo, moved, batch.target, batch.painted)
     near = widened(batch.painted, 5)
     known = (1 - near) * batch.valid
     known_coarse = 1 - F.max_pool2d(1 - known, FINE)
     mask, paint = answer.flow.new_zeros(()), answer.flow.new_zeros(())
     for window in answer.painted.values():
         x0, y0, x1, y1 = (FINE * value for value in window.box)
-        there = needed[:, :, y0:y1, x0:x1]
-        mask = mask + mask_loss(window.logit, window.fade, there)
-        lacking = (there > 0.5).to(there.dtype)
-        paint = paint + weighted_mean((window.colour - batch.target[:, :, y0:y1, x0:x1]).abs(), lacking)
+        photo, shifted, target, painted = (
+            each[:, :, y0:y1, x0:x1] for each in (batch.photo, moved, batch.target, batch.painted)
+        )
+        needed = needed_paint(photo, shifted, target, painted)
+        mask = mask + mask_loss(window.logit, window.fade, needed)
+        lacking = (needed > 0.5).to(needed.dtype)
+        paint = paint + weighted_mean((window.colour - target).abs(), lacking)
     difference = compose(answer, batch.photo) - batch.target
     changed = (batch.target - batch.photo).abs().mean(1, keepdim=True)
     weight = batch.valid * (1 + 3 * torch.tanh(changed / 0.05))
@@ -153,7 +161,6 @@ def losses(answer: Answer, worn: Tensor, batch: Batch) -> dict[str, Tensor]:
         "psnr": psnr_loss(difference * batch.valid),
         "edges": edge_loss(difference, weight),
         "paint": paint,
-        "worn": worn_loss(worn, batch.worn),
     }
 
 

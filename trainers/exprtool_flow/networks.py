@@ -21,12 +21,15 @@ _WINDOWS = {"mouth": (18, 30, 46, 58), "right_eye": (12, 14, 30, 28), "left_eye"
 a window can be cut from maps of half the size."""
 _SHADOW = (0.85, 1.08, 1.18)
 """How much more red, green and blue lose in skin's shadows, to start from; the network learns its own."""
-FLOW_UNIT = 1 / 16
-"""Of the side: a head that answers 1 moves so far. Starts the flow at the size of real motion."""
+FLOW_UNIT = 1 / 64
+"""Of the side: a head that answers 1 moves so far. That is the size of what the typical flow leaves to be learned."""
 _DARKEST = 1.2
-COARSE = 16
-"""Cells along either side of the typical flow and of the maps that say where a condition acts."""
-_PLACES = 8
+COARSE = 32
+"""Cells along either side of the typical flow."""
+_PLACES, _PLACES_CELLS = 8, 16
+"""How many learned maps say where a condition acts, and their cells along either side."""
+_GUIDE = 16.0
+"""Brings the typical flow, shares of the side, to the size of the features that it stands beside."""
 _LOUD, _HEED = 4.0, 0.08
 """Factor on the condition, whose entries are few and small, and standard deviation of the first weights that let it
 steer: with a soft voice and deaf ears the network spends its first thousand steps on the mean expression."""
@@ -149,8 +152,11 @@ class Decoder(nn.Module):
 
     Told both, it has only to know how a face moves from one to the other; what it wears is the encoder's to read. It
     sets out from the typical flow, how faces move on average, which is linear in the difference of the weights and can
-    be had by least squares (`exprtool_flow.typical`); what it learns is how this face differs.
+    be had by least squares (`exprtool_flow.typical`); what it learns is how this face differs. The typical flow itself
+    is not trained: it is at its optimum, and Adam, whose steps have one size however small the gradient, shakes it.
     """
+
+    typical: Tensor
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
@@ -158,9 +164,8 @@ class Decoder(nn.Module):
         self.config, self.boxes = config, windows(config.size)
         # Not ReLU: units that die here in the first steps would leave the network deaf to what is wanted.
         self.embed = nn.Sequential(nn.Linear(2 * config.controls, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
-        self.typical = nn.Linear(config.controls, 2 * COARSE**2, bias=False)
-        nn.init.zeros_(self.typical.weight)
-        self.places = nn.Linear(d, _PLACES * COARSE**2)
+        self.register_buffer("typical", torch.zeros(2 * COARSE**2, config.controls))
+        self.places = nn.Linear(d, _PLACES * _PLACES_CELLS**2)
         self.bottom = nn.ModuleList([_Steered(w[4], w[4], d), _Steered(w[4], w[4], d)])
         self.narrow = nn.ModuleList([_Steered(w[i + 1], w[i], d, 1) for i in (3, 2, 1)])
         guides = 2 + _PLACES
@@ -186,8 +191,9 @@ class Decoder(nn.Module):
 
     def forward(self, condition: Tensor, worn: Tensor, features: Sequence[Tensor]) -> Answer:
         e = self.embed(_LOUD * torch.cat([condition, worn], dim=1))
-        typical = self.typical(condition - worn).unflatten(1, (2, COARSE, COARSE))
-        guides = torch.cat([typical, self.places(e).unflatten(1, (_PLACES, COARSE, COARSE))], dim=1)
+        typical = F.linear(condition - worn, self.typical).unflatten(1, (2, COARSE, COARSE))
+        places = self.places(e).unflatten(1, (_PLACES, _PLACES_CELLS, _PLACES_CELLS))
+        guides = torch.cat([_GUIDE * typical, double(places)], dim=1)
         h = features[4]
         for layer in self.bottom:
             h = layer(h, e)
@@ -202,7 +208,7 @@ class Decoder(nn.Module):
         # third of convolutions at S; only the windows, being small, are worked on at S itself.
         size = self.config.size
         moved = F.interpolate(typical, size=(size, size), mode="bilinear", align_corners=False)
-        flow = (F.pixel_shuffle(self.flow(h), 2) + moved) * (size * FLOW_UNIT)
+        flow = (F.pixel_shuffle(self.flow(h), 2) * FLOW_UNIT + moved) * size
         light = F.pixel_shuffle(self.shading(self.lit(h, e)), 2 * FINE)
         shading = _DARKEST * torch.tanh(light * self.shadow)
         fine = self.fine(h, e)

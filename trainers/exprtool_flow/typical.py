@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exprtool_flow.networks import COARSE, FLOW_UNIT, Decoder
+from exprtool_flow.networks import COARSE, Decoder
 from exprtool_flow.shards import PairSet
 
-_ENOUGH = 3000
+_ENOUGH = 4000
 _RIDGE = 0.3
 """Added to the normal equations, in units of squared weights: controls that hardly occur keep still."""
 
@@ -32,7 +32,7 @@ def start_from_typical(decoder: Decoder, pairs: PairSet, members: Sequence[int] 
     normal = difference.T @ difference + _RIDGE * np.eye(difference.shape[1])
     solution = np.linalg.solve(normal, difference.T @ flow)
     with torch.no_grad():
-        decoder.typical.weight.copy_(torch.from_numpy(solution.T / FLOW_UNIT))
+        decoder.typical.copy_(torch.from_numpy(solution.T))
     return float(1 - ((difference @ solution - flow) ** 2).sum() / max((flow**2).sum(), 1e-12))
 
 

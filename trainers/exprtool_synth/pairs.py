@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from exprtool.types import FacePatch, Image
 from exprtool_synth.canvas import Canvas
-from exprtool_synth.states import State, vector_of
+from exprtool_synth.states import vector_of
 
 _ITERATIONS = 8
 
@@ -27,8 +27,9 @@ class Render:
     """A canvas in some state.
 
     ``image`` (S, S, 3) uint8; ``flow`` (S, S, 2) float32 to the portrait itself, in canvas pixels; ``painted`` (S, S)
-    float32 in [0, 1] where the flow does not hold. ``weights`` (C,) are what it wears: what its state asks for or, of
-    the portrait as it was (``drawn`` is False), what the fit found; few portraits are wholly at rest.
+    float32 in [0, 1] where the flow does not hold. ``weights`` (C,) are what it really wears: what the renderer gave
+    it, which is what was asked for and what a face keeps when its expression is taken off (`targets.weights_for`); of
+    the portrait as it was (``drawn`` is False), what the fit found. Few portraits are wholly at rest.
     """
 
     image: Image
@@ -62,13 +63,14 @@ def untouched(canvas: Canvas, worn: Mapping[str, float]) -> Render:
     return Render(canvas.image, np.zeros((side, side, 2), np.float32), zero, vector_of(worn), drawn=False)
 
 
-def rendered(canvas: Canvas, patch: FacePatch, state: State) -> Render:
-    """A backend's patch over the canvas; raises ValueError for a patch without flow."""
-    if patch.flow is None or patch.painted is None:
-        raise ValueError("training pairs need a backend that tells its flow")
+def rendered(canvas: Canvas, patch: FacePatch) -> Render:
+    """A backend's patch over the canvas; raises ValueError for a patch that does not tell its flow and weights."""
+    if patch.flow is None or patch.painted is None or "target" not in patch.details:
+        raise ValueError("training pairs need a backend that tells its flow and weights")
     alpha = patch.alpha[..., None]
     image = np.clip(canvas.image * (1 - alpha) + patch.pixels * alpha + 0.5, 0, 255).astype(np.uint8)
-    return Render(image, patch.flow.astype(np.float32), patch.painted.astype(np.float32), state.vector)
+    weights = vector_of(patch.details["target"])
+    return Render(image, patch.flow.astype(np.float32), patch.painted.astype(np.float32), weights)
 
 
 def make_pair(canvas: Canvas, source: Render, target: Render) -> Pair:

@@ -124,7 +124,7 @@ def _render(
         if not isinstance(patch, FacePatch):
             made.rejected[patch.reason] += 1
             return None
-        render = rendered(canvas, patch, state)
+        render = rendered(canvas, patch)
         reason = gate.why_not(render.image, identity=label is not None)
         if reason is None:
             return render
