@@ -1,11 +1,82 @@
-"""Worker processes that do not outlive whoever started them."""
+"""Work spread over processes: a bounded number of items under way, and no worker that outlives whoever started it."""
 
 from __future__ import annotations
 
 import os
 import threading
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, get_context, parent_process
+from typing import Any, TypeVar
+
+from exprtool.devices import usable_cpus
+from exprtool.errors import DataError
+
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+_PENDING_PER_WORKER = 3
+
+
+def over_items(
+    items: Mapping[Key, Item],
+    factory: Callable[..., Callable[[Item], Answer]],
+    args: tuple[Any, ...],
+    *,
+    workers: int | None = None,
+    few: int = 1,
+) -> Iterator[tuple[Key, Answer]]:
+    """Yield (key, answer) for every item, as they are finished.
+
+    ``factory(*args)`` is called once per process and makes the function that is called with each item; factory,
+    arguments, items and answers must pickle. Fewer than ``few`` items per worker are not worth a process: the work is
+    then done in fewer, or in this one. ``workers`` None is one per processor. Raises `DataError` when a process dies.
+    """
+    if not items:
+        return
+    count = min(workers or usable_cpus(), max(1, len(items) // few))
+    if count == 1:
+        function = factory(*args)
+        for key, item in items.items():
+            yield key, function(item)
+        return
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_start, initargs=(factory, args))
+    try:
+        under_way: dict[Future[Answer], Key] = {}
+        queue = iter(items.items())
+        while True:
+            # Only a window of items is handed out, so that memory stays flat however many there are.
+            while len(under_way) < _PENDING_PER_WORKER * count and (following := next(queue, None)) is not None:
+                under_way[pool.submit(_work, following[1])] = following[0]
+            if not under_way:
+                break
+            finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield under_way.pop(future), future.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A worker process died (out of memory, killed, or started by a script without "
+            '`if __name__ == "__main__":`). What is done is kept: run it again, perhaps with fewer --workers.'
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_function: Callable[[Any], Any] | None = None
+
+
+def _start(factory: Callable[..., Callable[[Any], Any]], args: tuple[Any, ...]) -> None:
+    global _function
+    end_with_parent()
+    os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism
+    _function = factory(*args)
+
+
+def _work(item: Any) -> Any:
+    assert _function is not None
+    return _function(item)
 
 
 def end_with_parent() -> None:
@@ -19,7 +90,7 @@ def end_with_parent() -> None:
         return
 
     def watch(sentinel: int = parent.sentinel) -> None:
-        wait([sentinel])
+        connection.wait([sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()

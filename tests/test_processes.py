@@ -1,4 +1,4 @@
-"""Workers must not stay behind when their parent is killed."""
+"""Many items, several processes: all are done, a death is told, and nobody stays behind."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from exprtool.errors import DataError
+from exprtool.processes import over_items
 
 PARENT = """
 import os
@@ -52,3 +56,31 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
+
+
+def squares(offset: int) -> Callable[[int], tuple[int, int]]:
+    return lambda item: (item * item + offset, os.getpid())
+
+
+def deadly() -> Callable[[int], int]:
+    return lambda item: os._exit(3) if item == 5 else item
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_item_is_answered_under_its_key(workers: int) -> None:
+    items = {f"item {i}": i for i in range(20)}
+    found = dict(over_items(items, squares, (100,), workers=workers))
+    assert {key: value for key, (value, _) in found.items()} == {key: i * i + 100 for key, i in items.items()}
+    processes = {process for _, process in found.values()}
+    assert (processes == {os.getpid()}) == (workers == 1)
+    assert not dict(over_items({}, squares, (0,), workers=workers))
+
+
+def test_few_items_are_not_worth_a_process() -> None:
+    found = dict(over_items(dict(enumerate(range(5))), squares, (0,), workers=2, few=6))
+    assert {process for _, process in found.values()} == {os.getpid()}
+
+
+def test_a_dying_worker_is_told() -> None:
+    with pytest.raises(DataError, match="What is done is kept"):
+        list(over_items(dict(enumerate(range(12))), deadly, (), workers=2))

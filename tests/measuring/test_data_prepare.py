@@ -144,7 +144,7 @@ def test_the_cache_is_read_again_and_follows_the_files(
 
     work = Cropper.__call__
     seen: list[str] = []
-    monkeypatch.setattr(Cropper, "__call__", lambda self, path, name: seen.append(name) or work(self, path, name))
+    monkeypatch.setattr(Cropper, "__call__", lambda self, source: seen.append(source.name) or work(self, source))
     assert load_prepared([root], cache=tmp_path / "cache").manifest_hash == first.manifest_hash
     assert seen == []
     (root / "happy" / "002.jpg").write_bytes(portraits["happy"]["004"])
@@ -155,15 +155,11 @@ def test_the_cache_is_read_again_and_follows_the_files(
     assert len(other.test) > 0
 
 
-def test_workers_give_the_same_as_one_process(faces_root: Path, tmp_path: Path, prepared: PreparedSet) -> None:
-    from exprtool_gan.data import pool
-
-    before = pool._FEW
-    pool._FEW = 6
-    try:
-        done = prepare([faces_root], tmp_path / "out", PrepareOptions(test_fraction=0.3), workers=2)
-    finally:
-        pool._FEW = before
+def test_workers_give_the_same_as_one_process(
+    faces_root: Path, tmp_path: Path, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exprtool_gan.data.prepare.FEW", 6)
+    done = prepare([faces_root], tmp_path / "out", PrepareOptions(test_fraction=0.3), workers=2)
     assert done.manifest_hash == prepared.manifest_hash and np.array_equal(done.images, prepared.images)
 
 

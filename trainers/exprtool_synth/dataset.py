@@ -14,12 +14,9 @@ Shards are packed from parts in the portraits' order, whatever order the process
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,22 +25,23 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from exprtool.devices import usable_cpus
 from exprtool.errors import DataError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.files import atomic_write, write_bytes
 from exprtool.images import IMAGE_SUFFIXES
 from exprtool.plan import Input, expand_inputs
-from exprtool.processes import end_with_parent
+from exprtool.processes import over_items
 from exprtool_synth.pairs import stack
 from exprtool_synth.portrait import Wish, Yield, work_up
 
 SHARD_BYTES = 100_000_000
-FORMAT = 2
+FORMAT = 3
 """Version of the layout of shards; in the datasheet."""
 
 Progress = Callable[[int, int, int], None]
 """Receives portraits done, portraits in all, pairs so far."""
+Portrait = tuple[Path, str, str]
+"""Path, name in the set, licence."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,8 @@ def make_dataset(
     _begin(out, work, settings)
     done = _finished(work, len(portraits))
     pairs = sum(summary.pairs for summary in done.values())
-    for index, summary in _run(portraits, [i for i in range(len(portraits)) if i not in done], out, wish, workers):
+    waiting = {i: (i, portrait) for i, portrait in enumerate(portraits) if i not in done}
+    for index, summary in over_items(waiting, _Worker, (out, wish), workers=workers):
         done[index] = summary
         pairs += summary.pairs
         if progress:
@@ -102,9 +101,9 @@ def make_dataset(
     return sheet
 
 
-def _portraits(sources: Sequence[Source], leave_out: Callable[[Path], bool] | None) -> list[tuple[Path, str, str]]:
+def _portraits(sources: Sequence[Source], leave_out: Callable[[Path], bool] | None) -> list[Portrait]:
     """(path, name, licence) of every portrait; the name is unique, says where it comes from."""
-    found: list[tuple[Path, str, str]] = []
+    found: list[Portrait] = []
     for source in sources:
         for item in expand_inputs([str(source.folder)], IMAGE_SUFFIXES):
             assert item.path is not None
@@ -159,30 +158,24 @@ def _part_path(work: Path, index: int) -> Path:
 
 # -- the work, in processes -------------------------------------------------------------------------------------------
 
-_tools: tuple[Any, Any] | None = None
 
+class _Worker:
+    """Works up one portrait after another, with one thread, since there is one process per processor."""
 
-def _start_worker() -> None:
-    """Load model and detector once per process; one thread each, since there is one process per processor."""
-    import cv2
+    def __init__(self, out: Path, wish: Wish) -> None:
+        import cv2
 
-    from exprtool.pipeline import load_detector
-    from exprtool_blendshape.backend import BlendshapeBackend
+        from exprtool.pipeline import load_detector
+        from exprtool_blendshape.backend import BlendshapeBackend
 
-    global _tools
-    cv2.setNumThreads(1)
-    _tools = BlendshapeBackend(), load_detector("dlib")[1]
+        cv2.setNumThreads(1)
+        self._out, self._wish = out, wish
+        self._backend, self._detector = BlendshapeBackend(), load_detector("dlib")[1]
 
-
-def _start_process() -> None:
-    end_with_parent()
-    _start_worker()
-
-
-def _work(path: Path, name: str, licence: str, index: int, out: Path, wish: Wish) -> Summary:
-    assert _tools is not None
-    made = work_up(path, name, wish, *_tools)
-    return _keep(made, licence, index, out)
+    def __call__(self, place: tuple[int, Portrait]) -> Summary:
+        index, (path, name, licence) = place
+        made = work_up(path, name, self._wish, self._backend, self._detector)
+        return _keep(made, licence, index, self._out)
 
 
 def _keep(made: Yield, licence: str, index: int, out: Path) -> Summary:
@@ -202,46 +195,6 @@ def _keep(made: Yield, licence: str, index: int, out: Path) -> Summary:
 def _save(target: Path, arrays: dict[str, np.ndarray]) -> None:
     with atomic_write(target) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # no time stamps inside: equal arrays give equal bytes
-
-
-def _run(
-    portraits: Sequence[tuple[Path, str, str]], todo: Sequence[int], out: Path, wish: Wish, workers: int | None
-) -> Iterator[tuple[int, Summary]]:
-    """Work up the portraits in ``todo``; yields (index, summary) as they are finished, a bounded number under way."""
-    if not todo:
-        return
-    count = min(workers or usable_cpus(), len(todo))
-    if count == 1:
-        _start_worker()
-        for index in todo:
-            yield index, _work(*portraits[index], index, out, wish)
-        return
-    waiting = iter(todo)
-    running: dict[Future[Summary], int] = {}
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=spawn, initializer=_start_process) as pool:
-
-        def start_next() -> None:
-            for index in waiting:
-                path, name, licence = portraits[index]
-                running[pool.submit(_work, path, name, licence, index, out, wish)] = index
-                return
-
-        try:
-            for _ in range(2 * count):
-                start_next()
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
-                    start_next()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "A worker died (out of memory, or killed). What is done is kept: run the same command again, "
-                "with fewer --workers."
-            ) from error
-        finally:
-            for future in running:
-                future.cancel()
 
 
 # -- shards and datasheet ---------------------------------------------------------------------------------------------

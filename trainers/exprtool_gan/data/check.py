@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from exprtool.errors import ExprtoolError
 from exprtool.images import read_image
+from exprtool.processes import over_items
 from exprtool.types import Image
 from exprtool_gan.data.detector import load_detector
-from exprtool_gan.data.pool import over_pictures
-from exprtool_gan.data.prepare import Progress, clearly_largest, find, split_of
+from exprtool_gan.data.prepare import FEW, Progress, clearly_largest, find, split_of
 from exprtool_gan.data.prepared import order_labels
 from exprtool_gan.data.sources import Scan, ScanOptions, Source, scan
 from exprtool_gan.data.splits import TEST, TRAIN
@@ -107,7 +107,8 @@ def check(
     sources = found.sources
     looks: dict[int, Look] = {}
     args = (detector if faces else None, identities, device)
-    for i, look in over_pictures(sources, range(len(sources)), Looker, args, workers):
+    pictures = dict(enumerate(sources))
+    for i, look in over_items(pictures, Looker, args, workers=workers, few=FEW):
         looks[i] = look
         if progress:
             progress(len(looks), len(sources), sources[i].name)
@@ -138,14 +139,14 @@ class Looker:
         self.detector = load_detector(detector, device)[1] if detector is not None else None
         self.identities = identities
 
-    def __call__(self, path: str, name: str) -> Look:
+    def __call__(self, source: Source) -> Look:
         try:
-            data = Path(path).read_bytes()
+            data = source.path.read_bytes()
         except OSError as error:
             return Look("", "unreadable", error.strerror or str(error))
         digest = hashlib.sha256(data).hexdigest()
         try:
-            image = read_image(data, name=name).rgb
+            image = read_image(data, name=source.name).rgb
         except ExprtoolError as error:
             return Look(digest, "unreadable", str(error))
         thumbnail = _thumbnail(image)

@@ -23,9 +23,9 @@ from exprtool.faces.align import US_GAN_TEMPLATE, CropTemplate, Matrix, crop, cr
 from exprtool.files import atomic_write, write_bytes
 from exprtool.images import read_image
 from exprtool.measures.identity import face_from_landmarks
+from exprtool.processes import over_items
 from exprtool.types import Detector, Face, Image
 from exprtool_gan.data.detector import detector_name, landmarks_in, load_detector
-from exprtool_gan.data.pool import over_pictures
 from exprtool_gan.data.prepared import (
     FORMAT,
     IMAGES,
@@ -49,6 +49,8 @@ CropMode = Literal["aligned", "centre"]
 Progress = Callable[[int, int, str], None]
 """Called with (pictures done, pictures in all, name of the last one)."""
 
+FEW = 24
+"""Pictures per worker below which starting another process is not worth its while."""
 JOURNAL, SETTINGS, CROPS = "journal.jsonl", "settings.json", "crops"
 SIZES = (16, 1024)
 _CLEARLY_LARGER = 1.5
@@ -177,21 +179,21 @@ class Cropper:
         self.options, self.out = options, out
         self.detector = load_detector(options.detector, device)[1] if options.crop == "aligned" else None
 
-    def __call__(self, path: str, name: str) -> Outcome:
+    def __call__(self, source: Source) -> Outcome:
         """Read, crop and store one picture. What is wrong with the picture is an outcome, never an exception."""
         try:
-            data = Path(path).read_bytes()
+            data = source.path.read_bytes()
         except OSError as error:
             return Outcome("", reason="unreadable", detail=error.strerror or str(error))
         digest = hashlib.sha256(data).hexdigest()
         try:
-            image = read_image(data, name=name).rgb
+            image = read_image(data, name=source.name).rgb
         except ExprtoolError as error:
             return Outcome(digest, reason="unreadable", detail=str(error))
         side = self.options.size
         if self.detector is None:
             matrix = centre_matrix(image, side)
-            return self._store(path, digest, crop(image, matrix, side), 0, matrix, ())
+            return self._store(source.path, digest, crop(image, matrix, side), 0, matrix, ())
         faces = find(image, self.detector)
         face = clearly_largest(faces)
         if face is None:
@@ -203,11 +205,11 @@ class Cropper:
         points: tuple[tuple[float, float], ...] = ()
         if face.landmarks68 is not None:
             points = tuple((round(float(x), 2), round(float(y), 2)) for x, y in transform(matrix, face.landmarks68))
-        return self._store(path, digest, crop(image, matrix, side), len(faces), matrix, points)
+        return self._store(source.path, digest, crop(image, matrix, side), len(faces), matrix, points)
 
-    def _store(self, path: str, digest: str, pixels: Image, faces: int, matrix: Matrix, points: Any) -> Outcome:
+    def _store(self, path: Path, digest: str, pixels: Image, faces: int, matrix: Matrix, points: Any) -> Outcome:
         # The path is part of the name: two copies of one picture are two samples, maybe with two labels.
-        name = f"{digest[:2]}/{digest[:24]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.png"
+        name = f"{digest[:2]}/{digest[:24]}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.png"
         write_bytes(self.out / CROPS / name, encode_png(pixels))
         return Outcome(
             sha256=digest,
@@ -274,7 +276,8 @@ def _crop_all(
         else:
             todo.append(i)
     with (out / JOURNAL).open("a", encoding="utf-8") as journal:
-        for i, outcome in over_pictures(sources, todo, Cropper, (options, out, device), workers):
+        pictures = {i: sources[i] for i in todo}
+        for i, outcome in over_items(pictures, Cropper, (options, out, device), workers=workers, few=FEW):
             outcomes[i] = outcome
             entry = {"file": _file_key(sources[i].path), **asdict(outcome)}
             journal.write(json.dumps(entry, separators=(",", ":")) + "\n")
