@@ -25,6 +25,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -41,6 +42,7 @@ from exprtool.faces.landmarks import refine68
 from exprtool.faces.select import region_of
 from exprtool.files import write_bytes
 from exprtool.images import read_image
+from exprtool.processes import over_items
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image, Points
 from exprtool_blendshape.backend import BlendshapeBackend
 from exprtool_blendshape.model import load_face_model
@@ -139,42 +141,57 @@ def corner_height(points: Points, neutral: Points) -> float:
     return float((moved - frame(neutral))[[48, 54], 1].mean())
 
 
-def render(bench: Bench, paths: Sequence[Path], out: Path) -> dict[str, object]:
-    rows: dict[str, list[dict[str, float]]] = {expression: [] for expression in EXPRESSIONS}
-    left_out: dict[str, str] = {}
-    names: list[str] = []
-    crops: list[NDArray[np.uint8]] = []
-    for path in paths:
-        subject = bench.subject(path)
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """One person: figures by expression, and crops (13, S, S, 3): the photo, then render and network for each."""
+
+    figures: dict[str, dict[str, float]]
+    crops: NDArray[np.uint8]
+
+
+class Comparer:
+    """Measures one photo after another; made once per process."""
+
+    def __init__(self, model: Path, face_model: Path) -> None:
+        cv2.setNumThreads(1)
+        self.bench = Bench(model, face_model)
+
+    def __call__(self, path: Path) -> Compared | str:
+        bench, subject = self.bench, self.bench.subject(path)
         if isinstance(subject, str):
-            left_out[path.name] = subject
-            continue
+            return subject
         faces = {name: prepared(getattr(bench, name), subject) for name in ("blendshape", "network")}
         refused = [f"{name}: {face}" for name, face in faces.items() if isinstance(face, str)]
         if refused:
-            left_out[path.name] = "; ".join(refused)
-            continue
+            return "; ".join(refused)
         before, own = subject.landmarks(subject.image), embedding(subject.image, subject.region.face)
+        figures: dict[str, dict[str, float]] = {}
         kept = [subject.tight(subject.image)]
         for expression in EXPRESSIONS:
             true = edited(bench.blendshape, faces["blendshape"], subject, expression)
             ours = edited(bench.network, faces["network"], subject, expression)
             there, here = subject.landmarks(true), subject.landmarks(ours)
             face = refine68(ours, subject.region.face, robust=True)
-            rows[expression].append(
-                {
-                    "psnr": psnr(subject.crop(ours), subject.crop(true)),
-                    "untouched": psnr(subject.crop(subject.image), subject.crop(true)),
-                    "acd": squared_distance(own, embedding(ours, face)),
-                    "eyes_render": eye_opening(there) - eye_opening(before),
-                    "eyes": eye_opening(here) - eye_opening(before),
-                    "width_render": mouth_width(there) - mouth_width(before),
-                    "width": mouth_width(here) - mouth_width(before),
-                }
-            )
+            figures[expression] = {
+                "psnr": psnr(subject.crop(ours), subject.crop(true)),
+                "untouched": psnr(subject.crop(subject.image), subject.crop(true)),
+                "acd": squared_distance(own, embedding(ours, face)),
+                "eyes_render": eye_opening(there) - eye_opening(before),
+                "eyes": eye_opening(here) - eye_opening(before),
+                "width_render": mouth_width(there) - mouth_width(before),
+                "width": mouth_width(here) - mouth_width(before),
+            }
             kept += [subject.tight(true), subject.tight(ours)]
-        names.append(path.name)
-        crops.append(np.stack(kept))
+        return Compared(figures, np.stack(kept))
+
+
+def render(model: Path, face_model: Path, paths: Sequence[Path], out: Path) -> dict[str, object]:
+    found = dict(over_items({path: path for path in paths}, Comparer, (model, face_model)))
+    left_out = {path.name: why for path in paths if isinstance(why := found[path], str)}
+    names = [path.name for path in paths if path.name not in left_out]
+    compared = [each for path in paths if isinstance(each := found[path], Compared)]
+    rows = {expression: [each.figures[expression] for each in compared] for expression in EXPRESSIONS}
+    crops = [each.crops for each in compared]
     _keep(out, names, np.stack(crops))
     table: dict[str, object] = {"people": len(names), "left_out": left_out}
     print(f"{len(names)} people, {len(left_out)} left out")
@@ -349,12 +366,12 @@ def main() -> None:
         return
     if not options.model:
         parser.error("--model is needed")
-    bench = Bench(options.model, options.face_model)
+    bench = lru_cache(lambda: Bench(options.model, options.face_model))
     strangers = strangers[: options.people] if options.people else strangers
     parts = {
-        "render": lambda: render(bench, [*london, *strangers], out),
-        "removal": lambda: removal(bench, options.faces, [path.stem for path in london]),
-        "sharpness": lambda: sharpness(bench, london),
+        "render": lambda: render(options.model, options.face_model, [*london, *strangers], out),
+        "removal": lambda: removal(bench(), options.faces, [path.stem for path in london]),
+        "sharpness": lambda: sharpness(bench(), london),
     }
     if unknown := set(options.parts) - set(parts):
         parser.error(f"unknown part {', '.join(sorted(unknown))}; known: {', '.join(parts)}")

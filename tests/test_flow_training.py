@@ -105,8 +105,8 @@ def test_what_is_worn_is_told_less_and_less(tmp_path: Path) -> None:
 
 
 def test_resumed_run_equals_the_straight_one_bit_for_bit(pairs: Path, tmp_path: Path) -> None:
-    train(config(pairs, tmp_path / "straight", steps=4))
-    half = train(config(pairs, tmp_path / "halves", steps=4, stop_at=2))
+    train(config(pairs, tmp_path / "straight", steps=4, parts=2))
+    half = train(config(pairs, tmp_path / "halves", steps=4, parts=2, stop_at=2))
     assert half.step == 2 and not half.finished and not half.interrupted and half.model is None
     settings = {"out": tmp_path / "halves", "resume": True, "stop_at": 0}
     assert train(FlowConfig.from_settings(settings)).finished

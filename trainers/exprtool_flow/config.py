@@ -45,6 +45,7 @@ class FlowConfig:
 
     steps: int = setting(60_000, "Training", "Length in batches.")
     batch_size: int = setting(16, "Training", "Pairs per step.")
+    parts: int = setting(1, "Training", "Parts of a batch computed side by side; on a CPU best one per core.")
     lr: float = setting(2e-3, "Training", "Highest learning rate; a cosine brings it to 0.")
     warmup: int = setting(300, "Training", "Steps over which the rate rises.")
     weight_decay: float = setting(1e-4, "Training", "AdamW's decay of the weights.")
@@ -76,6 +77,8 @@ class FlowConfig:
             if not (math.isfinite(value) and low <= value <= high):
                 span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
                 raise UsageError(f"{flag(name)} must be {span}, not {value!r}.")
+        if self.batch_size % self.parts:
+            raise UsageError(f"--batch-size {self.batch_size} cannot be cut into {self.parts} equal --parts.")
         if self.image_size % 64:
             raise UsageError(f"--image-size must be a multiple of 64, not {self.image_size}.")
 
@@ -112,7 +115,7 @@ rate follows the new curve from there on."""
 _INF = math.inf
 _RANGES = {
     "seed": (0, 2**63 - 1), "stop_at": (0, _INF), "test_fraction": (0, 0.9), "image_size": (64, 512), "width": (0.1, 8),
-    "steps": (1, _INF), "batch_size": (1, _INF), "lr": (0, 1), "warmup": (0, _INF),
+    "steps": (1, _INF), "batch_size": (1, _INF), "parts": (1, 64), "lr": (0, 1), "warmup": (0, _INF),
     "weight_decay": (0, 1), "clip": (1e-6, _INF), "ema": (0, 0.999999), "flip": (0, 1), "turn": (0, 45),
     "zoom": (0, 0.5), "shift": (0, 0.2),
     "colour": (0, 3), "spoil": (0, 1), "same": (0, 1), "tell": (0, 1), "workers": (0, 1024), "log_every": (1, _INF),

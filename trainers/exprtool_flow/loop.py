@@ -19,12 +19,13 @@ from exprtool.errors import DataError, TrainingError
 from exprtool_blendshape.names import CONTROLS
 from exprtool_blendshape.targets import presets
 from exprtool_default.card import FINE, Amount, FlowCard
-from exprtool_flow.augment import Variation
+from exprtool_flow.augment import Batch, Variation
 from exprtool_flow.config import FlowConfig
 from exprtool_flow.feed import Feed
 from exprtool_flow.look import Look, Looker
 from exprtool_flow.losses import NAMES, Weights, losses, reading_loss, total
-from exprtool_flow.networks import NetConfig, count_parameters, windows
+from exprtool_flow.networks import FlowNet, NetConfig, count_parameters, windows
+from exprtool_flow.parts import Parts
 from exprtool_flow.shards import PairSet, open_sets, person_of
 from exprtool_flow.state import Learner, Progress, load_training, save_average, save_training
 from exprtool_flow.typical import start_from_typical
@@ -91,6 +92,8 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
             config.workers or usable_cpus(), device,
         )  # fmt: skip
         stack.callback(feed.close)
+        parts = Parts(learner.net, config.parts)
+        stack.callback(parts.close)
         stop = stack.enter_context(StopRequest())
         # With nobody held out the sheet shows people of the training set; its figures then prove nothing.
         shown = held_out if len(held_out) else train_on
@@ -109,25 +112,28 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         while step < end and not stop.requested:
             batch = feed.batch(step)
             learner.set_rate(learning_rate(step, config))
-            answer, worn = learner.net(batch.seen, batch.wanted, batch.told)
-            # Targets are faces to read as well.
-            read = learner.net.encoder(F.avg_pool2d(batch.target[::2], FINE))[1]
-            readings, true = torch.cat([worn, read]), torch.cat([batch.worn, batch.wanted[::2]])
-            parts = losses(answer, batch)
-            parts["reading"] = reading_loss(readings, true, learner.net.decoder.typical)
-            loss = total(parts, weights)
-            learner.adam.zero_grad(set_to_none=True)
-            loss.backward()
+            figures = parts.backward(batch, lambda net, part: _figures(net, part, weights))
             torch.nn.utils.clip_grad_norm_(learner.net.parameters(), config.clip)
             learner.adam.step()
             learner.follow(step)
             step += 1
-            desk.after(step, torch.stack([loss.detach(), *(parts[name].detach() for name in NAMES)]))
+            desk.after(step, figures)
 
         # --- 5. The end ----------------------------------------------------------------------------------------------
         finished = step >= config.steps
         desk.finish(step, finished=finished)
         return Outcome(step, finished, step < end, desk.best, _export(config, say) if finished else None)
+
+
+def _figures(net: FlowNet, batch: Batch, weights: Weights) -> torch.Tensor:
+    """The loss, and what it is made of by `NAMES`."""
+    answer, worn = net(batch.seen, batch.wanted, batch.told)
+    # Targets are faces to read as well.
+    read = net.encoder(F.avg_pool2d(batch.target[::2], FINE))[1]
+    readings, true = torch.cat([worn, read]), torch.cat([batch.worn, batch.wanted[::2]])
+    found = losses(answer, batch)
+    found["reading"] = reading_loss(readings, true, net.decoder.typical)
+    return torch.stack([total(found, weights), *(found[name] for name in NAMES)])
 
 
 def learning_rate(step: int, config: FlowConfig) -> float:
