@@ -14,8 +14,9 @@ torch = pytest.importorskip("torch")
 from exprtool.errors import DataError  # noqa: E402
 from exprtool_blendshape.names import CONTROLS  # noqa: E402
 from exprtool_flow.augment import MIRRORED, Sample, Variation, collate, mirror, vary  # noqa: E402
-from exprtool_flow.compose import fine_flow, warp  # noqa: E402
+from exprtool_flow.compose import fine_flow  # noqa: E402
 from exprtool_flow.feed import Feed  # noqa: E402
+from exprtool_flow.fields import warp  # noqa: E402
 from exprtool_flow.shards import FIELDS, StoredPair, open_sets, open_shard, person_of  # noqa: E402
 from exprtool_synth.dataset import FORMAT  # noqa: E402
 

@@ -7,16 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from exprtool_default.card import FINE
-from exprtool_flow.networks import Answer, double
-
-
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """``image`` (N, C, H, W) moved by the backward ``flow`` (N, 2, H, W) in its own pixels; borders go on."""
-    height, width = image.shape[2:]
-    y = torch.arange(height, device=image.device, dtype=image.dtype)[:, None] + flow[:, 1]
-    x = torch.arange(width, device=image.device, dtype=image.dtype) + flow[:, 0]
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+from exprtool_flow.fields import double, warp
+from exprtool_flow.networks import Answer
 
 
 def fine_flow(flow: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from exprtool_default.card import FINE
 from exprtool_flow.augment import Batch
-from exprtool_flow.compose import compose, fine_flow, warp
+from exprtool_flow.compose import compose, fine_flow
+from exprtool_flow.fields import warp
 from exprtool_flow.networks import Answer
 
 NAMES = ("flow", "smooth", "shading", "mask", "image", "psnr", "edges", "paint", "reading")
