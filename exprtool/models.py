@@ -554,7 +554,8 @@ def _packed_from(source: Path, size: int) -> list[WeightFile]:
 
     def likeness(weight: WeightFile) -> int:
         wanted = _wanted_name(weight)
-        return 4 * (size == weight.download_size) + 2 * (source.name == wanted) + (source.suffix == Path(wanted).suffix)
+        kinds = {Path(wanted).suffix, Path(weight.file).suffix}  # what was packed in another way is packed anew
+        return 4 * (size == weight.download_size) + 2 * (source.name == wanted) + (source.suffix in kinds)
 
     return sorted((weight for weight in all_weights().values() if weight.pack and likeness(weight)), key=likeness)[::-1]
 

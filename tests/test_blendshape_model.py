@@ -21,10 +21,23 @@ def model(shared: Path) -> FaceModel:
     return load_face_model(shared / "face-model" / "ict_facekit_light.npz")
 
 
-def test_the_pinned_hash_is_that_of_the_file(shared: Path) -> None:
-    data = (shared / "face-model" / "ict_facekit_light.npz").read_bytes()
-    assert hashlib.sha256(data).hexdigest() == FACE_MODEL.sha256
-    assert len(data) == FACE_MODEL.size
+def test_the_pinned_hash_is_that_of_the_file(shared: Path, tmp_path: Path) -> None:
+    """... whatever compressed the arrays before: the test data's file went through one zlib, its twin through none."""
+    kept, twin = shared / "face-model" / "ict_facekit_light.npz", tmp_path / "twin.npz"
+    with np.load(kept, allow_pickle=False) as arrays:
+        np.savez(twin, **arrays)
+    for packed in (kept, twin):
+        pack(packed, tmp_path / "model.npz")
+        data = (tmp_path / "model.npz").read_bytes()
+        assert hashlib.sha256(data).hexdigest() == FACE_MODEL.sha256
+        assert len(data) == FACE_MODEL.size
+
+
+def test_a_file_packed_with_compression_is_taken_in_and_packed_anew(shared: Path, home: Path) -> None:
+    from exprtool.models import State, import_file, state
+
+    assert import_file(shared / "face-model" / "ict_facekit_light.npz").state is State.READY
+    assert state(FACE_MODEL, rehash=True).state is State.READY
 
 
 def test_arrays_agree_with_each_other(model: FaceModel) -> None:
@@ -131,6 +144,9 @@ def test_pack_writes_the_same_bytes_every_time(archive: tuple[Path, np.ndarray],
     pack(archive[0], tmp_path / "a.npz")
     pack(archive[0], tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.npz") as packed:
+        told = {(one.date_time[0], one.create_system, one.compress_type) for one in packed.infolist()}
+    assert told == {(1980, 3, zipfile.ZIP_STORED)}, "nothing of the machine or the hour"
 
 
 def test_pack_says_what_is_wrong_with_an_archive(archive: tuple[Path, np.ndarray], tmp_path: Path) -> None:

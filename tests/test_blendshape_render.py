@@ -349,14 +349,11 @@ def test_sheet(photos, backend):
     assert sheet.backends and not sheet.missing
 
 
-def test_sheet_command(shared, home, tmp_path, capsys):
+def test_sheet_command(shared, face_model, tmp_path, capsys):
     import shutil
 
     from exprtool.cli import main as cli
-    from exprtool_blendshape.weights import FACE_MODEL
 
-    (home / "models").mkdir()
-    shutil.copy(shared / "face-model" / "ict_facekit_light.npz", home / "models" / FACE_MODEL.file)
     photo, target = tmp_path / "photo.jpg", tmp_path / "sheet.jpg"
     shutil.copy(shared / NEUTRAL, photo)
     wanted = ["sheet", str(photo), "-o", str(target), "--expr", "sad", "--strengths", "0.5,1", "--cell", "64"]

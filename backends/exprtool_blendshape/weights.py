@@ -1,14 +1,17 @@
 """Where the face model's file comes from, and how it is packed from upstream's tree of meshes.
 
 Upstream is a repository of text meshes (one OBJ per shape, some 350 MB unpacked). `pack` makes one compact file of
-them: float16 offsets from the neutral mesh, 11 MB, the same bytes every time.
+them: float16 offsets from the neutral mesh, the same bytes on every machine. It is not compressed, because what comes
+out of that depends on the build of zlib.
 """
 
 from __future__ import annotations
 
+import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from exprtool.errors import ModelError
 from exprtool.types import WeightFile
@@ -20,55 +23,84 @@ _IDENTITIES = 60
 """How many of upstream's 100 identity shapes are kept; they come in order of the variance they explain."""
 
 
-def pack(archive: Path, target: Path) -> None:
-    """Pack the zip of upstream's repository into the model file.
+_ARRAYS = (
+    "vertices", "uv", "quads", "uv_quads", "identity", "expression", "identity_names", "expression_names",
+)  # fmt: skip
 
-    The archive holds ``*/FaceXModel/``: ``generic_neutral_mesh.obj``, ``identityNNN.obj``, and one OBJ for each
+
+def pack(archive: Path, target: Path) -> None:
+    """Pack the zip of upstream's repository, or a model file that was packed with compression, into the model file.
+
+    The repository holds ``*/FaceXModel/``: ``generic_neutral_mesh.obj``, ``identityNNN.obj``, and one OBJ for each
     expression shape, all of one topology. Raises `ModelError` where one is missing or of another shape.
     """
-    import numpy as np
-
     try:
         with zipfile.ZipFile(archive) as tree:
-            meshes = {
-                Path(name).stem: name
-                for name in tree.namelist()
-                if name.endswith(".obj") and Path(name).parent.name == "FaceXModel"
-            }
-            if _NEUTRAL not in meshes:
-                raise ModelError(
-                    f"{archive} holds no FaceXModel/generic_neutral_mesh.obj; is it ICT-FaceKit's archive?"
-                )
-            identities = sorted(name for name in meshes if name.startswith("identity"))[:_IDENTITIES]
-            expressions = sorted(set(meshes) - {_NEUTRAL} - {n for n in meshes if n.startswith("identity")})
-            if not identities or not expressions:
-                raise ModelError(f"{archive} holds no identity or no expression shapes; is it ICT-FaceKit's archive?")
-            with tree.open(meshes[_NEUTRAL]) as file:
-                vertices, uv, quads, uv_quads = _read_obj(file, archive)
-
-            def offsets(name: str):
-                with tree.open(meshes[name]) as file:
-                    shape = _read_vertices(file)
-                if shape.shape != vertices.shape:
-                    raise ModelError(f"{archive}: {name}.obj has {len(shape)} vertices, the neutral {len(vertices)}.")
-                return (shape - vertices).astype(np.float16)
-
-            identity = np.stack([offsets(name) for name in identities])
-            expression = np.stack([offsets(name) for name in expressions])
+            packed = f"{_ARRAYS[0]}.npy" in tree.namelist()
+        _store(_unpacked(archive) if packed else _meshes(archive), target)
     except zipfile.BadZipFile as error:
         raise ModelError(f"{archive} is not a zip archive ({error}). Download it again.") from error
-    with target.open("wb") as out:
-        np.savez_compressed(
-            out,
-            vertices=vertices.astype(np.float32),
-            uv=uv,
-            quads=quads,
-            uv_quads=uv_quads,
-            identity=identity,
-            expression=expression,
-            identity_names=np.array(identities),
-            expression_names=np.array(expressions),
-        )
+
+
+def _unpacked(archive: Path) -> dict[str, Any]:
+    import numpy as np
+
+    with np.load(archive, allow_pickle=False) as file:
+        if missing := sorted(set(_ARRAYS) - set(file.files)):
+            raise ModelError(f"{archive} lacks {', '.join(missing)}: it is no packed face model.")
+        return {name: file[name] for name in _ARRAYS}
+
+
+def _store(arrays: Mapping[str, Any], target: Path) -> None:
+    """Write an .npz file that depends on nothing but the arrays: no compression, no times, no system's attributes."""
+    import numpy as np
+
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as file:
+        for name in _ARRAYS:
+            member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            member.create_system, member.external_attr = 3, 0o600 << 16
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.ascontiguousarray(arrays[name]), (1, 0), allow_pickle=False)
+            file.writestr(member, content.getvalue())
+
+
+def _meshes(archive: Path) -> dict[str, Any]:
+    import numpy as np
+
+    with zipfile.ZipFile(archive) as tree:
+        meshes = {
+            Path(name).stem: name
+            for name in tree.namelist()
+            if name.endswith(".obj") and Path(name).parent.name == "FaceXModel"
+        }
+        if _NEUTRAL not in meshes:
+            raise ModelError(f"{archive} holds no FaceXModel/generic_neutral_mesh.obj; is it ICT-FaceKit's archive?")
+        identities = sorted(name for name in meshes if name.startswith("identity"))[:_IDENTITIES]
+        expressions = sorted(set(meshes) - {_NEUTRAL} - {n for n in meshes if n.startswith("identity")})
+        if not identities or not expressions:
+            raise ModelError(f"{archive} holds no identity or no expression shapes; is it ICT-FaceKit's archive?")
+        with tree.open(meshes[_NEUTRAL]) as file:
+            vertices, uv, quads, uv_quads = _read_obj(file, archive)
+
+        def offsets(name: str):
+            with tree.open(meshes[name]) as file:
+                shape = _read_vertices(file)
+            if shape.shape != vertices.shape:
+                raise ModelError(f"{archive}: {name}.obj has {len(shape)} vertices, the neutral {len(vertices)}.")
+            return (shape - vertices).astype(np.float16)
+
+        identity = np.stack([offsets(name) for name in identities])
+        expression = np.stack([offsets(name) for name in expressions])
+    return {
+        "vertices": vertices.astype(np.float32),
+        "uv": uv,
+        "quads": quads,
+        "uv_quads": uv_quads,
+        "identity": identity,
+        "expression": expression,
+        "identity_names": np.array(identities),
+        "expression_names": np.array(expressions),
+    }
 
 
 def _read_vertices(file: IO[bytes]):
@@ -110,8 +142,8 @@ def _read_obj(file: IO[bytes], archive: Path):
 FACE_MODEL = WeightFile(
     name="ict-facekit",
     file="ict_facekit_light.npz",
-    sha256="a6066bcd321e481225c11bd9d539a08fbfb3c009a2379c3c13f97a92c65328aa",
-    size=11287233,
+    sha256="0bcf3f43c48a63cf4a4dc2042dd1178ca116f1fe801f6822772c0b74e6412564",
+    size=20161090,
     licence="MIT",
     commercial=True,
     origin="https://github.com/ICT-VGL/ICT-FaceKit",

@@ -39,9 +39,9 @@ class Looker:
 
     def __init__(
         self, pairs: PairSet, members: NDArray[np.int64], size: int, count: int, device: torch.device,
-        *, unseen: bool,
+        typical: Tensor, *, unseen: bool,
     ) -> None:  # fmt: skip
-        self.unseen = unseen
+        self.unseen, self._typical = unseen, typical
         spread = np.linspace(0, len(members) - 1, min(count, len(members))).round().astype(int)
         self._pairs, self._members, self._size, self._device = pairs, members[spread], size, device
 
@@ -57,7 +57,7 @@ class Looker:
                 psnr.append(_psnr(compose(answer, batch.photo).clamp(0, 1), batch.target))
                 untouched.append(_psnr(batch.photo, batch.target))
                 parts = losses(answer, batch)
-                parts["reading"] = reading_loss(worn, batch.worn, net.decoder.typical)
+                parts["reading"] = reading_loss(worn, batch.worn, self._typical)
                 for name, value in parts.items():
                     sums[name] = sums.get(name, 0.0) + float(value) * len(batch.seen)
         count = len(self._members)

@@ -28,7 +28,7 @@ from exprtool_flow.networks import FlowNet, NetConfig, count_parameters, windows
 from exprtool_flow.parts import Parts
 from exprtool_flow.shards import PairSet, open_sets, person_of
 from exprtool_flow.state import Learner, Progress, load_training, save_average, save_training
-from exprtool_flow.typical import start_from_typical
+from exprtool_flow.typical import typical_flow
 from exprtool_gan.run_folder import RunFolder
 from exprtool_gan.stopping import StopRequest
 from exprtool_synth.canvas import SYNTH_TEMPLATE
@@ -79,10 +79,6 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
             progress = load_training(folder.last, learner)
             if progress.data != pairs.fingerprint:
                 raise TrainingError(f"{folder.last} was trained on other data. Give the same, or start a new run.")
-        else:
-            explained = start_from_typical(learner.net.decoder, pairs, train_on)
-            learner.average.load_state_dict(learner.net.state_dict())
-            say(f"The typical flow explains {explained:.0%} of the motion; what differs from face to face is to learn.")
         folder.open(config, {"datasheets": list(pairs.datasheets), "fingerprint": pairs.fingerprint})
         folder.forget_after(progress.step)
 
@@ -97,7 +93,8 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         stop = stack.enter_context(StopRequest())
         # With nobody held out the sheet shows people of the training set; its figures then prove nothing.
         shown = held_out if len(held_out) else train_on
-        looker = Looker(pairs, shown, config.image_size, config.look_pairs, device, unseen=len(held_out) > 0)
+        typical = typical_flow(pairs, train_on).to(device)
+        looker = Looker(pairs, shown, config.image_size, config.look_pairs, device, typical, unseen=len(held_out) > 0)
         desk = _Desk(config, folder, learner, card, looker, progress, say)
         weights = Weights(**{name: getattr(config, name) for name in NAMES})
         say(
@@ -112,7 +109,7 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         while step < end and not stop.requested:
             batch = feed.batch(step)
             learner.set_rate(learning_rate(step, config))
-            figures = parts.backward(batch, lambda net, part: _figures(net, part, weights))
+            figures = parts.backward(batch, lambda net, part: _figures(net, part, weights, typical))
             torch.nn.utils.clip_grad_norm_(learner.net.parameters(), config.clip)
             learner.adam.step()
             learner.follow(step)
@@ -125,14 +122,14 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         return Outcome(step, finished, step < end, desk.best, _export(config, say) if finished else None)
 
 
-def _figures(net: FlowNet, batch: Batch, weights: Weights) -> torch.Tensor:
+def _figures(net: FlowNet, batch: Batch, weights: Weights, typical: torch.Tensor) -> torch.Tensor:
     """The loss, and what it is made of by `NAMES`."""
     answer, worn = net(batch.seen, batch.wanted, batch.told)
     # Targets are faces to read as well.
     read = net.encoder(F.avg_pool2d(batch.target[::2], FINE))[1]
     readings, true = torch.cat([worn, read]), torch.cat([batch.worn, batch.wanted[::2]])
     found = losses(answer, batch)
-    found["reading"] = reading_loss(readings, true, net.decoder.typical)
+    found["reading"] = reading_loss(readings, true, typical)
     return torch.stack([total(found, weights), *(found[name] for name in NAMES)])
 
 

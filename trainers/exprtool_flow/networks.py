@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exprtool_default.card import FINE, Box
-from exprtool_flow.fields import backward_flow, double, grid, sample, warp
+from exprtool_flow.fields import double
 
 _GRID = 64
 _WINDOWS = {"mouth": (18, 30, 46, 58), "right_eye": (12, 14, 30, 28), "left_eye": (34, 14, 52, 28)}
@@ -22,18 +22,11 @@ _WINDOWS = {"mouth": (18, 30, 46, 58), "right_eye": (12, 14, 30, 28), "left_eye"
 a window can be cut from maps of half the size."""
 _SHADOW = (0.85, 1.08, 1.18)
 """How much more red, green and blue lose in skin's shadows, to start from; the network learns its own."""
-FLOW_UNIT = 1 / 512
-"""Of the side: a head that answers 1 moves so far. Small, because Adam's steps are not: with 1/64 every step shook the
-flow by more than it improved it."""
+_FLOW_UNIT = 1 / 16
+"""Of the side: a head that answers 1 moves so far. Starts the flow at the size of real motion."""
 _DARKEST = 1.2
-COARSE = 32
-"""Cells along either side of the typical flow."""
-MODES = 24
-"""Ways of moving, of all that expressions do, in which faces may differ."""
 _PLACES, _PLACES_CELLS = 8, 16
 """How many learned maps say where a condition acts, and their cells along either side."""
-_GUIDE = 16.0
-"""Brings the typical flow, shares of the side, to the size of the features that it stands beside."""
 _LOUD, _HEED = 4.0, 0.08
 """Factor on the condition, whose entries are few and small, and standard deviation of the first weights that let it
 steer: with a soft voice and deaf ears the network spends its first thousand steps on the mean expression."""
@@ -149,33 +142,21 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Wanted weights (N, C), worn ones (N, C) and the encoder's feature maps -> `Answer`.
 
-    Told both, it has only to know how a face moves from one to the other; what it wears is the encoder's to read.
-
-    Every point of a face moves in proportion to the difference of the weights. So motion is found where the face is
-    now, where the encoder's features lie, and turned into a backward flow afterwards; features are then moved along
-    with the face, and say how it is lit and what is painted. How faces move on average, and in which few modes, comes
-    from least squares (`exprtool_flow.typical`) and is not trained: it is at its optimum, and Adam, whose steps have
-    one size however small the gradient, would shake it. What is learned is how this face differs in each mode.
+    A face moves in proportion to the difference of the weights, so the difference is all that the decoder is told;
+    what it starts from it sees. What a face wears is the encoder's to read.
     """
-
-    typical: Tensor
-    modes: Tensor
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
         w, d, detail = config.widths, config.embedding, config.detail
         self.config, self.boxes = config, windows(config.size)
         # Not ReLU: units that die here in the first steps would leave the network deaf to what is wanted.
-        self.embed = nn.Sequential(nn.Linear(2 * config.controls, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
-        self.register_buffer("typical", torch.zeros(2 * COARSE**2, config.controls))
-        self.register_buffer("modes", torch.zeros(MODES, config.controls))
+        self.embed = nn.Sequential(nn.Linear(config.controls, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
         self.places = nn.Linear(d, _PLACES * _PLACES_CELLS**2)
         self.bottom = nn.ModuleList([_Steered(w[4], w[4], d), _Steered(w[4], w[4], d)])
         self.narrow = nn.ModuleList([_Steered(w[i + 1], w[i], d, 1) for i in (3, 2, 1)])
-        guides = 2 + _PLACES
-        self.merge = nn.ModuleList([_Steered(2 * w[i] + guides, w[i], d) for i in (3, 2, 1)])
+        self.merge = nn.ModuleList([_Steered(2 * w[i] + _PLACES, w[i], d) for i in (3, 2, 1)])
         self.refine = nn.ModuleList([_Steered(w[i], w[i], d) for i in (2, 1)])
-        self.motion = nn.Conv2d(w[1], 2 * MODES, 3, 1, 1)
         self.flow = nn.Conv2d(w[1], 2 * 4, 3, 1, 1)
         self.lit = _Steered(w[1], 2 * detail, d)
         self.shading = nn.Conv2d(2 * detail, (2 * FINE) ** 2, 3, 1, 1)
@@ -186,7 +167,7 @@ class Decoder(nn.Module):
         self.paint = nn.ModuleDict({name: nn.Conv2d(24, 4 * FINE**2, 3, 1, 1) for name in self.boxes})
         for name, (x0, y0, x1, y1) in self.boxes.items():
             self.register_buffer(f"fade_{name}", _fade(FINE * (y1 - y0), FINE * (x1 - x0)), persistent=False)
-        for head in (self.motion, self.flow, self.shading, *self.paint.values()):
+        for head in (self.flow, self.shading, *self.paint.values()):
             assert isinstance(head, nn.Conv2d) and head.bias is not None
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)
@@ -195,41 +176,32 @@ class Decoder(nn.Module):
             nn.init.constant_(head.bias[: FINE**2], -3.0)
 
     def forward(self, condition: Tensor, worn: Tensor, features: Sequence[Tensor]) -> Answer:
-        e = self.embed(_LOUD * torch.cat([condition, worn], dim=1))
-        typical = F.linear(condition - worn, self.typical).unflatten(1, (2, COARSE, COARSE))
+        e = self.embed(_LOUD * (condition - worn))
         places = self.places(e).unflatten(1, (_PLACES, _PLACES_CELLS, _PLACES_CELLS))
-        guides = torch.cat([_GUIDE * typical, double(places)], dim=1)
         h = features[4]
         for layer in self.bottom:
             h = layer(h, e)
         h = h + features[4]
         for place, (narrow, merge) in enumerate(zip(self.narrow, self.merge, strict=True)):
             same = features[3 - place]
-            here = F.interpolate(guides, size=same.shape[2:], mode="bilinear", align_corners=False)
+            here = F.interpolate(places, size=same.shape[2:], mode="bilinear", align_corners=False)
             h = merge(torch.cat([double(narrow(h, e)), same, here], dim=1), e)
             if place > 0:
                 h = self.refine[place - 1](h, e)
-        # h is at S/2, and so is the motion.
-        half = self.config.size // 2
-        amounts = F.linear(condition - worn, self.modes)[:, :, None, None, None]
-        own = (self.motion(h).unflatten(1, (MODES, 2)) * amounts).sum(1)
-        moved = F.interpolate(typical, size=(half, half), mode="bilinear", align_corners=False)
-        rough = backward_flow((own * FLOW_UNIT + moved) * half)
-        h = warp(h, rough)
-        # From here on all is where the face will be. Flow and light go to S and 2S by pixel shuffle (Shi et al., CVPR
-        # 2016), which costs a third of convolutions at S; only the windows, being small, are worked on at S itself.
-        flow = F.pixel_shuffle(self.flow(h), 2) * (self.config.size * FLOW_UNIT) + 2 * double(rough)
+        # h is at S/2. Flow and light go from there to S and 2S by pixel shuffle (Shi et al., CVPR 2016), which costs a
+        # third of convolutions at S; only the windows, being small, are worked on at S itself.
+        flow = F.pixel_shuffle(self.flow(h), 2) * (self.config.size * _FLOW_UNIT)
         light = F.pixel_shuffle(self.shading(self.lit(h, e)), 2 * FINE)
         shading = _DARKEST * torch.tanh(light * self.shadow)
-        fine, places = self.fine(h, e), grid(flow)
-        painted = {name: self._window(name, box, fine, features[0], places, e) for name, box in self.boxes.items()}
+        fine = self.fine(h, e)
+        painted = {name: self._window(name, box, fine, features[0], e) for name, box in self.boxes.items()}
         return Answer(flow, shading, painted)
 
-    def _window(self, name: str, box: Box, half: Tensor, whole: Tensor, places: Tensor, e: Tensor) -> Painted:
-        """``half`` are maps at S/2, ``whole`` the encoder's at S, to be taken from ``places``."""
+    def _window(self, name: str, box: Box, half: Tensor, whole: Tensor, e: Tensor) -> Painted:
+        """``half`` are maps at S/2, ``whole`` the encoder's at S."""
         x0, y0, x1, y1 = box
         h = double(half[:, :, y0 // 2 : y1 // 2, x0 // 2 : x1 // 2])
-        h = torch.cat([h, sample(whole, places[:, y0:y1, x0:x1])], dim=1)
+        h = torch.cat([h, whole[:, :, y0:y1, x0:x1]], dim=1)
         h = self.second[name](self.first[name](h, e), e)
         logit, colour = F.pixel_shuffle(self.paint[name](h), FINE).split([1, 3], dim=1)
         return Painted(box, logit, self.get_buffer(f"fade_{name}"), torch.sigmoid(colour))
