@@ -7,7 +7,7 @@ What is wanted follows from what the face wears, as the network itself tells, by
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from exprtool_blendshape.targets import Move, weights_for
 from exprtool_default.card import FINE
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
 from exprtool_default.suitability import why_not
+from exprtool_default.teeth import with_teeth
 
 UNSURE = 0.06
 """Worn weights below this are within the network's error; reports leave them out."""
@@ -115,9 +116,7 @@ class FlowBackend(Backend):
                 raise UnknownNameError("control of this model", name, self.card.controls)
 
     def _crop(self, region: FaceRegion, matrix: Matrix) -> NDArray[np.uint8]:
-        from_region = matrix.copy()
-        from_region[:, 2] += matrix[:, :2] @ np.asarray(region.box[:2], dtype=np.float64)
-        return crop(region.pixels, from_region, self.card.size)
+        return crop(region.pixels, _from_region(matrix, region), self.card.size)
 
     def _named(self, seen: Seen) -> dict[str, float]:
         return {name: float(weight) for name, weight in zip(self.card.controls, seen.worn, strict=True)}
@@ -125,7 +124,17 @@ class FlowBackend(Backend):
     def _patch(self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float]) -> FacePatch:
         details = {"source": _rounded(face.worn, UNSURE), "target": _rounded(goal, UNSURE)}
         fine = crop_from_image(face.region.face, self.card.size * FINE, self.card.template)
+        if answer.mask.any():
+            photo = crop(face.region.pixels, _from_region(fine, face.region), self.card.size * FINE)
+            answer = replace(answer, paint=with_teeth(answer.paint, answer.mask, photo, self.card))
         return lift(face.region, fine, crop_answer(answer, share), details=details)
+
+
+def _from_region(matrix: Matrix, region: FaceRegion) -> Matrix:
+    """``matrix``, which takes image points, as one that takes the region's own."""
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2] @ np.asarray(region.box[:2], dtype=np.float64)
+    return moved
 
 
 def crop_answer(answer: Answer, share: float = 1.0) -> CropAnswer:
