@@ -7,6 +7,8 @@ a tooth is turned away. The distance between the eyes, 63 mm on average, gives t
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from exprtool.types import Image
 from exprtool_default.card import FlowCard
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]
 
 _MM_BETWEEN_EYES = 63.0
 _EDGES = (0.0, 8.5, 14.6, 20.3, 24.9, 28.4)

@@ -45,7 +45,8 @@ class Learner:
         with torch.random.fork_rng(devices=[]):  # the same first weights on every device
             torch.manual_seed(config.seed)
             # Channels last: convolutions on a CPU take an eighth less time.
-            self.net = FlowNet(net).to(device).to(memory_format=torch.channels_last).train()
+            whole = FlowNet(net).to(device)
+            self.net = whole.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # not in stubs
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.adam = torch.optim.AdamW(
             self.net.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
