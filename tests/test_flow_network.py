@@ -14,7 +14,7 @@ from exprtool.errors import UsageError  # noqa: E402
 from exprtool_flow import losses  # noqa: E402
 from exprtool_flow.compose import compose, fine_flow, painted_over  # noqa: E402
 from exprtool_flow.config import FlowConfig  # noqa: E402
-from exprtool_flow.fields import backward_flow, warp  # noqa: E402
+from exprtool_flow.fields import warp  # noqa: E402
 from exprtool_flow.loop import learning_rate  # noqa: E402
 from exprtool_flow.networks import Answer, FlowNet, NetConfig, Painted, count_parameters, windows  # noqa: E402
 
@@ -72,17 +72,6 @@ def test_the_encoder_does_not_see_the_condition_and_batches_do_not_mix() -> None
     assert not torch.allclose(one.flow, other.flow, atol=1e-5), "the condition must matter"
     same = [torch.allclose(told.flow[i], all_.flow[i], atol=1e-5) for i in range(3)]
     assert same == [True, False, True], "what is told counts, and where nothing is, what is read"
-
-
-def test_a_motion_is_turned_about_into_where_everything_comes_from() -> None:
-    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
-    bump = torch.exp(-((x - 16) ** 2 + (y - 14) ** 2) / 90)
-    motion = torch.stack([3 * bump, -2 * bump])[None]
-    flow = backward_flow(motion)
-    assert flow[0, :, 14, 16].norm() < 0.95 * motion[0, :, 14, 16].norm(), "the bump itself is elsewhere now"
-    there = warp(motion, flow)  # how what is shown at p has moved is how far away it came from
-    assert torch.allclose(there, -flow, atol=0.01)
-    assert torch.allclose(backward_flow(flow), motion, atol=0.05), "and back again"
 
 
 def test_warp_moves_by_whole_and_half_pixels() -> None:

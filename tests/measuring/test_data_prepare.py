@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 from exprtool.errors import DataError
 from exprtool.faces.align import US_GAN_TEMPLATE
 from exprtool_gan.data import PreparedSet, PrepareOptions, ScanOptions, load_prepared, prepare, read_prepared
+from exprtool_gan.data.prepare import Cropper
 from exprtool_gan.data.prepared import MANIFEST
+from exprtool_gan.data.sources import Source
 
 
 def test_crops_have_eyes_and_mouth_where_the_template_says(prepared: PreparedSet) -> None:
@@ -56,7 +59,6 @@ def test_the_hash_is_of_content_not_of_place(prepared: PreparedSet, faces_root: 
 def test_a_killed_run_is_taken_up_where_it_stood(
     faces_root: Path, tmp_path: Path, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from exprtool_gan.data.prepare import Cropper
 
     class PowerCut(BaseException):
         pass
@@ -64,11 +66,11 @@ def test_a_killed_run_is_taken_up_where_it_stood(
     work = Cropper.__call__
     calls: list[str] = []
 
-    def failing(self: Cropper, path: str, name: str):  # type: ignore[no-untyped-def]
+    def failing(self: Cropper, source: Source):  # type: ignore[no-untyped-def]
         if len(calls) == 5:
             raise PowerCut
-        calls.append(name)
-        return work(self, path, name)
+        calls.append(source.name)
+        return work(self, source)
 
     options, out = PrepareOptions(test_fraction=0.3), tmp_path / "out"
     monkeypatch.setattr(Cropper, "__call__", failing)
@@ -78,7 +80,7 @@ def test_a_killed_run_is_taken_up_where_it_stood(
     with (out / "journal.jsonl").open("a") as journal:
         journal.write('{"file": "torn li')  # as a crash leaves it
     rest: list[str] = []
-    monkeypatch.setattr(Cropper, "__call__", lambda self, path, name: rest.append(name) or work(self, path, name))
+    monkeypatch.setattr(Cropper, "__call__", lambda self, source: rest.append(source.name) or work(self, source))
     done = prepare([faces_root], out, options, workers=1)
     assert len(rest) == 7 and not set(rest) & set(calls)
     assert done.manifest_hash == prepared.manifest_hash
@@ -140,7 +142,6 @@ def test_the_cache_is_read_again_and_follows_the_files(
         for person in ("001", "002"):
             (root / label / f"{person}.jpg").write_bytes(portraits[label][person])
     first = load_prepared([root], cache=tmp_path / "cache", workers=1)
-    from exprtool_gan.data.prepare import Cropper
 
     work = Cropper.__call__
     seen: list[str] = []
@@ -158,7 +159,7 @@ def test_the_cache_is_read_again_and_follows_the_files(
 def test_workers_give_the_same_as_one_process(
     faces_root: Path, tmp_path: Path, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exprtool_gan.data.prepare.FEW", 6)
+    monkeypatch.setattr(sys.modules[Cropper.__module__], "FEW", 6)
     done = prepare([faces_root], tmp_path / "out", PrepareOptions(test_fraction=0.3), workers=2)
     assert done.manifest_hash == prepared.manifest_hash and np.array_equal(done.images, prepared.images)
 
