@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool_blendshape.model import smoothstep
 from exprtool_blendshape.topology import Topology
 
 OVERLAP = 0.03
@@ -158,9 +159,3 @@ def texture(
         weight = _taper(photo.along(x)) * (1 - smoothstep(away, 0.5 * u, 0.9 * u))
         source[part, 1] = y * (1 - weight) + mirrored * weight
     return source
-
-
-def smoothstep(value: NDArray[np.float64] | float, low: float, high: float) -> NDArray[np.float64]:
-    """0 below ``low``, 1 above ``high``, with a smooth cubic between."""
-    t = np.clip((value - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)

@@ -239,7 +239,7 @@ def _closed_lips(
     return upper, lower, closing
 
 
-def smoothstep(value: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+def smoothstep(value: NDArray[np.float64] | float, low: float, high: float) -> NDArray[np.float64]:
     """0 below ``low``, 1 above ``high``, with a smooth cubic between."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

@@ -20,6 +20,7 @@ from exprtool_blendshape import topology as parts
 from exprtool_blendshape.fit import Fit
 from exprtool_blendshape.frame import WorkFrame, work_frame
 from exprtool_blendshape.grids import Grid
+from exprtool_blendshape.model import smoothstep
 from exprtool_blendshape.tone import Tone, tone_of
 from exprtool_blendshape.topology import Topology, topology_of
 
@@ -198,7 +199,7 @@ def _speaking(face: FaceLook, target: NDArray[np.float64]) -> float:
     """How far the lips have left their place in the photo, 0 to 1; at 0 all between them is the photo's own."""
     rims = np.concatenate([face.topology.edge_upper, face.topology.edge_lower])
     moved = np.linalg.norm(target[rims, :2] - face.source[rims], axis=1).max() / face.frame.u
-    return float(lips.smoothstep(np.array(moved), 0.0, LIPS_MOVE))
+    return float(smoothstep(np.array(moved), 0.0, LIPS_MOVE))
 
 
 def _painted(
@@ -312,7 +313,7 @@ def _seam(face: FaceLook, target: NDArray[np.float64], label: NDArray[np.int8]) 
     now = lips.mesh_curves(target, face.topology)
     share = now.along(now.x)
     was = np.interp(share, face.photo_lips.along(face.photo_lips.x), face.photo_lips.gap)
-    closed = lips.smoothstep(was, 0.05 * u, 0.2 * u) * (1 - lips.smoothstep(now.gap, 0.0, 0.06 * u))
+    closed = smoothstep(was, 0.05 * u, 0.2 * u) * (1 - smoothstep(now.gap, 0.0, 0.06 * u))
     line = (now.upper + now.lower) / 2
     x0, x1 = max(int(now.x[0]), 0), min(int(np.ceil(now.x[-1])) + 1, out.shape[1])
     y0 = max(int(line.min() - 0.3 * u), 0)
@@ -321,7 +322,7 @@ def _seam(face: FaceLook, target: NDArray[np.float64], label: NDArray[np.int8]) 
         return out
     xs = np.arange(x0, x1)
     centre = np.interp(xs, now.x, line)
-    depth = np.interp(xs, now.x, closed) * lips.smoothstep(np.minimum(xs - now.x[0], now.x[-1] - xs) / u, 0.0, 0.35)
+    depth = np.interp(xs, now.x, closed) * smoothstep(np.minimum(xs - now.x[0], now.x[-1] - xs) / u, 0.0, 0.35)
     off = (np.arange(y0, y1)[:, None] - centre[None]) / (SEAM_WIDTH * u)
     out[y0:y1, x0:x1] = -SEAM_DEPTH * 2.2 * depth[None] * (np.exp(-(off**2)) * 0.7 + 0.3 * np.exp(-((off / 3) ** 2)))
     return out * (label == parts.SKIN)
