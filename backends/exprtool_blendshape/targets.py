@@ -89,7 +89,7 @@ def weights_for(
     Raises `UnknownNameError` for an expression or control that is not known.
     """
     start = dict(source) if rest is None else dict(rest)
-    target, onsets = _target(edit, start, reference, named or presets())
+    target, onsets = _target(edit, start, reference, presets() if named is None else named)
     new = {}
     for name in target.keys() | start.keys() | source.keys():
         worn = source.get(name, 0.0)

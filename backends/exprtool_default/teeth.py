@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.types import Image
+from exprtool_blendshape.grids import smooth
 from exprtool_default.card import FlowCard
 
 Floats = NDArray[Any]
@@ -30,9 +31,12 @@ _GAP = 0.19
 """How dark it is between two teeth."""
 _MIDDLE = (0.07, 0.024)
 """Half width and half height of the middle of the mouth, in sides of the crop."""
-_PALE, _OWN = 0.62, 0.15
-"""Saturation of enamel as a share of the skin's, at most; share of the mouth's middle that is so pale, from which on
-the photo has teeth of its own. Of 40 resting faces two are so pale, of 20 smiles with and without teeth seven."""
+_PALE = 0.62
+"""Saturation of enamel as a share of the skin's, at most."""
+_NONE, _OWN = 0.08, 0.22
+"""Share of the mouth's middle that is so pale, up to which the photo shows no teeth of its own, and from which on it
+surely does. At 0.15, half-way, stand two of 40 resting faces, and seven of 20 smiles with and without teeth. Between
+the two drawn teeth fade: in a clip nothing may come and go from one frame to the next."""
 
 
 def with_teeth(paint: Floats, mask: Floats, photo: Image, card: FlowCard) -> Floats:
@@ -48,13 +52,11 @@ def with_teeth(paint: Floats, mask: Floats, photo: Image, card: FlowCard) -> Flo
     if inside.max() < 0.5:
         return paint
     enamel = _enamel(photo[y0:y1, x0:x1], inside)
-    if _shows_teeth(photo, card):
-        return paint
     here = paint[y0:y1, x0:x1]
     luma = here @ _LUMA
-    share = np.clip((luma / (enamel @ _LUMA) - _DARK) / (_LIGHT - _DARK), 0, 1)
-    share = (share * share * (3 - 2 * share) * np.clip(2 * inside, 0, 1))[..., None]
-    if share.max() < 0.3:
+    share = (luma / (enamel @ _LUMA) - _DARK) / (_LIGHT - _DARK)
+    share = (1 - _own_teeth(photo, card)) * (smooth(share) * np.clip(2 * inside, 0, 1))[..., None]
+    if not share.any():
         return paint
     pixels_per_mm = paint.shape[0] * (card.template.left_eye[0] - card.template.right_eye[0]) / _MM_BETWEEN_EYES
     row = _row(share[..., 0], pixels_per_mm)
@@ -74,8 +76,8 @@ def _enamel(photo: Image, inside: Floats) -> Floats:
     return (_TINT * bright / (_TINT @ _LUMA)).astype(np.float32)
 
 
-def _shows_teeth(photo: Image, card: FlowCard) -> bool:
-    """Whether the middle of the mouth, between where lips meet, is much paler than skin, and not dark."""
+def _own_teeth(photo: Image, card: FlowCard) -> float:
+    """How surely the photo shows teeth, 0 to 1: the middle of the mouth is much paler than skin, and not dark."""
     side = photo.shape[0]
     x0, y0, x1, y1 = (side * value // card.size for value in card.windows["mouth"])
     x, y = (round(side * value) for value in card.template.mouth)
@@ -83,7 +85,7 @@ def _shows_teeth(photo: Image, card: FlowCard) -> bool:
     around, middle = _seen(photo[y0:y1, x0:x1]), _seen(photo[y - ry : y + ry + 1, x - rx : x + rx + 1])
     pale = middle[0] < _PALE * np.median(around[0])
     lit = middle[1] > 0.5 * np.quantile(around[1], 0.6)
-    return bool((pale & lit).mean() > _OWN)
+    return float(smooth(((pale & lit).mean() - _NONE) / (_OWN - _NONE)))
 
 
 def _seen(photo: Image) -> tuple[Floats, Floats]:
