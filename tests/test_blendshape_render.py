@@ -328,7 +328,8 @@ def test_listing_loads_nothing_heavy():
         "heavy = {'numpy', 'cv2', 'numba', 'scipy', 'dlib', 'torch'} & set(sys.modules) - {'numpy'}\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_sheet(photos, backend):
