@@ -237,12 +237,19 @@ def test_one_look_serves_many_edits(backend: FlowBackend, region: FaceRegion, mo
 
 @pytest.mark.parametrize("strength", [0.2, 0.6, 1.0, 1.4])
 def test_a_face_is_asked_for_what_the_face_model_would_give_it(backend: FlowBackend, strength: float) -> None:
-    smile = {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "browInnerUp": 0.1}
+    happy = {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8}
+    smile = {**happy, "browInnerUp": 0.1}
     for weights in ({"happy": 0.6}, {"surprised": 1.0}, {"angry": 0.5, "sad": 0.4}, {"neutral": 1.0}):
         edit = Edit(weights, {"jawOpen": 0.1}, strength)
         for worn in ({}, smile):
             expected = weights_for(edit, worn)
             assert weights_for(edit, worn, named=backend._presets) == pytest.approx(expected, abs=1e-9)
+    calm = weights_for(Edit({"neutral": 1.0}), happy, named=backend._presets)
+    assert max(calm.values(), default=0.0) < 1e-6, "a smile is taken off"
+    half = weights_for(Edit({"neutral": 1.0}, strength=0.5), happy, named=backend._presets)
+    assert half == pytest.approx({"mouthSmileLeft": 0.4, "mouthSmileRight": 0.4}, abs=0.01)
+    kept = weights_for(Edit({}, {"jawOpen": 0.3}), happy, named=backend._presets)
+    assert kept == pytest.approx({**happy, "jawOpen": 0.3}), "single controls come on top of what is worn"
     assert presets().keys() == backend._presets.keys(), "the card carries them all"
 
 
