@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -37,8 +38,9 @@ def drawn_pair(side: int, seed: int = 0) -> StoredPair:
     painted = np.zeros((side, side), np.uint8)
     painted[side // 2 :, : side // 4] = 255
     return StoredPair(
-        picture(x, y), picture(x + flow[..., 0], y + flow[..., 1]), flow.astype(np.float16), painted, *weights
-    )
+        picture(x, y), picture(x + flow[..., 0], y + flow[..., 1]), flow.astype(np.float16), painted, *weights,
+        *(side * random.random((2, 68, 2), dtype=np.float32)),
+    )  # fmt: skip
 
 
 def write_set(folder: Path, portraits: list[str], each: int = 2, side: int = 96) -> Path:
@@ -136,11 +138,15 @@ def test_a_mirror_changes_sides() -> None:
     assert once.wanted[left] == sample.wanted[right] and once.wanted[right] == sample.wanted[left]
     assert once.wanted[CONTROLS.index("jawOpen")] == sample.wanted[CONTROLS.index("jawOpen")]
     assert sorted(MIRRORED) == list(range(len(CONTROLS)))
+    for name in ("points", "target_points"):
+        assert np.allclose(getattr(twice, name), getattr(sample, name), atol=1e-6), name
+    right_corner, left_corner = 48, 54
+    assert once.points[right_corner] == pytest.approx([1, 0] + sample.points[left_corner] * [-1, 1])
 
 
 def test_light_changes_source_and_target_alike_and_only_the_seen_crop_is_spoiled() -> None:
     pair = drawn_pair(128)
-    twin = StoredPair(pair.source, pair.source, pair.flow, pair.painted, pair.source_weights, pair.target_weights)
+    twin = replace(pair, target=pair.source, target_points=pair.source_points)
     changed = 0
     for seed in range(8):
         plain = vary(twin, 64, Variation(), np.random.default_rng(seed))

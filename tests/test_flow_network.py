@@ -16,10 +16,11 @@ from exprtool_flow import losses  # noqa: E402
 from exprtool_flow.augment import Batch  # noqa: E402
 from exprtool_flow.compose import compose, fine_flow, painted_over  # noqa: E402
 from exprtool_flow.config import FlowConfig  # noqa: E402
-from exprtool_flow.fields import warp  # noqa: E402
+from exprtool_flow.fields import sample, warp  # noqa: E402
 from exprtool_flow.loop import learning_rate  # noqa: E402
 from exprtool_flow.networks import Answer, FlowNet, NetConfig, Painted, count_parameters, windows  # noqa: E402
 from exprtool_flow.parts import Parts, split  # noqa: E402
+from exprtool_flow.points import grid, mean_points  # noqa: E402
 
 TINY = NetConfig(controls=5, size=64, widths=(4, 8, 8, 12, 12), embedding=8, detail=8)
 
@@ -34,10 +35,10 @@ def _one_thread():
 
 def test_shapes_and_size_of_the_default_network() -> None:
     net = FlowNet(NetConfig(controls=57)).eval()
-    assert 0.9e6 < count_parameters(net) < 1.65e6
+    assert 0.9e6 < count_parameters(net) < 2.1e6
     with torch.no_grad():
-        answer, worn = net(torch.rand(2, 3, 128, 128), torch.rand(2, 57))
-    assert worn.shape == (2, 57)
+        answer, seen = net(torch.rand(2, 3, 128, 128), torch.rand(2, 57))
+    assert seen.worn.shape == (2, 57) and seen.points.shape == (2, 68, 2)
     assert answer.flow.shape == (2, 2, 128, 128)
     assert answer.shading.shape == (2, 3, 256, 256)
     assert set(answer.painted) == {"mouth", "right_eye", "left_eye"}
@@ -66,15 +67,36 @@ def test_the_encoder_does_not_see_the_condition_and_batches_do_not_mix() -> None
     net = FlowNet(TINY).eval()
     image, wanted = torch.rand(3, 3, 64, 64), torch.rand(3, 5)
     with torch.no_grad():
-        features, worn = net.encoder(image)
-        one = net.decoder(wanted[1:2], worn[1:2], [each[1:2] for each in features])
+        seen = net.encoder(image)
+        second = [each[1:2] for each in seen.features], seen.points[1:2]
+        one = net.decoder(wanted[1:2], seen.worn[1:2], *second)
         all_, _ = net(image, wanted)
-        other = net.decoder(wanted[:1], worn[1:2], [each[1:2] for each in features])
-        told, _ = net(image, wanted, torch.cat([worn[:1], torch.rand(1, 5), torch.full((1, 5), torch.nan)]))
+        other = net.decoder(wanted[:1], seen.worn[1:2], *second)
+        told, _ = net(image, wanted, torch.cat([seen.worn[:1], torch.rand(1, 5), torch.full((1, 5), torch.nan)]))
     assert torch.allclose(one.flow, all_.flow[1:2], atol=1e-5)
     assert not torch.allclose(one.flow, other.flow, atol=1e-5), "the condition must matter"
     same = [torch.allclose(told.flow[i], all_.flow[i], atol=1e-5) for i in range(3)]
     assert same == [True, False, True], "what is told counts, and where nothing is, what is read"
+
+
+def test_landmarks_start_at_their_means_and_carry_the_mean_faces_frame() -> None:
+    net = FlowNet(TINY).eval()
+    with torch.no_grad():
+        seen = net.encoder(torch.rand(2, 3, 64, 64))
+        assert (seen.points - mean_points()).abs().max() < 0.12, "an untrained network knows where faces' parts are"
+        net.encoder.heat[1].bias[4 * 30 : 4 * 31] += 1000 * torch.tensor([1.0, 0, 0, 0])  # one in four cells
+        assert torch.isfinite(net.encoder(torch.rand(2, 3, 64, 64)).points).all()
+        still = net.decoder._frame(torch.zeros(1, 68, 2))
+        moved = net.decoder._frame(torch.full((1, 68, 2), 0.05))
+    assert torch.equal(still, grid(16)), "with all landmarks at their means every point is its own"
+    assert torch.allclose(still[..., 8, 8] - moved[..., 8, 8], torch.tensor(0.05), atol=0.01), "the middle goes along"
+    assert (still[..., 0, 0] - moved[..., 0, 0]).abs().max() < 0.01, "the corner of the picture does not"
+
+
+def test_fields_are_sampled_at_points_of_the_side() -> None:
+    field = torch.arange(8.0).expand(1, 1, 8, 8)  # the pixel k lies at (k + 0.5) / 8
+    at = torch.tensor([[1.5, 0.0], [4.0, 4.0], [7.9, 1.0]]).div(8).T.reshape(1, 2, 1, 3)
+    assert torch.allclose(sample(field, at)[0, 0, 0], torch.tensor([1.0, 3.5, 7.0]), atol=1e-5)
 
 
 def test_warp_moves_by_whole_and_half_pixels() -> None:
@@ -140,6 +162,9 @@ def test_smaller_losses_by_hand() -> None:
     typical = torch.tensor([[0.0, 0.01], [0.0, 0.0]])  # the first control moves nothing, the second 1.28 / 128 along x
     reading = losses.reading_loss(torch.tensor([[0.3, 0.2]]), torch.tensor([[0.5, 0.1]]), typical)
     assert float(reading) == pytest.approx(0.128**2 / 2 + 10 * 0.025)
+    found = torch.zeros(1, 68, 2)
+    found[..., 0] = 1.2 / 128  # 1.3 with the half that the predictor itself is off
+    assert float(losses.points_loss(found, torch.zeros(1, 68, 2))) == pytest.approx((1.3 + 0.5) / 2 - 0.5, rel=1e-5)
     logit = torch.full((1, 1, 4, 4), 0.0)
     half = losses.mask_loss(logit, torch.ones(4, 4), torch.zeros(1, 1, 4, 4))
     assert float(half) == pytest.approx(math.log(2) + 0.25 * (1 - 20 / 28), rel=1e-5)
@@ -188,12 +213,15 @@ def test_parts_of_a_batch_add_up_to_its_mean() -> None:
     alone = [copy.deepcopy(net) for _ in range(2)]
     wide = torch.rand(4, 3, 128, 128)
     one, five = torch.rand(4, 1, 128, 128), torch.rand(4, 5)
-    batch = Batch(torch.rand(4, 3, 64, 64), wide, wide, torch.rand(4, 2, 64, 64), one, one, five, five, five)
+    points = torch.rand(4, 68, 2)
+    batch = Batch(
+        torch.rand(4, 3, 64, 64), wide, wide, torch.rand(4, 2, 64, 64), one, one, five, five, five, points, points
+    )
 
     def work(net: FlowNet, part: Batch) -> torch.Tensor:
-        answer, worn = net(part.seen, part.wanted, part.told)
-        loss = answer.flow.pow(2).mean() + worn.pow(2).mean()
-        return torch.stack([loss, worn.mean()])
+        answer, seen = net(part.seen, part.wanted, part.told)
+        loss = answer.flow.pow(2).mean() + seen.worn.pow(2).mean() + seen.points.pow(2).mean()
+        return torch.stack([loss, seen.worn.mean()])
 
     expected = [work(each, part) for each, part in zip(alone, split(batch, 2), strict=True)]
     (sum(figures[0] for figures in expected) / 2).backward()

@@ -128,7 +128,7 @@ def test_the_file_agrees_with_pytorch_and_carries_its_card(run: Outcome, tmp_pat
     net, card = load_average(folder_of(run))
     exact = export(folder_of(run), tmp_path / "exact.onnx", half=False)
     assert max(exact.difference.values()) < TOLERANCE["float32"]
-    assert set(exact.difference) == {"worn", "flow", "shading", "mask", "paint"}
+    assert set(exact.difference) == {"worn", "points", "flow", "shading", "mask", "paint"}
     assert run.model is not None and run.model.stat().st_size < 0.6 * exact.bytes
     stored = onnx.load(run.model)
     found = card_from_json({entry.key: entry.value for entry in stored.metadata_props}[METADATA_KEY], "it")

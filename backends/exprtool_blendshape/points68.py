@@ -12,6 +12,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.faces.landmarks import MIRRORED68
+
 _SHIFTS: dict[int, tuple[float, float]] = {
     17: (-0.29, -0.47), 18: (-0.31, -0.25), 19: (-0.12, -0.14), 20: (-0.11, -0.21), 21: (-0.02, -0.43),
     27: (0.00, 0.12), 28: (0.00, 0.05), 29: (0.00, -0.09), 30: (0.00, -0.09),
@@ -24,11 +26,6 @@ _SHIFTS: dict[int, tuple[float, float]] = {
 """(x, y) in cm in model space from vertex to landmark, of the person's right half: the mean over 38 neutral faces
 (every second one of the Face Research Lab London Set), posed by eyes, nose and mouth, made symmetric."""
 
-_MIRROR = np.r_[
-    16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47, 46, 39:35:-1, 41, 40, 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1
-]
-"""The landmark on the other side of the face, for each of the 68."""
-
 
 @cache
 def landmark_shifts() -> NDArray[np.float64]:
@@ -36,5 +33,5 @@ def landmark_shifts() -> NDArray[np.float64]:
     shifts = np.zeros((68, 3))
     for number, (x, y) in _SHIFTS.items():
         shifts[number, :2] = x, y
-        shifts[_MIRROR[number], :2] = -x, y
+        shifts[MIRRORED68[number], :2] = -x, y
     return shifts

@@ -22,7 +22,8 @@ _BATCH = 16
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the encoder saw in one face: feature maps (c, h, w), and the weights (C,) that the face wears."""
+    """What the encoder saw in one face: feature maps (c, h, w) and last the landmarks (68, 2) in shares of the crop's
+    side, and the weights (C,) that the face wears."""
 
     features: tuple[Floats, ...]
     worn: Floats

@@ -26,6 +26,11 @@ those of SCRFD, of YuNet or of the 68; the standard deviation of 7.5 % is that o
 _BOX_BELOW_MIDDLE = -0.015
 """Centre of dlib's boxes below the middle between eyes and mouth, in sides."""
 
+MIRRORED68 = np.r_[
+    16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47, 46, 39:35:-1, 41, 40, 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1
+]
+"""The landmark on the other side of the face, for each of the 68."""
+
 # Shifts (x, y) and growth of the predictor's box in sides, for the median.
 _JITTER = [(k, k / 2, g) for k in (-0.03, 0.0, 0.03) for g in (-0.04, 0.0, 0.04)]
 _CORNERS = [shift for shift in _JITTER if (shift[0] == 0.0) == (shift[2] == 0.0)]  # the farthest of them, and none

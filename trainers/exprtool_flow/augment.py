@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from exprtool.faces.align import transform
+from exprtool.faces.landmarks import MIRRORED68
 from exprtool.types import Image
 from exprtool_blendshape.names import CONTROLS, mirrored
 from exprtool_default.card import FINE
@@ -47,7 +49,8 @@ class Sample:
     ``seen`` (S, S, 3) is what the network looks at; ``photo``, ``target`` (2S, 2S, 3) and ``painted``, ``valid``
     (2S, 2S) uint8 0 to 255 are at twice its resolution; ``flow`` (S, S, 2) is backward, in pixels of the S x S crop.
     ``worn`` and ``wanted`` (C,) are weights. ``told`` (C,) is ``worn`` or NaN: whether the network is told it or has to
-    go by its own reading.
+    go by its own reading. ``points`` and ``target_points`` (68, 2) are the landmarks of photo and target in shares of
+    the crop's side.
     """
 
     seen: Image
@@ -59,6 +62,8 @@ class Sample:
     worn: NDArray[np.float32]
     wanted: NDArray[np.float32]
     told: NDArray[np.float32]
+    points: NDArray[np.float32]
+    target_points: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +79,8 @@ class Batch:
     worn: Tensor
     wanted: Tensor
     told: Tensor
+    points: Tensor
+    target_points: Tensor
 
 
 def vary(pair: StoredPair, size: int, variation: Variation, random: np.random.Generator) -> Sample:
@@ -100,10 +107,14 @@ def mirror(sample: Sample) -> Sample:
     def flip(values: NDArray) -> NDArray:
         return np.ascontiguousarray(values[:, ::-1])
 
+    def across(points: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.array([1, 0], np.float32) + points[MIRRORED68] * np.array([-1, 1], np.float32)
+
     flow = flip(sample.flow) * np.array([-1, 1], np.float32)
     return Sample(
         flip(sample.seen), flip(sample.photo), flip(sample.target), flow, flip(sample.painted), flip(sample.valid),
-        sample.worn[MIRRORED], sample.wanted[MIRRORED], sample.told[MIRRORED],
+        sample.worn[MIRRORED], sample.wanted[MIRRORED], sample.told[MIRRORED], across(sample.points),
+        across(sample.target_points),
     )  # fmt: skip
 
 
@@ -121,6 +132,7 @@ def collate(samples: list[Sample], device: torch.device | str = "cpu") -> Batch:
     return Batch(
         pictures("seen"), pictures("photo"), pictures("target"), numbers("flow").permute(0, 3, 1, 2).contiguous(),
         pictures("painted"), pictures("valid"), numbers("worn"), numbers("wanted"), numbers("told"),
+        numbers("points"), numbers("target_points"),
     )  # fmt: skip
 
 
@@ -150,6 +162,9 @@ def _to_size(pair: StoredPair, size: int, similarity: NDArray[np.float64]) -> Sa
     def moved(values: NDArray, matrix: NDArray[np.float64], side: int, flags: int, border: int) -> Any:
         return cv2.warpAffine(values, matrix, (side, side), flags=flags, borderMode=border)
 
+    def placed(points: NDArray[np.float32]) -> NDArray[np.float32]:
+        return ((transform(flow_there, points) + 0.5) / size).astype(np.float32)
+
     photo = moved(source, there, fine, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
     wanted = moved(target, there, fine, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
     flow = np.asarray(pair.flow, np.float32)
@@ -166,6 +181,8 @@ def _to_size(pair: StoredPair, size: int, similarity: NDArray[np.float64]) -> Sa
         worn=np.array(pair.source_weights, np.float32),
         wanted=np.array(pair.target_weights, np.float32),
         told=np.full(len(CONTROLS), np.nan, np.float32),
+        points=placed(np.asarray(pair.source_points)),
+        target_points=placed(np.asarray(pair.target_points)),
     )
 
 
@@ -185,7 +202,10 @@ def _scaled(similarity: NDArray[np.float64], stored: int, size: int, side: int) 
 def _same(sample: Sample) -> Sample:
     """Wanted is what is worn already: nothing moves."""
     nothing = np.zeros_like(sample.painted)
-    return replace(sample, target=sample.photo, flow=np.zeros_like(sample.flow), painted=nothing, wanted=sample.worn)
+    return replace(
+        sample, target=sample.photo, flow=np.zeros_like(sample.flow), painted=nothing, wanted=sample.worn,
+        target_points=sample.points,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,7 @@ class FlowConfig:
     edges: float = setting(3.0, "Losses", "Weight of the L1 distance of the picture's gradients.")
     paint: float = setting(1.0, "Losses", "Weight of the paint's L1 distance where paint is needed.")
     reading: float = setting(0.3, "Losses", "Weight of the error in reading what the face wears.")
+    points: float = setting(0.5, "Losses", "Weight of the landmarks' distance from those in the set.")
 
     steps: int = setting(60_000, "Training", "Length in batches.")
     batch_size: int = setting(16, "Training", "Pairs per step.")

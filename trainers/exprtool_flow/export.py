@@ -82,10 +82,11 @@ class _Halves(nn.Module):
         self.net = net
 
     def forward(self, image: Tensor, condition: Tensor, known: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
-        seen, worn = self.net.encoder(image)
-        answer = self.net.decoder(condition, known, features)
+        seen = self.net.encoder(image)
+        *maps, points = features
+        answer = self.net.decoder(condition, known, maps, points)
         painted = [torch.cat([window.mask, window.colour], dim=1) for window in answer.painted.values()]
-        return *seen, worn, answer.flow, answer.shading, *painted
+        return *seen.features, seen.points, seen.worn, answer.flow, answer.shading, *painted
 
 
 def _graph(net: FlowNet, card: FlowCard) -> onnx.ModelProto:
@@ -95,7 +96,7 @@ def _graph(net: FlowNet, card: FlowCard) -> onnx.ModelProto:
         raise ModelError("Exporting needs the package onnx: pip install 'exprtool[torch]'.") from error
     image, condition = torch.zeros(2, 3, card.size, card.size), torch.zeros(2, len(card.controls))
     with torch.no_grad():
-        features, worn = net.encoder(image)
+        seen = net.encoder(image)
     inputs = ["image", "condition", "known", *(f"features{i}" for i in range(LEVELS))]
     outputs = [*(f"seen{i}" for i in range(LEVELS)), "worn", "flow", "shading", *net.decoder.boxes]
     looked = {"image", "worn", *(f"seen{i}" for i in range(LEVELS))}
@@ -104,7 +105,7 @@ def _graph(net: FlowNet, card: FlowCard) -> onnx.ModelProto:
     with warnings.catch_warnings():  # the exporter that needs no further package warns that it is not the newest
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Halves(net).eval(), (image, condition, worn, *features), buffer, input_names=inputs, output_names=outputs,
+            _Halves(net).eval(), (image, condition, seen.worn, *seen.features, seen.points), buffer, input_names=inputs, output_names=outputs,
             dynamic_axes=batches, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
     return onnx.load_from_string(buffer.getvalue())
@@ -139,7 +140,7 @@ def compare(content: bytes, net: FlowNet) -> dict[str, float]:
     pixels = crops.mul(255).round().to(torch.uint8)
     conditions = random.random((_FACES, net.config.controls), dtype=np.float32)
     with torch.no_grad():
-        answer, worn = net(pixels.float() / 255, torch.from_numpy(conditions))
+        answer, looked = net(pixels.float() / 255, torch.from_numpy(conditions))
     network = FlowNetwork(onnx_session(content, "cpu"), "the exported network")
     seen = network.encode(np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy()))
     found = network.decode(seen, conditions)
@@ -147,7 +148,8 @@ def compare(content: bytes, net: FlowNet) -> dict[str, float]:
 
     mask, painted = painted_over(answer)
     pairs: dict[str, tuple[Any, Tensor, float]] = {
-        "worn": (np.stack([each.worn for each in seen]), worn, 1.0),
+        "worn": (np.stack([each.worn for each in seen]), looked.worn, 1.0),
+        "points": (np.stack([each.features[-1] for each in seen]), looked.points, 1.0),
         "flow": (np.stack([each.flow for each in found]).transpose(0, 3, 1, 2), answer.flow, 10.0),
         "shading": (np.stack([each.shading for each in found]).transpose(0, 3, 1, 2), answer.shading, 1.0),
         "mask": (np.stack([each.mask for each in found])[:, None], mask, 1.0),

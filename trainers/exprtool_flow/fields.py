@@ -12,10 +12,15 @@ def double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
+def sample(field: Tensor, at: Tensor) -> Tensor:
+    """``field`` (N, C, h, w) at the points ``at`` (N, 2, H, W), (x, y) in shares of its sides; borders go on."""
+    grid = (2 * at - 1).permute(0, 2, 3, 1)
+    return F.grid_sample(field, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
 def warp(image: Tensor, flow: Tensor) -> Tensor:
     """``image`` (N, C, H, W) moved by the backward ``flow`` (N, 2, H, W) in its own pixels; borders go on."""
     height, width = image.shape[2:]
     y = torch.arange(height, device=image.device, dtype=image.dtype)[:, None] + flow[:, 1]
     x = torch.arange(width, device=image.device, dtype=image.dtype) + flow[:, 0]
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sample(image, torch.stack([(x + 0.5) / width, (y + 0.5) / height], dim=1))

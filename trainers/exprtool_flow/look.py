@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from exprtool_flow.augment import Batch, Variation, collate, vary
 from exprtool_flow.compose import compose, painted_over
-from exprtool_flow.losses import losses, reading_loss
+from exprtool_flow.losses import losses, points_loss, reading_loss
 from exprtool_flow.networks import FlowNet
 from exprtool_flow.shards import PairSet
 from exprtool_gan.sheet import write_sheet
@@ -53,11 +53,12 @@ class Looker:
         for start in range(0, len(self._members), _BATCH):
             batch = self._batch(self._members[start : start + _BATCH])
             with torch.no_grad():
-                answer, worn = net(batch.seen, batch.wanted)
+                answer, seen = net(batch.seen, batch.wanted)
                 psnr.append(_psnr(compose(answer, batch.photo).clamp(0, 1), batch.target))
                 untouched.append(_psnr(batch.photo, batch.target))
                 parts = losses(answer, batch)
-                parts["reading"] = reading_loss(worn, batch.worn, self._typical)
+                parts["reading"] = reading_loss(seen.worn, batch.worn, self._typical)
+                parts["points"] = points_loss(seen.points, batch.points)
                 for name, value in parts.items():
                     sums[name] = sums.get(name, 0.0) + float(value) * len(batch.seen)
         count = len(self._members)

@@ -23,7 +23,7 @@ from exprtool_flow.augment import Batch, Variation
 from exprtool_flow.config import FlowConfig
 from exprtool_flow.feed import Feed
 from exprtool_flow.look import Look, Looker
-from exprtool_flow.losses import NAMES, Weights, losses, reading_loss, total
+from exprtool_flow.losses import NAMES, Weights, losses, points_loss, reading_loss, total
 from exprtool_flow.networks import FlowNet, NetConfig, count_parameters, windows
 from exprtool_flow.parts import Parts
 from exprtool_flow.shards import PairSet, open_sets, person_of
@@ -124,12 +124,14 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
 
 def _figures(net: FlowNet, batch: Batch, weights: Weights, typical: torch.Tensor) -> torch.Tensor:
     """The loss, and what it is made of by `NAMES`."""
-    answer, worn = net(batch.seen, batch.wanted, batch.told)
+    answer, seen = net(batch.seen, batch.wanted, batch.told)
     # Targets are faces to read as well.
-    read = net.encoder(F.avg_pool2d(batch.target[::2], FINE))[1]
-    readings, true = torch.cat([worn, read]), torch.cat([batch.worn, batch.wanted[::2]])
+    other = net.encoder(F.avg_pool2d(batch.target[::2], FINE))
     found = losses(answer, batch)
-    found["reading"] = reading_loss(readings, true, typical)
+    worn, truly_worn = torch.cat([seen.worn, other.worn]), torch.cat([batch.worn, batch.wanted[::2]])
+    found["reading"] = reading_loss(worn, truly_worn, typical)
+    points = torch.cat([batch.points, batch.target_points[::2]])
+    found["points"] = points_loss(torch.cat([seen.points, other.points]), points)
     return torch.stack([total(found, weights), *(found[name] for name in NAMES)])
 
 

@@ -14,9 +14,10 @@ from exprtool_flow.compose import compose, fine_flow
 from exprtool_flow.fields import warp
 from exprtool_flow.networks import Answer
 
-NAMES = ("flow", "smooth", "shading", "mask", "image", "psnr", "edges", "paint", "reading")
+NAMES = ("flow", "smooth", "shading", "mask", "image", "psnr", "edges", "paint", "reading", "points")
 _SOFT = 0.01  # squared pixels: the Charbonnier loss is quadratic below a tenth of a pixel
 _FLOOR = 1e-5  # of squared differences: 50 dB is as good as any more
+_DIGIT = 0.5  # 128ths of the side: a landmark's error that the predictor itself makes
 _NUMBERS = 10.0  # what a squared error in a weight counts beside one of its motion in 128ths of the side
 _DARK = 0.05  # keeps logarithms of dark pixels' ratios from being noise
 _EXPLAINED, _UNEXPLAINED = 0.02, 0.08
@@ -36,6 +37,7 @@ class Weights:
     edges: float = 3.0
     paint: float = 1.0
     reading: float = 0.3
+    points: float = 0.5
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
@@ -134,8 +136,13 @@ def reading_loss(worn: Tensor, true: Tensor, typical: Tensor) -> Tensor:
     return (128 * F.linear(error, typical)).pow(2).mean() + _NUMBERS * error.pow(2).mean()
 
 
+def points_loss(found: Tensor, true: Tensor) -> Tensor:
+    """Mean distance along x or y of landmarks (N, 68, 2), in 128ths of the side; less for less than half of one."""
+    return ((128 * (found - true)).pow(2) + _DIGIT**2).sqrt().mean() - _DIGIT
+
+
 def losses(answer: Answer, batch: Batch) -> dict[str, Tensor]:
-    """All losses of an answer by `NAMES`, unweighted: all but the reading's."""
+    """All losses of an answer by `NAMES`, unweighted: all but those of what the encoder tells."""
     moved = warp(batch.photo, fine_flow(batch.flow))
     near = widened(batch.painted, 5)
     known = (1 - near) * batch.valid

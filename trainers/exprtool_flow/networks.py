@@ -1,7 +1,10 @@
 """The flow network: an encoder that looks at a face, and a decoder that answers for one wanted expression of it.
 
-The encoder never sees the condition, so one look serves many expressions. The decoder is the rising half of a U-Net
-(Ronneberger et al., MICCAI 2015) whose every layer is steered by the condition (FiLM: Perez et al., AAAI 2018).
+The encoder never sees the condition, so one look serves many expressions. It finds the 68 landmarks (expectations over
+heat maps: Sun et al., "Integral Human Pose Regression", ECCV 2018) and reads from them, and from what lies there, which
+expression is worn. The decoder is the rising half of a U-Net (Ronneberger et al., MICCAI 2015) whose every layer is
+steered by the condition and the landmarks (FiLM: Perez et al., AAAI 2018). What it has learned of faces in general, how
+they move and where a condition acts, is kept in the frame of the mean face, and laid over each face by its landmarks.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exprtool_default.card import FINE, Box
-from exprtool_flow.fields import double
+from exprtool_flow.fields import double, sample
+from exprtool_flow.points import POINTS, displacement_weights, expected, grid, mean_points
 
 _GRID = 64
 _WINDOWS = {"mouth": (18, 30, 46, 58), "right_eye": (12, 14, 30, 28), "left_eye": (34, 14, 52, 28)}
@@ -25,8 +29,11 @@ _SHADOW = (0.85, 1.08, 1.18)
 _FLOW_UNIT = 1 / 16
 """Of the side: a head that answers 1 moves so far. Starts the flow at the size of real motion."""
 _DARKEST = 1.2
-_PLACES, _PLACES_CELLS = 8, 16
-"""How many learned maps say where a condition acts, and their cells along either side."""
+_PLACES, _CELLS = 8, 16
+"""How many learned maps say where a condition acts, and the cells of these and of the general motion along either
+side of the mean face's frame."""
+_AWAY = 40.0
+"""Factor on the landmarks' displacements from their means, shares of the side, where they are read as numbers."""
 _LOUD, _HEED = 4.0, 0.08
 """Factor on the condition, whose entries are few and small, and standard deviation of the first weights that let it
 steer: with a soft voice and deaf ears the network spends its first thousand steps on the mean expression."""
@@ -99,17 +106,28 @@ class _Steered(nn.Module):
         return F.relu(self.norm(self.conv(x)) * (1 + scale) + shift)
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the encoder tells: ``features`` at S ... S/16, ``points`` (N, 68, 2), the landmarks in shares of the side, and
+    ``worn`` (N, C), the weights of the controls that the face wears."""
+
+    features: Sequence[Tensor]
+    points: Tensor
+    worn: Tensor
+
+
 class Encoder(nn.Module):
-    """Crops (N, 3, S, S) RGB in [0, 1] -> five feature maps at S ... S/16, and the weights (N, C) that are worn."""
+    """Crops (N, 3, S, S) RGB in [0, 1] -> `Seen`."""
 
     place: Tensor
+    centres: Tensor
+    expected: Tensor
+    mean: Tensor
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
         w = config.widths
-        steps = torch.linspace(-1, 1, config.size)
-        y, x = torch.meshgrid(steps, steps, indexing="ij")
-        self.register_buffer("place", torch.stack([x, y])[None], persistent=False)
+        self.register_buffer("place", 2 * grid(config.size) - 1, persistent=False)
         self.levels = nn.ModuleList(
             [
                 _Conv(5, w[0]),
@@ -119,43 +137,75 @@ class Encoder(nn.Module):
                 nn.Sequential(_Conv(w[3], w[4], 2), _Conv(w[4], w[4])),
             ]
         )
-        reduced, cells = 32, 4 * 4
-        self.reader = nn.Sequential(
-            nn.Conv2d(w[4], reduced, 1),
+        cells, found = config.size // 4, max(8, w[3] * 3 // 4 // 8 * 8)
+        self.context = nn.Conv2d(w[4], found, 1)
+        self.heat = nn.Sequential(_Conv(found + w[3], found), nn.Conv2d(found, 4 * POINTS, 1))
+        self.register_buffer("centres", grid(cells)[0].flatten(1).T.contiguous(), persistent=False)
+        self.register_buffer("expected", expected(cells), persistent=False)
+        self.register_buffer("mean", mean_points(), persistent=False)
+        reduced, near, hidden = 24, 8, 128
+        self.whole = nn.Sequential(
+            nn.Conv2d(w[4], reduced, 1, bias=False),
+            nn.BatchNorm2d(reduced),
             nn.ReLU(),
-            nn.AvgPool2d(config.size // 64),  # to 4 x 4: what is worn is also a matter of where
             nn.Flatten(),
-            nn.Linear(reduced * cells, 128),
-            nn.ReLU(),
-            nn.Linear(128, config.controls),
+            nn.Linear(reduced * (config.size // 16) ** 2, hidden),
+            nn.SiLU(),
+        )
+        self.near = nn.Conv2d(w[2], near, 1)
+        self.reader = nn.Sequential(
+            nn.Linear(hidden + (2 + near) * POINTS, 160), nn.SiLU(), nn.Linear(160, config.controls)
         )
 
-    def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+    def forward(self, image: Tensor) -> Seen:
         x = torch.cat([image - 0.5, self.place.expand(image.shape[0], -1, -1, -1)], dim=1)
         features: list[Tensor] = []
         for level in self.levels:
             x = level(x)
             features.append(x)
-        return features, self.reader(x)
+        points = self._points(x, features[3])
+        # What is read must not move the landmarks, which are true or false by themselves.
+        at = points.detach()
+        spots = sample(self.near(features[2]), at[:, None].movedim(3, 1)).flatten(1)
+        away = _AWAY * (at - self.mean).flatten(1)
+        return Seen(features, points, self.reader(torch.cat([self.whole(x), away, spots], dim=1)))
+
+    def _points(self, coarse: Tensor, finer: Tensor) -> Tensor:
+        """Each landmark's expected place (N, 68, 2), from features at S/16 and S/8, over heat maps at S/4."""
+        maps = self.heat(torch.cat([double(self.context(coarse)), finer], dim=1))
+        # As matrices: ONNX Runtime must also get through this without a single face, and sums no empty stacks.
+        heat = (F.pixel_shuffle(maps, 2) + self.expected).reshape(-1, len(self.centres)).softmax(-1)
+        return (heat @ self.centres).reshape(-1, POINTS, 2)
 
 
 class Decoder(nn.Module):
-    """Wanted weights (N, C), worn ones (N, C) and the encoder's feature maps -> `Answer`.
+    """Wanted weights (N, C), worn ones (N, C), the encoder's feature maps and the landmarks (N, 68, 2) -> `Answer`.
 
     A face moves in proportion to the difference of the weights, so the difference is all that the decoder is told;
     what it starts from it sees. What a face wears is the encoder's to read.
     """
+
+    mean: Tensor
+    grid: Tensor
+    displacement: Tensor
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
         w, d, detail = config.widths, config.embedding, config.detail
         self.config, self.boxes = config, windows(config.size)
         # Not ReLU: units that die here in the first steps would leave the network deaf to what is wanted.
-        self.embed = nn.Sequential(nn.Linear(config.controls, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
-        self.places = nn.Linear(d, _PLACES * _PLACES_CELLS**2)
+        told = config.controls + 2 * POINTS
+        self.embed = nn.Sequential(nn.Linear(told, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
+        self.places = nn.Linear(d, _PLACES * _CELLS**2)
+        self.motion = nn.Linear(d, 2 * _CELLS**2, bias=False)
+        nn.init.normal_(self.motion.weight, std=0.003)
+        cells = config.size // 4
+        self.register_buffer("mean", mean_points(), persistent=False)
+        self.register_buffer("grid", grid(cells), persistent=False)
+        self.register_buffer("displacement", displacement_weights(cells), persistent=False)
         self.bottom = nn.ModuleList([_Steered(w[4], w[4], d), _Steered(w[4], w[4], d)])
         self.narrow = nn.ModuleList([_Steered(w[i + 1], w[i], d, 1) for i in (3, 2, 1)])
-        self.merge = nn.ModuleList([_Steered(2 * w[i] + _PLACES, w[i], d) for i in (3, 2, 1)])
+        self.merge = nn.ModuleList([_Steered(2 * w[i] + _PLACES + 2, w[i], d) for i in (3, 2, 1)])
         self.refine = nn.ModuleList([_Steered(w[i], w[i], d) for i in (2, 1)])
         self.flow = nn.Conv2d(w[1], 2 * 4, 3, 1, 1)
         self.lit = _Steered(w[1], 2 * detail, d)
@@ -175,27 +225,37 @@ class Decoder(nn.Module):
             assert isinstance(head, nn.Conv2d) and head.bias is not None
             nn.init.constant_(head.bias[: FINE**2], -3.0)
 
-    def forward(self, condition: Tensor, worn: Tensor, features: Sequence[Tensor]) -> Answer:
-        e = self.embed(_LOUD * (condition - worn))
-        places = self.places(e).unflatten(1, (_PLACES, _PLACES_CELLS, _PLACES_CELLS))
+    def forward(self, condition: Tensor, worn: Tensor, features: Sequence[Tensor], points: Tensor) -> Answer:
+        away = points - self.mean
+        e = self.embed(torch.cat([_LOUD * (condition - worn), _AWAY * away.flatten(1)], dim=1))
+        frame = self._frame(away)
+        places = self.places(e).unflatten(1, (_PLACES, _CELLS, _CELLS))
         h = features[4]
         for layer in self.bottom:
             h = layer(h, e)
         h = h + features[4]
         for place, (narrow, merge) in enumerate(zip(self.narrow, self.merge, strict=True)):
             same = features[3 - place]
-            here = F.interpolate(places, size=same.shape[2:], mode="bilinear", align_corners=False)
-            h = merge(torch.cat([double(narrow(h, e)), same, here], dim=1), e)
+            here = _resized(frame, same)
+            h = merge(torch.cat([double(narrow(h, e)), same, sample(places, here), 4 * here - 2], dim=1), e)
             if place > 0:
                 h = self.refine[place - 1](h, e)
         # h is at S/2. Flow and light go from there to S and 2S by pixel shuffle (Shi et al., CVPR 2016), which costs a
         # third of convolutions at S; only the windows, being small, are worked on at S itself.
-        flow = F.pixel_shuffle(self.flow(h), 2) * (self.config.size * _FLOW_UNIT)
+        general = double(sample(self.motion(e).unflatten(1, (2, _CELLS, _CELLS)), _resized(frame, h)))
+        flow = (F.pixel_shuffle(self.flow(h), 2) + general) * (self.config.size * _FLOW_UNIT)
         light = F.pixel_shuffle(self.shading(self.lit(h, e)), 2 * FINE)
         shading = _DARKEST * torch.tanh(light * self.shadow)
         fine = self.fine(h, e)
         painted = {name: self._window(name, box, fine, features[0], e) for name, box in self.boxes.items()}
         return Answer(flow, shading, painted)
+
+    def _frame(self, away: Tensor) -> Tensor:
+        """Which point of the mean face lies at each centre of a grid over this one, (N, 2, S/4, S/4) in shares of the
+        side, by the landmarks' displacements (N, 68, 2)."""
+        # One axis at a time: ONNX Runtime multiplies empty matrices, but not empty stacks of them.
+        moved = torch.stack([F.linear(along, self.displacement) for along in away.unbind(2)], dim=1)
+        return self.grid - moved.unflatten(2, self.grid.shape[2:])
 
     def _window(self, name: str, box: Box, half: Tensor, whole: Tensor, e: Tensor) -> Painted:
         """``half`` are maps at S/2, ``whole`` the encoder's at S."""
@@ -208,7 +268,7 @@ class Decoder(nn.Module):
 
 
 class FlowNet(nn.Module):
-    """Both halves: crops (N, 3, S, S) and wanted weights (N, C) -> the answer, and what is worn (N, C) as it is read.
+    """Both halves: crops (N, 3, S, S) and wanted weights (N, C) -> the answer, and what was seen.
 
     ``told`` (N, C) is what is truly worn, for the decoder to go by instead; rows of NaN are not told.
     """
@@ -218,14 +278,18 @@ class FlowNet(nn.Module):
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
-    def forward(self, image: Tensor, condition: Tensor, told: Tensor | None = None) -> tuple[Answer, Tensor]:
-        features, worn = self.encoder(image)
-        going_by = worn if told is None else torch.where(torch.isnan(told), worn, told)
-        return self.decoder(condition, going_by, features), worn
+    def forward(self, image: Tensor, condition: Tensor, told: Tensor | None = None) -> tuple[Answer, Seen]:
+        seen = self.encoder(image)
+        worn = seen.worn if told is None else torch.where(torch.isnan(told), seen.worn, told)
+        return self.decoder(condition, worn, seen.features, seen.points.detach()), seen
 
 
 def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _resized(frame: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(frame, size=like.shape[2:], mode="bilinear", align_corners=False)
 
 
 def _fade(height: int, width: int) -> Tensor:

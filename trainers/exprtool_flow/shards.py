@@ -7,7 +7,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from exprtool.errors import DataError
 from exprtool_blendshape.names import CONTROLS
 from exprtool_synth.dataset import FORMAT
+from exprtool_synth.pairs import Pair
 
-FIELDS = ("source", "target", "flow", "painted", "source_weights", "target_weights")
+FIELDS = tuple(field.name for field in fields(Pair))
 _LOCAL_HEADER = struct.Struct("<26xHH")
 """Of a zip member: lengths of the name and of the extra field, after 26 bytes; what follows both is the content."""
 
@@ -34,6 +35,8 @@ class StoredPair:
     painted: NDArray[np.uint8]
     source_weights: NDArray[np.float32]
     target_weights: NDArray[np.float32]
+    source_points: NDArray[np.float32]
+    target_points: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.faces.align import CropTemplate, crop, crop_from_image, transform
-from exprtool.faces.landmarks import box_around, five_of
-from exprtool.types import Face, FaceRegion, Image
+from exprtool.faces.landmarks import box_around, five_of, refine68
+from exprtool.types import Face, FaceRegion, Image, Points
 
 SYNTH_TEMPLATE = CropTemplate(right_eye=(0.34, 0.332), left_eye=(0.66, 0.332), mouth=(0.5, 0.668))
 """Wider than US-GAN's, which cuts off a jaw that drops: here the chin of a surprised face stays inside."""
+
+_NOSE, _MOUTH_HALF = (0.5, 0.5), 0.11
+"""Where in the crop the nose's tip lies, about, and half the mouth's width: enough to begin the search for landmarks."""
 
 MARGIN = 0.2
 _ENOUGH = 256
@@ -56,6 +59,21 @@ class Canvas:
 def supersampling(size: int) -> int:
     """How many canvas pixels there are for each pixel of a crop of ``size``, along either side."""
     return 1 if size >= _ENOUGH else 2
+
+
+def crop_landmarks(image: Image) -> Points:
+    """The 68 landmarks (68, 2) of the face in a crop (S, S, 3), in the crop's pixels.
+
+    They are looked for where the template puts the face, so that they depend on nothing but the crop.
+    """
+    template, (mouth_x, mouth_y) = SYNTH_TEMPLATE, SYNTH_TEMPLATE.mouth
+    corners = (mouth_x - _MOUTH_HALF, mouth_y), (mouth_x + _MOUTH_HALF, mouth_y)
+    side = image.shape[0]
+    five = np.array([template.right_eye, template.left_eye, _NOSE, *corners]) * side - 0.5
+    face = Face(box=(0.0, 0.0, float(side), float(side)), score=1.0, landmarks5=five)
+    found = refine68(image, face, robust=True).landmarks68
+    assert found is not None  # that is what refine68 is for
+    return found
 
 
 def cut(image: Image, face: Face, size: int, random: np.random.Generator | None = None) -> Canvas:

@@ -9,14 +9,14 @@ neighbouring skin nearly alike (the flow's gradient is well below 1 wherever not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.types import FacePatch, Image
-from exprtool_synth.canvas import Canvas
+from exprtool_synth.canvas import Canvas, crop_landmarks
 from exprtool_synth.states import vector_of
 
 _ITERATIONS = 8
@@ -45,7 +45,8 @@ class Pair:
 
     ``source`` and ``target`` (S, S, 3) uint8 RGB; ``flow`` (S, S, 2) float16, backward, in crop pixels: the target at p
     shows what the source has at p + flow; ``painted`` (S, S) uint8, 255 where the target shows what the source does
-    not. The weights (C,) are those of `names.CONTROLS`: what the faces wear, see `Render`.
+    not. The weights (C,) are those of `names.CONTROLS`: what the faces wear, see `Render`. The points (68, 2) float32
+    are the landmarks, in crop pixels, as a predictor finds them in the pictures.
     """
 
     source: Image
@@ -54,6 +55,8 @@ class Pair:
     painted: NDArray[np.uint8]
     source_weights: NDArray[np.float32]
     target_weights: NDArray[np.float32]
+    source_points: NDArray[np.float32]
+    target_points: NDArray[np.float32]
 
 
 def untouched(canvas: Canvas, worn: Mapping[str, float]) -> Render:
@@ -76,13 +79,16 @@ def rendered(canvas: Canvas, patch: FacePatch) -> Render:
 def make_pair(canvas: Canvas, source: Render, target: Render) -> Pair:
     """The pair of two renders of one canvas, brought to the network's size."""
     flow, painted = flow_between(source, target)
+    before, after = canvas.crop(source.image), canvas.crop(target.image)
     return Pair(
-        canvas.crop(source.image),
-        canvas.crop(target.image),
+        before,
+        after,
         (canvas.crop(flow) / canvas.supersampling).astype(np.float16),
         np.clip(canvas.crop(painted) * 255 + 0.5, 0, 255).astype(np.uint8),
         source.weights,
         target.weights,
+        crop_landmarks(before).astype(np.float32),
+        crop_landmarks(after).astype(np.float32),
     )
 
 
@@ -107,5 +113,4 @@ def _sample(values: NDArray[np.float32], at: NDArray[np.float32]) -> NDArray[np.
 
 def stack(pairs: Sequence[Pair]) -> dict[str, NDArray]:
     """Pairs as arrays with the pair first, by the names of `Pair`'s fields."""
-    names = ("source", "target", "flow", "painted", "source_weights", "target_weights")
-    return {name: np.stack([getattr(pair, name) for pair in pairs]) for name in names}
+    return {field.name: np.stack([getattr(pair, field.name) for pair in pairs]) for field in fields(Pair)}
