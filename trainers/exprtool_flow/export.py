@@ -105,8 +105,8 @@ def _graph(net: FlowNet, card: FlowCard) -> onnx.ModelProto:
     with warnings.catch_warnings():  # the exporter that needs no further package warns that it is not the newest
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Halves(net).eval(), (image, condition, seen.worn, *seen.features, seen.points), buffer, input_names=inputs, output_names=outputs,
-            dynamic_axes=batches, opset_version=OPSET, dynamo=False,
+            _Halves(net).eval(), (image, condition, seen.worn, *seen.features, seen.points), buffer,
+            input_names=inputs, output_names=outputs, dynamic_axes=batches, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
     return onnx.load_from_string(buffer.getvalue())
 

@@ -108,8 +108,8 @@ class _Steered(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the encoder tells: ``features`` at S ... S/16, ``points`` (N, 68, 2), the landmarks in shares of the side, and
-    ``worn`` (N, C), the weights of the controls that the face wears."""
+    """What the encoder tells: ``features`` at S ... S/16; ``points`` (N, 68, 2), the landmarks in shares of the side;
+    and ``worn`` (N, C), the weights of the controls that the face wears."""
 
     features: Sequence[Tensor]
     points: Tensor

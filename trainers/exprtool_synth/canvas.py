@@ -21,7 +21,7 @@ SYNTH_TEMPLATE = CropTemplate(right_eye=(0.34, 0.332), left_eye=(0.66, 0.332), m
 """Wider than US-GAN's, which cuts off a jaw that drops: here the chin of a surprised face stays inside."""
 
 _NOSE, _MOUTH_HALF = (0.5, 0.5), 0.11
-"""Where in the crop the nose's tip lies, about, and half the mouth's width: enough to begin the search for landmarks."""
+"""Where in the crop the nose's tip lies, about, and half the mouth's width: enough to begin to look for landmarks."""
 
 MARGIN = 0.2
 _ENOUGH = 256
