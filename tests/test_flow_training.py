@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +28,7 @@ from exprtool.settings import read_toml  # noqa: E402
 from exprtool.types import Edit, Face, FacePatch, FaceRefusal, FaceRegion  # noqa: E402
 from exprtool_blendshape.names import CONTROLS  # noqa: E402
 from exprtool_blendshape.targets import presets, weights_for  # noqa: E402
-from exprtool_default.backend import FlowBackend, open_model  # noqa: E402
+from exprtool_default.backend import FlowBackend, decided, open_model  # noqa: E402
 from exprtool_default.card import METADATA_KEY, card_from_json  # noqa: E402
 from exprtool_default.network import Answer  # noqa: E402
 from exprtool_default.suitability import why_not  # noqa: E402
@@ -260,6 +263,13 @@ def test_pairs_tell_what_was_really_rendered(pairs: Path) -> None:
     assert len(kept - {0.0}) > 4, "what a face keeps at rest stands in the weights of its renders"
 
 
+def test_half_a_doubt_shows_no_half_a_tooth() -> None:
+    mask = np.linspace(0, 1, 101, dtype=np.float32)[None]
+    found = decided(mask)[0]
+    assert (np.diff(found) >= 0).all() and not found[:12].any() and (found[73:] == 1).all()
+    assert np.diff(found).max() < 0.03, "no edge where the network sees none: in a clip it would flicker"
+
+
 def moved(face: Face, points: np.ndarray) -> Face:
     return replace(face, landmarks5=points)
 
@@ -314,3 +324,34 @@ def test_the_trainer_is_registered_and_lists_its_settings() -> None:
     result = CliRunner().invoke(app, ["train", "--trainer", "flow", "--dump-config"])
     assert result.exit_code == 0
     assert "image_size = 128" in result.stdout and "batch_size" in result.stdout
+
+
+def test_one_command_makes_the_packages_network(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "portraits").mkdir()
+    for name in ("009.jpg", "042.jpg"):
+        shutil.copy(shared / "faces/london/neutral" / name, tmp_path / "portraits")
+    (tmp_path / "held.txt").write_text("009.jpg\n")
+    (tmp_path / "recipe.toml").write_text(
+        "image_size = 64\nwidth = 0.3\nsteps = 3\nbatch_size = 2\ntest_fraction = 0.0\nsample_every = 0\n"
+    )
+    environment = {**os.environ, "EXPRTOOL_HOME": str(tmp_path / "home"), "OMP_WAIT_POLICY": "passive"}
+    import_face_model = (
+        "import sys, pathlib; from exprtool.models import import_file; import_file(pathlib.Path(sys.argv[1]))"
+    )
+    face_model = shared / "face-model" / "ict_facekit_light.npz"
+    subprocess.run([sys.executable, "-c", import_face_model, str(face_model)], check=True, env=environment)
+    script = Path(__file__).parents[1] / "trainers" / "default_model.py"
+    command = [
+        sys.executable, str(script), "--faces", "portraits", "--licence", "CC BY 4.0", "--leave-out", "held.txt",
+        "--work", "work", "--recipe", "recipe.toml", "--out", "model.onnx", "--per-face", "3", "--size", "96",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    card = open_model(tmp_path / "model.onnx").card
+    assert card.step == 3 and card.training_data["portraits"] == 1, "nobody who is kept for measuring was used"
+    assert card.training_data["licences"] == {"CC BY 4.0": 1}
+    first = (tmp_path / "model.onnx").read_bytes()
+    (tmp_path / "model.onnx").unlink()
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "model.onnx").read_bytes() == first, "what is finished is taken as it is"

@@ -18,6 +18,7 @@ from exprtool.errors import UnknownNameError
 from exprtool.faces.align import Matrix, crop, crop_from_image
 from exprtool.lift import CropAnswer, lift
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion
+from exprtool_blendshape.grids import smooth
 from exprtool_blendshape.names import expand
 from exprtool_blendshape.targets import Move, weights_for
 from exprtool_default.card import FINE
@@ -30,6 +31,8 @@ UNSURE = 0.06
 FULL = 0.2
 """Strength (or, for single controls, amount) from which on the answer is taken whole. Below, flow, shading and paint
 fade, so that asking for nothing changes no bit; the network alone would be off by a trace."""
+DOUBT = (0.12, 0.72)
+"""Paint masks up to the first are taken for nothing, from the second on for all."""
 REST = 0.15
 """Quantile of what is worn along a track that counts as rest: a mouth that talks is mostly open."""
 
@@ -125,6 +128,7 @@ class FlowBackend(Backend):
         details = {"source": _rounded(face.worn, UNSURE), "target": _rounded(goal, UNSURE)}
         fine = crop_from_image(face.region.face, self.card.size * FINE, self.card.template)
         if answer.mask.any():
+            answer = replace(answer, mask=decided(answer.mask))
             photo = crop(face.region.pixels, _from_region(fine, face.region), self.card.size * FINE)
             answer = replace(answer, paint=with_teeth(answer.paint, answer.mask, photo, self.card))
         return lift(face.region, fine, crop_answer(answer, share), details=details)
@@ -135,6 +139,12 @@ def _from_region(matrix: Matrix, region: FaceRegion) -> Matrix:
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2] @ np.asarray(region.box[:2], dtype=np.float64)
     return moved
+
+
+def decided(mask: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mask (H, W) without its doubts: where a tooth is half hidden, half a tooth shines through the paint."""
+    low, high = DOUBT
+    return smooth((mask - low) / (high - low))
 
 
 def crop_answer(answer: Answer, share: float = 1.0) -> CropAnswer:

@@ -29,22 +29,14 @@ _LIGHT, _DARK = 0.62, 0.32
 """Luma of the network's paint, as a share of the enamel's, from which on it surely means teeth, and up to which not."""
 _GAP = 0.19
 """How dark it is between two teeth."""
-_MIDDLE = (0.07, 0.024)
-"""Half width and half height of the middle of the mouth, in sides of the crop."""
-_PALE = 0.62
-"""Saturation of enamel as a share of the skin's, at most."""
-_NONE, _OWN = 0.08, 0.22
-"""Share of the mouth's middle that is so pale, up to which the photo shows no teeth of its own, and from which on it
-surely does. At 0.15, half-way, stand two of 40 resting faces, and seven of 20 smiles with and without teeth. Between
-the two drawn teeth fade: in a clip nothing may come and go from one frame to the next."""
 
 
 def with_teeth(paint: Floats, mask: Floats, photo: Image, card: FlowCard) -> Floats:
     """``paint`` (H, W, 3) in [0, 1] with teeth drawn where it is light, inside the mouth's window.
 
     ``mask`` (H, W) tells what is painted at all, ``photo`` (H, W, 3) is the crop itself: skin tells how bright the
-    light is that falls on the teeth. The paint is returned as it is where nothing, or nothing light, is painted, and
-    where the photo shows teeth of its own, which are moved and not drawn.
+    light is that falls on the teeth. The paint is returned as it is where nothing, or nothing light, is painted: the
+    photo's own teeth, where they are only moved, are not painted at all.
     """
     scale = paint.shape[0] // card.size
     x0, y0, x1, y1 = (scale * value for value in card.windows["mouth"])
@@ -55,7 +47,7 @@ def with_teeth(paint: Floats, mask: Floats, photo: Image, card: FlowCard) -> Flo
     here = paint[y0:y1, x0:x1]
     luma = here @ _LUMA
     share = (luma / (enamel @ _LUMA) - _DARK) / (_LIGHT - _DARK)
-    share = (1 - _own_teeth(photo, card)) * (smooth(share) * np.clip(2 * inside, 0, 1))[..., None]
+    share = (smooth(share) * np.clip(2 * inside, 0, 1))[..., None]
     if not share.any():
         return paint
     pixels_per_mm = paint.shape[0] * (card.template.left_eye[0] - card.template.right_eye[0]) / _MM_BETWEEN_EYES
@@ -74,24 +66,6 @@ def _enamel(photo: Image, inside: Floats) -> Floats:
     lit = skin[skin @ _LUMA >= np.quantile(skin @ _LUMA, 0.6)].mean(0)
     bright = float(np.clip(0.95 * (lit @ _LUMA) + 0.22, 0.3, 0.92))
     return (_TINT * bright / (_TINT @ _LUMA)).astype(np.float32)
-
-
-def _own_teeth(photo: Image, card: FlowCard) -> float:
-    """How surely the photo shows teeth, 0 to 1: the middle of the mouth is much paler than skin, and not dark."""
-    side = photo.shape[0]
-    x0, y0, x1, y1 = (side * value // card.size for value in card.windows["mouth"])
-    x, y = (round(side * value) for value in card.template.mouth)
-    rx, ry = round(_MIDDLE[0] * side), round(_MIDDLE[1] * side)
-    around, middle = _seen(photo[y0:y1, x0:x1]), _seen(photo[y - ry : y + ry + 1, x - rx : x + rx + 1])
-    pale = middle[0] < _PALE * np.median(around[0])
-    lit = middle[1] > 0.5 * np.quantile(around[1], 0.6)
-    return float(smooth(((pale & lit).mean() - _NONE) / (_OWN - _NONE)))
-
-
-def _seen(photo: Image) -> tuple[Floats, Floats]:
-    """Saturation and luma (H, W) in [0, 1]."""
-    pixels = photo.astype(np.float32) / 255
-    return 1 - pixels.min(-1) / np.maximum(pixels.max(-1), 1e-3), pixels @ _LUMA
 
 
 def _row(share: Floats, pixels_per_mm: float) -> Floats:

@@ -1,0 +1,71 @@
+"""Make the network that lies in the package, from portraits to its file, in one command.
+
+    python benchmarks/default_truth.py --list > held.txt
+    python trainers/default_model.py --leave-out held.txt --work WORK \\
+        --faces london/neutral --licence "CC BY 4.0" --faces fairface --licence "CC BY 4.0"
+
+Makes the set of pairs (WORK/set), trains on it (WORK/run) by default_model.toml, and puts the network where the backend
+``default`` looks for it. Interrupted and started again it goes on where it stood. The same portraits, versions and
+machine give the same network. Figures come from benchmarks/default_truth.py, on the people who were left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from exprtool.files import write_bytes
+from exprtool.settings import read_toml
+from exprtool_default.plugin import MODEL
+from exprtool_flow.config import FlowConfig
+from exprtool_flow.loop import train
+from exprtool_synth.dataset import Source, make_dataset
+from exprtool_synth.portrait import Wish
+
+RECIPE = Path(__file__).with_name("default_model.toml")
+
+
+def make(
+    faces: Sequence[Path], licences: Sequence[str], leave_out: frozenset[str], work: Path, recipe: Path, out: Path,
+    wish: Wish,
+) -> None:  # fmt: skip
+    """Set, run and file; what exists already is taken as it is."""
+    pairs, run = work / "set", work / "run"
+    if not (pairs / "datasheet.json").exists():
+        sources = [Source(folder, licence) for folder, licence in zip(faces, licences, strict=True)]
+        make_dataset(sources, pairs, wish, leave_out=lambda path: path.name in leave_out, progress=_tell)
+    settings = {"data": (pairs,), "out": run, "resume": (run / "checkpoints" / "last.safetensors").exists()}
+    outcome = train(FlowConfig.from_settings({**read_toml(FlowConfig, recipe), **settings}), print)
+    if outcome.model is None:
+        raise SystemExit(f"Stopped after {outcome.step} steps. The same command goes on from there.")
+    write_bytes(out, outcome.model.read_bytes())
+    print(f"{out}: {outcome.best:.2f} dB on held-out people")
+
+
+def _tell(done: int, count: int, pairs: int) -> None:
+    if done % 50 == 0 or done == count:
+        print(f"{done} of {count} portraits, {pairs} pairs")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faces", type=Path, action="append", required=True, help="a folder of portraits")
+    parser.add_argument("--licence", action="append", default=[], help="licence of each --faces folder, in order")
+    parser.add_argument("--leave-out", type=Path, help="file names, one per line, that are kept for measuring")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the set and the run")
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="settings of the run, TOML")
+    parser.add_argument("--out", type=Path, default=MODEL, help="where the network goes")
+    parser.add_argument("--per-face", type=int, default=12)
+    parser.add_argument("--size", type=int, default=256)
+    wishes = parser.parse_args(arguments)
+    licences = wishes.licence or ["not stated"] * len(wishes.faces)
+    if len(licences) != len(wishes.faces):
+        parser.error(f"{len(wishes.faces)} --faces but {len(licences)} --licence; give one for each, or none")
+    kept = frozenset(wishes.leave_out.read_text().split()) if wishes.leave_out else frozenset[str]()
+    wish = Wish(wishes.per_face, wishes.size)
+    make(wishes.faces, licences, kept, wishes.work, wishes.recipe, wishes.out, wish)
+
+
+if __name__ == "__main__":
+    main()
