@@ -203,25 +203,27 @@ class _Window:
         ``box`` is the region's: where it ends inside the crop and inside the photo, its border would show as well.
         """
         height, width = self.size
-        x, y = np.arange(width), np.arange(height)[:, np.newaxis]
-        (a, b, tx), (c, d, ty) = self.crop_from_window
-        weight = np.ones((height, width))
-        for along in (a * x + b * y + tx, c * x + d * y + ty):  # crop coordinates of every pixel
-            distance = np.minimum(along + 0.5, self.side - 0.5 - along)
-            weight *= _smoothstep(distance / max(feather * self.side, 1e-6))
+        x = np.arange(width, dtype=np.float32)
+        y = np.arange(height, dtype=np.float32)[:, np.newaxis]
         reach = max(feather * self.side / self.scale, 1e-6)  # the same width in the photo's pixels
         x0, y0, x1, y1 = box
-        columns, rows = x + self.x0 + x0, y + self.y0 + y0
         bottom, right = image_size or (-1, -1)
+        columns, rows = x + np.float32(self.x0 + x0), y + np.float32(self.y0 + y0)
+        across, down = np.ones_like(x), np.ones_like(y)
         if x0 > 0:
-            weight *= _smoothstep((columns - x0 + 0.5) / reach)
+            across *= _smoothstep((columns - x0 + 0.5) / reach)
         if y0 > 0:
-            weight *= _smoothstep((rows - y0 + 0.5) / reach)
+            down *= _smoothstep((rows - y0 + 0.5) / reach)
         if x1 != right:
-            weight *= _smoothstep((x1 - 0.5 - columns) / reach)
+            across *= _smoothstep((x1 - 0.5 - columns) / reach)
         if y1 != bottom:
-            weight *= _smoothstep((y1 - 0.5 - rows) / reach)
-        return weight.astype(np.float32)
+            down *= _smoothstep((y1 - 0.5 - rows) / reach)
+        weight = across * down
+        (a, b, tx), (c, d, ty) = self.crop_from_window.astype(np.float32)
+        for along in (a * x + (b * y + tx), c * x + (d * y + ty)):  # crop coordinates of every pixel
+            distance = np.minimum(along + np.float32(0.5), np.float32(self.side - 0.5) - along)
+            weight *= _smoothstep(distance / np.float32(max(feather * self.side, 1e-6)))
+        return weight
 
 
 def _smoothstep(t: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -248,8 +250,8 @@ def _apply(canvas: _Canvas, source: Image, window: _Window, answer: CropAnswer, 
         pixels += mask[..., np.newaxis] * (window.sample(answer.paint) - pixels)
     alpha = seam if answer.alpha is None else seam * np.clip(window.sample(answer.alpha), 0, 1)
     canvas.alpha[place] = alpha
-    touched = alpha[..., np.newaxis] > 0
-    canvas.pixels[place] = np.where(touched, np.rint(np.clip(pixels, 0, 255)).astype(np.uint8), source[place])
+    levels = np.rint(np.clip(pixels, 0, 255, out=pixels), out=pixels).astype(np.uint8)
+    canvas.pixels[place] = np.where(alpha[..., np.newaxis] > 0, levels, source[place])
 
 
 def _photo_flow(window: _Window, flow: NDArray[Any]) -> Field:

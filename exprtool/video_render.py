@@ -1,6 +1,6 @@
 """The second pass over a clip: give the faces their expression, frame by frame, and encode in finished segments.
 
-Three threads work at once, with short bounded queues between them: one decodes, the caller's runs the backend and
+Four threads work at once, with short bounded queues between them: one decodes, the caller's runs the backend, one
 composites, one encodes and writes. Memory does not depend on the length of the clip.
 """
 
@@ -12,7 +12,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -125,8 +127,8 @@ class Renderer:
             works.append(Work(track, region, edit, fitted.loaded, handle))
         return works
 
-    def finish(self, index: int, picture: Picture, works: Sequence[Work]) -> None:
-        """Edit a picture in place. Every frame up to `LOOK_AROUND` after it must have been looked at."""
+    def patches(self, index: int, works: Sequence[Work]) -> list[tuple[FaceRegion, FacePatch]]:
+        """What to paste into a picture. Every frame up to `LOOK_AROUND` after it must have been looked at."""
         pasted: list[tuple[FaceRegion, FacePatch]] = []
         for work in works:
             strength = work.edit.strength * self._ease_around_doubt(work.track, index)
@@ -142,16 +144,20 @@ class Renderer:
             result.edited += 1
             result.notes.update(dict.fromkeys(answer.notes))
             pasted.append((work.region, answer))
-        if pasted:
-            self.edited_frames += 1
-            with timed(self.timings, "composite"):
-                _paste(picture, [region for region, _ in pasted], [patch for _, patch in pasted])
+        self.edited_frames += bool(pasted)
         for places in self._doubted.values():
             while places and places[0] < index - LOOK_AROUND:
                 places.pop(0)
         for traces in self._traces.values():
             for place in [place for place in traces if place < index - LOOK_AROUND]:
                 del traces[place]
+        return pasted
+
+    def composite(self, picture: Picture, pasted: Sequence[tuple[FaceRegion, FacePatch]]) -> None:
+        """Edit a picture in place."""
+        if pasted:
+            with timed(self.timings, "composite"):
+                _paste(picture, [region for region, _ in pasted], [patch for _, patch in pasted])
 
     def _traces_around(self, track: FaceTrack, index: int) -> list[tuple[float, Any]]:
         """What the backend kept of a track's face in the frames around one, with the seconds from it."""
@@ -176,7 +182,7 @@ class Renderer:
                 continue
             others = tuple(other for _, other in present if other is not face)
             blank = region_of(self._blank, face, others)
-            with timed(self.timings, "composite"):
+            with timed(self.timings, "prepare"):
                 pixels = picture.read(blank.box)
             pixels.flags.writeable = False
             region = replace(blank, pixels=pixels, track_state=fitted.state)
@@ -294,38 +300,46 @@ def render(
     ends = [one.stop for one in wanted]
     limit, done = ends[-1], 0
     last: Picture | None = None  # the last finished picture, for frames that show it again
+    compositor = _InOrder("composite")
+
+    def passed(picture: Picture | None) -> None:
+        nonlocal last
+        last = picture or last
+
+    def finish(frame: ClipFrame, picture: Picture | None, pasted: list[tuple[FaceRegion, FacePatch]]) -> None:
+        nonlocal done, last
+        if picture is None:
+            if last is None:
+                raise VideoError(f"{info.path}: frame {frame.index} does not decode and nothing comes before it.")
+            picture = last.copy()
+        else:
+            original = picture.copy() if keep_original else None
+            renderer.composite(picture, pasted)
+            picture = picture if original is None else original.beside(picture)
+        finished(frame, picture)
+        last = picture
+        done += 1
+        if progress is not None:
+            progress(done)
 
     def emit(upto: int) -> None:
         """Finish the waiting frames up to an index."""
-        nonlocal done, last
         while waiting and waiting[0][0].index <= upto:
             frame, picture, works = waiting.popleft()
             if not any(frame.index in one for one in wanted):
-                last = picture or last
+                compositor.do(partial(passed, picture))
                 continue
             if frame.index >= limit:
                 return
-            if picture is None:
-                if last is None:
-                    raise VideoError(f"{info.path}: frame {frame.index} does not decode and nothing comes before it.")
-                picture = last.copy()
-                finished(frame, picture)
-            else:
-                original = picture.copy() if keep_original else None
-                renderer.finish(frame.index, picture, works)
-                picture = picture if original is None else original.beside(picture)
-                finished(frame, picture)
-            last = picture
-            done += 1
-            if progress is not None:
-                progress(done)
+            pasted = renderer.patches(frame.index, works) if picture is not None else []
+            compositor.do(partial(finish, frame, picture, pasted))
 
     try:
         for frame in _timed(frames, renderer.timings):
             near = any(one.start - LOOK_AROUND <= frame.index < one.stop + LOOK_AROUND for one in wanted)
             if not near:
                 emit(frame.index)
-                last = frame.picture or last
+                compositor.do(partial(passed, frame.picture))
                 continue
             if stop.is_set() and waiting and limit == ends[-1]:
                 limit = next(end for end in ends if end > waiting[0][0].index)
@@ -335,11 +349,46 @@ def render(
             waiting.append((frame, frame.picture, works))
             emit(frame.index - LOOK_AROUND)
         emit(limit - 1)
+        compositor.wait()
         return limit == ends[-1]
     finally:
         hold.set()
+        compositor.close()
         with contextlib.suppress(RuntimeError):
             frames.close()  # type: ignore[attr-defined]
+
+
+class _InOrder:
+    """Does one thing after another in a thread of its own; what goes wrong there is raised by the next call, and
+    nothing is done after it."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, name)
+        self._waiting: deque[Future[None]] = deque()
+        self._failed = False
+
+    def do(self, task: Callable[[], None]) -> None:
+        """Have it done; waits while `_DEPTH` others are waiting."""
+        while self._waiting and (len(self._waiting) >= _DEPTH or self._waiting[0].done()):
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(self._unless_failed, task))
+
+    def wait(self) -> None:
+        """Until all is done."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _unless_failed(self, task: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        try:
+            task()
+        except BaseException:
+            self._failed = True
+            raise
 
 
 def _timed(frames: Iterator[ClipFrame], timings: Timings) -> Iterator[ClipFrame]:

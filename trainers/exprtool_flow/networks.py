@@ -229,20 +229,21 @@ class Decoder(nn.Module):
         away = points - self.mean
         e = self.embed(torch.cat([_LOUD * (condition - worn), _AWAY * away.flatten(1)], dim=1))
         frame = self._frame(away)
-        places = self.places(e).unflatten(1, (_PLACES, _CELLS, _CELLS))
+        places = self.places(e).reshape(-1, _PLACES, _CELLS, _CELLS)
         h = features[4]
         for layer in self.bottom:
             h = layer(h, e)
         h = h + features[4]
         for place, (narrow, merge) in enumerate(zip(self.narrow, self.merge, strict=True)):
             same = features[3 - place]
-            here = _resized(frame, same)
+            here = _resized(frame, self.config.size >> (3 - place))
             h = merge(torch.cat([double(narrow(h, e)), same, sample(places, here), 4 * here - 2], dim=1), e)
             if place > 0:
                 h = self.refine[place - 1](h, e)
         # h is at S/2. Flow and light go from there to S and 2S by pixel shuffle (Shi et al., CVPR 2016), which costs a
         # third of convolutions at S; only the windows, being small, are worked on at S itself.
-        general = double(sample(self.motion(e).unflatten(1, (2, _CELLS, _CELLS)), _resized(frame, h)))
+        motion = self.motion(e).reshape(-1, 2, _CELLS, _CELLS)
+        general = double(sample(motion, _resized(frame, self.config.size // 2)))
         flow = (F.pixel_shuffle(self.flow(h), 2) + general) * (self.config.size * _FLOW_UNIT)
         light = F.pixel_shuffle(self.shading(self.lit(h, e)), 2 * FINE)
         shading = _DARKEST * torch.tanh(light * self.shadow)
@@ -255,7 +256,7 @@ class Decoder(nn.Module):
         side, by the landmarks' displacements (N, 68, 2)."""
         # One axis at a time: ONNX Runtime multiplies empty matrices, but not empty stacks of them.
         moved = torch.stack([F.linear(along, self.displacement) for along in away.unbind(2)], dim=1)
-        return self.grid - moved.unflatten(2, self.grid.shape[2:])
+        return self.grid - moved.reshape(-1, *self.grid.shape[1:])
 
     def _window(self, name: str, box: Box, half: Tensor, whole: Tensor, e: Tensor) -> Painted:
         """``half`` are maps at S/2, ``whole`` the encoder's at S."""
@@ -288,8 +289,8 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _resized(frame: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(frame, size=like.shape[2:], mode="bilinear", align_corners=False)
+def _resized(frame: Tensor, side: int) -> Tensor:
+    return F.interpolate(frame, size=(side, side), mode="bilinear", align_corners=False)
 
 
 def _fade(height: int, width: int) -> Tensor:
