@@ -2,9 +2,10 @@
 
     python benchmarks/video.py CLIP [--backend NAME] [--detector NAME] [--frames N] [--loop N] [--memory]
 
-Prints one line per stage: seconds, milliseconds per frame, frames per second. ``--loop`` repeats the clip up to so many
-frames first: loading the models, about two seconds, weighs heavily in a clip of three. With ``--memory`` the clip is looped to
-300 and to 3,000 frames and edited by a backend that only tints; the peak resident memory of both runs is compared.
+Prints one line per stage: seconds, milliseconds per frame, frames per second. ``--loop`` repeats the clip up to so
+many frames first: loading the models, about two seconds, weighs heavily in a clip of three. With ``--memory`` the clip
+is looped to 300 and to 3,000 frames and edited by a backend that only tints; the peak resident memory of both runs is
+compared.
 """
 
 from __future__ import annotations
@@ -94,11 +95,10 @@ def memory(clip: Path) -> None:
     peaks = {}
     with tempfile.TemporaryDirectory() as folder:
         for frames in (300, 3000):
-            done = subprocess.run(
-                [sys.executable, "-c", _ONE_RUN, str(looped(clip, frames, Path(folder))), str(Path(folder) / "out.mp4")],
-                check=True, capture_output=True, text=True,
-            )  # fmt: skip
-            (Path(folder) / "out.mp4").unlink()
+            source, out = looped(clip, frames, Path(folder)), Path(folder) / "out.mp4"
+            command = [sys.executable, "-c", _ONE_RUN, str(source), str(out)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            out.unlink()
             peaks[frames] = float(done.stdout.splitlines()[-1])
             print(f"  {frames} frames: peak {peaks[frames]:.0f} MiB")
     print(f"  ratio {peaks[3000] / peaks[300]:.3f}")
