@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import tomllib
 import types
-from collections.abc import Mapping
-from dataclasses import Field, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import Field, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -135,3 +135,19 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return value
     wanted = {tuple: "a list", Literal: "a word", Path: "a path", bool: "true or false", int: "a whole number"}
     raise UsageError(f"{where} must be {wanted.get(origin or hint, 'a number')}, not {value!r}.")
+
+
+def resumed(stored: T, settings: Mapping[str, Any], changeable: Collection[str]) -> T:
+    """The ``stored`` configuration of a run with a user's ``settings`` on top; `UsageError` names those that differ
+    though they are not ``changeable``."""
+    frozen = [
+        f"{flag(key)} {value} (the run: {getattr(stored, key)})"
+        for key, value in settings.items()
+        if key not in changeable and value != getattr(stored, key)
+    ]
+    if frozen:
+        raise UsageError(
+            f"A resumed run keeps its settings, but these differ: {', '.join(frozen)}. Leave them out, or start a new "
+            "run in another --out."
+        )
+    return replace(stored, **settings)  # type: ignore[type-var]  # a dataclass, as everything here

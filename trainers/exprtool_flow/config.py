@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exprtool.errors import UsageError
-from exprtool.settings import flag, setting
+from exprtool.settings import flag, resumed, setting
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,7 @@ class FlowConfig:
             return cls(**settings)
         from exprtool_flow.state import stored_config
 
-        stored = stored_config(Path(settings.get("out", cls.out)))
-        frozen = [
-            f"{flag(key)} {value} (the run: {getattr(stored, key)})"
-            for key, value in settings.items()
-            if key not in CHANGEABLE and value != getattr(stored, key)
-        ]
-        if frozen:
-            raise UsageError(
-                f"A resumed run keeps its settings, but these differ: {', '.join(frozen)}. Leave them out, or start a "
-                "new run in another --out."
-            )
-        return replace(stored, **settings)
+        return resumed(stored_config(Path(settings.get("out", cls.out))), settings, CHANGEABLE)
 
 
 CHANGEABLE = frozenset(

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from exprtool.errors import UnknownNameError, UsageError
-from exprtool.settings import check_words, flag, setting
+from exprtool.settings import check_words, flag, resumed, setting
 from exprtool_usgan.config import ClampPlace, DiscriminatorConfig, GeneratorConfig, TanhPlace
 
 
@@ -198,15 +198,4 @@ def with_recipe(name: str, changes: Mapping[str, Any] | None = None) -> TrainCon
 def _resumed(settings: Mapping[str, Any]) -> TrainConfig:
     from exprtool_gan.run_folder import stored_config
 
-    stored = stored_config(Path(settings.get("out", TrainConfig.out)))
-    frozen = [
-        f"{flag(key)} {value} (the run: {getattr(stored, key)})"
-        for key, value in settings.items()
-        if key not in CHANGEABLE and value != getattr(stored, key)
-    ]
-    if frozen:
-        raise UsageError(
-            f"A resumed run keeps its settings, but these differ: {', '.join(frozen)}. Leave them out, or start a new "
-            "run in another --out."
-        )
-    return replace(stored, **settings)
+    return resumed(stored_config(Path(settings.get("out", TrainConfig.out))), settings, CHANGEABLE)
