@@ -21,7 +21,7 @@ from exprtool.images import read_image
 from exprtool.pipeline import load_detector
 from exprtool.types import Edit, Face, FacePatch, FaceRegion, Image
 from exprtool_blendshape import mouth
-from exprtool_blendshape.backend import _worn_already
+from exprtool_blendshape.steady import worn_already
 
 SIX = ("happy", "sad", "angry", "surprised", "disgusted", "afraid")
 FLIPPED = [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
@@ -313,11 +313,11 @@ def test_only_one_who_wears_the_whole_expression_wears_it_already():
     surprised = {
         f"{stem}{side}": 0.9 for stem in ("browInnerUp", "browOuterUp", "eyeWide") for side in ("Left", "Right")
     } | {"jawOpen": 0.4}
-    assert _worn_already(happy, happy) == 1.0
-    assert _worn_already(happy | {"browDownLeft": 0.9, "browDownRight": 0.9, "jawOpen": 1.0}, happy) == 1.0
-    assert _worn_already(surprised, surprised) == 1.0
+    assert worn_already(happy, happy) == 1.0
+    assert worn_already(happy | {"browDownLeft": 0.9, "browDownRight": 0.9, "jawOpen": 1.0}, happy) == 1.0
+    assert worn_already(surprised, surprised) == 1.0
     wide = {"eyeWideLeft": 1.0, "eyeWideRight": 1.0}
-    assert _worn_already(wide, surprised) == 0.0 == _worn_already(surprised, happy) == _worn_already(happy, {})
+    assert worn_already(wide, surprised) == 0.0 == worn_already(surprised, happy) == worn_already(happy, {})
 
 
 def test_listing_loads_nothing_heavy():

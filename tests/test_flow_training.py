@@ -263,6 +263,27 @@ def test_pairs_tell_what_was_really_rendered(pairs: Path) -> None:
     assert len(kept - {0.0}) > 4, "what a face keeps at rest stands in the weights of its renders"
 
 
+def test_in_a_clip_readings_may_shake_and_the_edit_does_not(backend: FlowBackend, region: FaceRegion) -> None:
+    (face,) = backend.prepare([replace(region, track_state=dict.fromkeys(CONTROLS, 0.0))])
+    mild = dict.fromkeys(CONTROLS, 0.1)
+    shaking = [{**mild, "mouthSmileLeft": 0.1 + error} for error in (0.03, -0.03)]
+    traces = [(index / 25, backend.trace(replace(face, worn=worn))) for index, worn in enumerate(shaking)]
+    wish = Edit({"happy": 1.0}, additive=True)
+
+    def way(worn: dict[str, float], *, steady: bool) -> float:
+        frame = replace(face, worn=worn)
+        (patch,) = backend.generate([backend.steadied(frame, traces) if steady else frame], wish)
+        assert isinstance(patch, FacePatch)
+        return patch.details["target"]["mouthSmileLeft"] - patch.details["source"]["mouthSmileLeft"]
+
+    alone, steadied = ([way(worn, steady=steady) for worn in shaking] for steady in (False, True))
+    assert abs(alone[0] - alone[1]) == pytest.approx(0.06, abs=0.002)
+    assert abs(steadied[0] - steadied[1]) < 0.025, "what is taken off is taken from the frames around, too"
+    laughing = weights_for(wish, {})
+    (left,) = backend.generate([replace(face, worn=laughing, held=laughing)], wish)
+    assert isinstance(left, FacePatch) and not left.alpha.any(), "who laughs anyhow is left to laugh"
+
+
 def test_half_a_doubt_shows_no_half_a_tooth() -> None:
     mask = np.linspace(0, 1, 101, dtype=np.float32)[None]
     found = decided(mask)[0]

@@ -16,7 +16,7 @@ from exprtool_blendshape.compose import compose
 from exprtool_blendshape.fit import Fit, TrackShape, begin_track, fit_face
 from exprtool_blendshape.model import FaceModel, face_model
 from exprtool_blendshape.render import FaceLook, changes, look
-from exprtool_blendshape.steady import smoothed
+from exprtool_blendshape.steady import smoothed, within_track
 from exprtool_blendshape.suitability import refusal
 from exprtool_blendshape.targets import weights_for
 
@@ -103,10 +103,8 @@ class BlendshapeBackend(Backend):
         rest = None
         reference = self._worn_by_reference(edit)
         if edit.additive and face.rest is not None:
-            worn = fit.source if face.worn is None else face.worn
-            rest = _resting(worn, fit.source, face.rest)
-            whole = weights_for(replace(edit, strength=1.0), worn, reference, _resting(worn, worn, face.rest))
-            edit = replace(edit, strength=edit.strength * (1 - _worn_already(worn, whole)))
+            held = fit.source if face.worn is None else face.worn
+            edit, rest = within_track(edit, fit.source, held, face.rest, reference)
         target = weights_for(edit, fit.source, reference, rest)
         _keep_shut(target, fit.source, face.look)
         details = {
@@ -176,64 +174,6 @@ def _steadied(face: FaceLook, track: TrackState) -> FaceLook:
 
 def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
     return all(abs(a.get(name, 0.0) - b.get(name, 0.0)) < SAME for name in a.keys() | b.keys())
-
-
-_SPEECH = (
-    "jaw",
-    "mouthClose",
-    "mouthFunnel",
-    "mouthPucker",
-    "mouthRoll",
-    "mouthShrug",
-    "eyeBlink",
-    "eyeLook",
-    "tongue",
-)
-"""Controls that speech, blinks and glances move from frame to frame; the others are held by an expression."""
-_OPEN = "jawOpen"
-_BROWS_COUNT = 0.2
-"""Weight of a brow's control from which on an expression is told by it: eyes that are wide alone are no surprise."""
-_OPENNESS_KEPT = 0.5
-"""How much of a frame's own opened jaw is added to the wanted one: all would gape where a grin is made a laugh."""
-
-
-def _resting(worn: Mapping[str, float], now: Mapping[str, float], rest: Mapping[str, float]) -> dict[str, float]:
-    """What an additive edit takes off in one frame: its own expression, but of speech only what is always there.
-
-    So a person who begins to smile is not given a second smile, and one who talks goes on talking. ``worn`` is the
-    expression that is held around the frame, ``now`` what the frame itself shows.
-    """
-    held = {name: amount for name, amount in worn.items() if not name.startswith(_SPEECH)}
-    held |= {name: amount for name, amount in rest.items() if name.startswith(_SPEECH)}
-    held[_OPEN] = max(rest.get(_OPEN, 0.0), (1 - _OPENNESS_KEPT) * now.get(_OPEN, 0.0))
-    return held
-
-
-def _worn_already(worn: Mapping[str, float], target: Mapping[str, float]) -> float:
-    """How much of the wanted expression a frame's face wears by itself, in [0, 1]: 1 for all of it.
-
-    A person who laughs anyhow is left to laugh in their own way. Speech does not count, nor do brows that the wanted
-    expression leaves alone; for neutral it is 0.
-    """
-    names = [
-        name
-        for name in worn.keys() | target.keys()
-        if not name.startswith(_SPEECH) and (not name.startswith("brow") or target.get(name, 0.0) > _BROWS_COUNT)
-    ]
-    own = np.array([worn.get(name, 0.0) for name in names])
-    wanted = np.array([target.get(name, 0.0) for name in names])
-    size = float(wanted @ wanted)
-    if size < 0.05:
-        return 0.0
-    share = float(own @ wanted) / size
-    excess = float(np.sqrt(own @ own / size))  # what is worn far too strongly is not what is wanted either
-    return _rise(share, 0.6, 1.0) * (1 - _rise(excess, 1.5, 2.2))
-
-
-def _rise(value: float, low: float, high: float) -> float:
-    """Smoothstep from 0 at ``low`` to 1 at ``high``."""
-    share = min(1.0, max(0.0, (value - low) / (high - low)))
-    return share * share * (3 - 2 * share)
 
 
 def _rounded(weights: Mapping[str, float]) -> dict[str, float]:

@@ -4,20 +4,45 @@ What an edit takes off must not shake: its errors would appear in the face, and 
 The weights are averaged over neighbouring frames, bilaterally (C. Tomasi and R. Manduchi, "Bilateral Filtering for Gray
 and Color Images", ICCV 1998): less over frames that are far in time, and not over those that show another expression,
 so that a grin that comes up at once is taken off at once.
+
+And what an edit adds to a face that moves by itself: speech goes on under it, and nobody is given a second smile.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from exprtool_blendshape.targets import part_of
+import numpy as np
+
+from exprtool.types import Edit
+from exprtool_blendshape.targets import Presets, part_of, weights_for
 
 SPREAD = 0.12
 """Standard deviation of the average in time, seconds."""
 ANOTHER = 0.5
 """Distance of two frames' weights in one part of the face (root of the summed squares) at which they count as another
 expression. Speech and errors of the fit stay below it, a smile is about 1."""
+
+
+_SPEECH = (
+    "jaw",
+    "mouthClose",
+    "mouthFunnel",
+    "mouthPucker",
+    "mouthRoll",
+    "mouthShrug",
+    "eyeBlink",
+    "eyeLook",
+    "tongue",
+)
+"""Controls that speech, blinks and glances move from frame to frame; the others are held by an expression."""
+_OPEN = "jawOpen"
+_BROWS_COUNT = 0.2
+"""Weight of a brow's control from which on an expression is told by it: eyes that are wide alone are no surprise."""
+_OPENNESS_KEPT = 0.5
+"""How much of a frame's own opened jaw is added to the wanted one: all would gape where a grin is made a laugh."""
 
 
 def smoothed(worn: Mapping[str, float], traces: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str, float]:
@@ -42,3 +67,60 @@ def _distances(a: Mapping[str, float], b: Mapping[str, float], names: Sequence[s
         part = part_of(name)
         squares[part] = squares.get(part, 0.0) + (a.get(name, 0.0) - b.get(name, 0.0)) ** 2
     return {part: math.sqrt(square) for part, square in squares.items()}
+
+
+def within_track(
+    edit: Edit,
+    now: Mapping[str, float],
+    held: Mapping[str, float],
+    rest: Mapping[str, float],
+    reference: Mapping[str, float] | None = None,
+    named: Presets | None = None,
+) -> tuple[Edit, dict[str, float]]:
+    """An additive edit as it suits one frame of a track, and what it takes off there (``rest`` of `weights_for`).
+
+    ``now`` is what the frame shows, ``held`` the expression that is held around it (`smoothed`), ``rest`` what the
+    person wears at rest. ``reference`` and ``named`` are those of `weights_for`.
+    """
+    whole = weights_for(replace(edit, strength=1.0), held, reference, resting(held, held, rest), named)
+    eased = replace(edit, strength=edit.strength * (1 - worn_already(held, whole)))
+    return eased, resting(held, now, rest)
+
+
+def resting(worn: Mapping[str, float], now: Mapping[str, float], rest: Mapping[str, float]) -> dict[str, float]:
+    """What an additive edit takes off in one frame: its own expression, but of speech only what is always there.
+
+    So a person who begins to smile is not given a second smile, and one who talks goes on talking. ``worn`` is the
+    expression that is held around the frame, ``now`` what the frame itself shows.
+    """
+    held = {name: amount for name, amount in worn.items() if not name.startswith(_SPEECH)}
+    held |= {name: amount for name, amount in rest.items() if name.startswith(_SPEECH)}
+    held[_OPEN] = max(rest.get(_OPEN, 0.0), (1 - _OPENNESS_KEPT) * now.get(_OPEN, 0.0))
+    return held
+
+
+def worn_already(worn: Mapping[str, float], target: Mapping[str, float]) -> float:
+    """How much of the wanted expression a frame's face wears by itself, in [0, 1]: 1 for all of it.
+
+    A person who laughs anyhow is left to laugh in their own way. Speech does not count, nor do brows that the wanted
+    expression leaves alone; for neutral it is 0.
+    """
+    names = [
+        name
+        for name in worn.keys() | target.keys()
+        if not name.startswith(_SPEECH) and (not name.startswith("brow") or target.get(name, 0.0) > _BROWS_COUNT)
+    ]
+    own = np.array([worn.get(name, 0.0) for name in names])
+    wanted = np.array([target.get(name, 0.0) for name in names])
+    size = float(wanted @ wanted)
+    if size < 0.05:
+        return 0.0
+    share = float(own @ wanted) / size
+    excess = float(np.sqrt(own @ own / size))  # what is worn far too strongly is not what is wanted either
+    return _rise(share, 0.6, 1.0) * (1 - _rise(excess, 1.5, 2.2))
+
+
+def _rise(value: float, low: float, high: float) -> float:
+    """Smoothstep from 0 at ``low`` to 1 at ``high``."""
+    share = min(1.0, max(0.0, (value - low) / (high - low)))
+    return share * share * (3 - 2 * share)

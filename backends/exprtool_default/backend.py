@@ -20,6 +20,7 @@ from exprtool.lift import CropAnswer, lift
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion
 from exprtool_blendshape.grids import smooth
 from exprtool_blendshape.names import expand
+from exprtool_blendshape.steady import smoothed, within_track
 from exprtool_blendshape.targets import Move, weights_for
 from exprtool_default.card import FINE
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
@@ -39,7 +40,8 @@ REST = 0.15
 
 @dataclass(frozen=True, eq=False)
 class PreparedFace:
-    """A face that was looked at. ``matrix`` takes image points to the crop of S x S pixels."""
+    """A face that was looked at. ``matrix`` takes image points to the crop of S x S pixels. ``worn`` is what it wears
+    by the network's reading, ``rest`` what its track wears at rest, ``held`` what it wears in the frames around it."""
 
     region: FaceRegion
     matrix: Matrix
@@ -47,6 +49,7 @@ class PreparedFace:
     worn: Mapping[str, float]
     rest: Mapping[str, float] | None
     unsuitable: str | None
+    held: Mapping[str, float] | None = None
 
 
 class FlowBackend(Backend):
@@ -78,6 +81,12 @@ class FlowBackend(Backend):
             for region, matrix, seen in zip(regions, matrices, self.network.encode(np.stack(crops)), strict=True)
         ]
 
+    def trace(self, prepared: PreparedFace) -> Mapping[str, float]:
+        return prepared.worn
+
+    def steadied(self, prepared: PreparedFace, traces: Sequence[tuple[float, Mapping[str, float]]]) -> PreparedFace:
+        return replace(prepared, held=smoothed(prepared.worn, traces))
+
     def check(self, prepared: Sequence[Any], edit: Edit) -> list[FaceRefusal | None]:
         return [FaceRefusal(face.unsuitable) if face.unsuitable and not edit.force else None for face in prepared]
 
@@ -85,20 +94,23 @@ class FlowBackend(Backend):
         """Raises `UnknownNameError` for an expression or control that the network does not know."""
         self._know(edit)
         answers: list[FacePatch | FaceRefusal | None] = list(self.check(prepared, edit))
-        share = _share(edit)
-        asked: list[tuple[int, dict[str, float]]] = []
+        reference = self._worn_by_reference(edit)
+        asked: list[tuple[int, dict[str, float], float]] = []
         for i, face in enumerate(prepared):
-            if answers[i] is None:
-                if share == 0:
-                    answers[i] = _untouched(face)
-                else:
-                    rest = face.rest if edit.additive else None
-                    reference = self._worn_by_reference(edit)
-                    asked.append((i, weights_for(edit, face.worn, reference, rest, self._presets)))
+            if answers[i] is not None:
+                continue
+            wish, rest = edit, None
+            if edit.additive and face.rest is not None:
+                held = face.worn if face.held is None else face.held
+                wish, rest = within_track(edit, face.worn, held, face.rest, reference, self._presets)
+            if (share := _share(wish)) == 0:
+                answers[i] = _untouched(face)
+            else:
+                asked.append((i, weights_for(wish, face.worn, reference, rest, self._presets), share))
         if asked:
-            conditions = np.array([[goal.get(name, 0.0) for name in self.card.controls] for _, goal in asked])
-            found = self.network.decode([prepared[i].seen for i, _ in asked], conditions.astype(np.float32))
-            for (i, goal), answer in zip(asked, found, strict=True):
+            conditions = np.array([[goal.get(name, 0.0) for name in self.card.controls] for _, goal, _ in asked])
+            found = self.network.decode([prepared[i].seen for i, _, _ in asked], conditions.astype(np.float32))
+            for (i, goal, share), answer in zip(asked, found, strict=True):
                 answers[i] = self._patch(prepared[i], answer, share, goal)
         return [answer for answer in answers if answer is not None]
 
