@@ -172,7 +172,7 @@ def test_what_stops_every_photo_is_refused_once_before_the_first(
 
 def test_without_any_weights_one_clear_line_says_what_to_get_and_how(tmp_path: Path) -> None:
     source = photo(tmp_path / "a.png")
-    command = [sys.executable, "-m", "exprtool", "edit", str(source), "-e", "sad"]
+    command = [sys.executable, "-m", "exprtool", "edit", str(source), "-e", "sad", "--backend", "blendshape"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
