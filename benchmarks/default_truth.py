@@ -104,8 +104,8 @@ def prepared(backend: Backend, subject: Subject) -> object | str:
     (face,) = backend.prepare([subject.region])
     if isinstance(face, FaceRefusal):
         return face.reason
-    (refusal,) = backend.check([face], Edit({"happy": 1.0}))
-    return refusal.reason if refusal else face
+    refusals = [backend.check([face], Edit({expression: 1.0}))[0] for expression in EXPRESSIONS]
+    return next((refusal.reason for refusal in refusals if refusal), face)
 
 
 def edited(backend: Backend, face: object, subject: Subject, expression: str) -> Image:

@@ -27,7 +27,7 @@ _TINT = np.array([1.0, 0.965, 0.895], np.float32)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _LIGHT, _DARK = 0.62, 0.32
 """Luma of the network's paint, as a share of the enamel's, from which on it surely means teeth, and up to which not."""
-_GAP = 0.19
+_GAP = 0.14
 """How dark it is between two teeth."""
 
 
