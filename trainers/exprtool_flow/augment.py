@@ -108,7 +108,9 @@ def mirror(sample: Sample) -> Sample:
         return np.ascontiguousarray(values[:, ::-1])
 
     def across(points: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.array([1, 0], np.float32) + points[MIRRORED68] * np.array([-1, 1], np.float32)
+        there = points[MIRRORED68].copy()
+        there[:, 0] = 1 - there[:, 0]
+        return there
 
     flow = flip(sample.flow) * np.array([-1, 1], np.float32)
     return Sample(
@@ -163,7 +165,7 @@ def _to_size(pair: StoredPair, size: int, similarity: NDArray[np.float64]) -> Sa
         return cv2.warpAffine(values, matrix, (side, side), flags=flags, borderMode=border)
 
     def placed(points: NDArray[np.float32]) -> NDArray[np.float32]:
-        return ((transform(flow_there, points) + 0.5) / size).astype(np.float32)
+        return ((transform(flow_there, points.astype(np.float64)) + 0.5) / size).astype(np.float32)
 
     photo = moved(source, there, fine, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
     wanted = moved(target, there, fine, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
