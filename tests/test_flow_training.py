@@ -361,9 +361,8 @@ def test_one_command_makes_the_packages_network(shared: Path, tmp_path: Path) ->
     )
     face_model = shared / "face-model" / "ict_facekit_light.npz"
     subprocess.run([sys.executable, "-c", import_face_model, str(face_model)], check=True, env=environment)
-    script = Path(__file__).parents[1] / "trainers" / "default_model.py"
     command = [
-        sys.executable, str(script), "--faces", "portraits", "--licence", "CC BY 4.0", "--leave-out", "held.txt",
+        sys.executable, "-m", "exprtool_flow.default_model", "--faces", "portraits", "--licence", "CC BY 4.0", "--leave-out", "held.txt",
         "--work", "work", "--recipe", "recipe.toml", "--out", "model.onnx", "--per-face", "3", "--size", "96",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -1,7 +1,7 @@
 """Make the network that lies in the package, from portraits to its file, in one command.
 
     python benchmarks/default_truth.py --list > held.txt
-    python trainers/default_model.py --leave-out held.txt --work WORK \\
+    python -m exprtool_flow.default_model --leave-out held.txt --work WORK \\
         --faces london/neutral --licence "CC BY 4.0" --faces fairface --licence "CC BY 4.0"
 
 Makes the set of pairs (WORK/set), trains on it (WORK/run) by default_model.toml, and puts the network where the backend
