@@ -356,14 +356,12 @@ def test_one_command_makes_the_packages_network(shared: Path, tmp_path: Path) ->
         "image_size = 64\nwidth = 0.3\nsteps = 3\nbatch_size = 2\ntest_fraction = 0.0\nsample_every = 0\n"
     )
     environment = {**os.environ, "EXPRTOOL_HOME": str(tmp_path / "home"), "OMP_WAIT_POLICY": "passive"}
-    import_face_model = (
-        "import sys, pathlib; from exprtool.models import import_file; import_file(pathlib.Path(sys.argv[1]))"
-    )
+    exprtool = [sys.executable, "-m", "exprtool"]
     face_model = shared / "face-model" / "ict_facekit_light.npz"
-    subprocess.run([sys.executable, "-c", import_face_model, str(face_model)], check=True, env=environment)
+    subprocess.run([*exprtool, "models", "import", str(face_model)], check=True, env=environment, capture_output=True)
     command = [
-        sys.executable, "-m", "exprtool_flow.default_model", "--faces", "portraits", "--licence", "CC BY 4.0", "--leave-out", "held.txt",
-        "--work", "work", "--recipe", "recipe.toml", "--out", "model.onnx", "--per-face", "3", "--size", "96",
+        sys.executable, "-m", "exprtool_flow.default_model", "--faces", "portraits", "--licence", "CC BY 4.0",
+        "--leave-out", "held.txt", "--work", "work", "--recipe", "recipe.toml", "--out", "model.onnx", "--per-face", "3", "--size", "96",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
