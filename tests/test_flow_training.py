@@ -361,7 +361,8 @@ def test_one_command_makes_the_packages_network(shared: Path, tmp_path: Path) ->
     subprocess.run([*exprtool, "models", "import", str(face_model)], check=True, env=environment, capture_output=True)
     command = [
         sys.executable, "-m", "exprtool_flow.default_model", "--faces", "portraits", "--licence", "CC BY 4.0",
-        "--leave-out", "held.txt", "--work", "work", "--recipe", "recipe.toml", "--out", "model.onnx", "--per-face", "3", "--size", "96",
+        "--leave-out", "held.txt", "--work", "work", "--recipe", "recipe.toml", "--out", "model.onnx",
+        "--per-face", "3", "--size", "96",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
