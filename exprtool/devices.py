@@ -215,6 +215,8 @@ def _options(ort: Any, threads: int | None) -> Any:
     # complains where it cannot pin threads to them.
     options.intra_op_num_threads = threads or usable_cpus()
     options.inter_op_num_threads = 1
+    # Threads that wait for the next run by spinning take the cores from whoever prepares it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 
