@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from exprtool.types import Edit
+from exprtool_blendshape.model import smoothstep
 from exprtool_blendshape.targets import Presets, part_of, weights_for
 
 SPREAD = 0.12
@@ -82,12 +83,12 @@ def within_track(
     ``now`` is what the frame shows, ``held`` the expression that is held around it (`smoothed`), ``rest`` what the
     person wears at rest. ``reference`` and ``named`` are those of `weights_for`.
     """
-    whole = weights_for(replace(edit, strength=1.0), held, reference, resting(held, held, rest), named)
+    whole = weights_for(replace(edit, strength=1.0), held, reference, _resting(held, held, rest), named)
     eased = replace(edit, strength=edit.strength * (1 - worn_already(held, whole)))
-    return eased, resting(held, now, rest)
+    return eased, _resting(held, now, rest)
 
 
-def resting(worn: Mapping[str, float], now: Mapping[str, float], rest: Mapping[str, float]) -> dict[str, float]:
+def _resting(worn: Mapping[str, float], now: Mapping[str, float], rest: Mapping[str, float]) -> dict[str, float]:
     """What an additive edit takes off in one frame: its own expression, but of speech only what is always there.
 
     So a person who begins to smile is not given a second smile, and one who talks goes on talking. ``worn`` is the
@@ -117,10 +118,4 @@ def worn_already(worn: Mapping[str, float], target: Mapping[str, float]) -> floa
         return 0.0
     share = float(own @ wanted) / size
     excess = float(np.sqrt(own @ own / size))  # what is worn far too strongly is not what is wanted either
-    return _rise(share, 0.6, 1.0) * (1 - _rise(excess, 1.5, 2.2))
-
-
-def _rise(value: float, low: float, high: float) -> float:
-    """Smoothstep from 0 at ``low`` to 1 at ``high``."""
-    share = min(1.0, max(0.0, (value - low) / (high - low)))
-    return share * share * (3 - 2 * share)
+    return float(smoothstep(share, 0.6, 1.0) * (1 - smoothstep(excess, 1.5, 2.2)))
