@@ -306,9 +306,9 @@ class Session:
                 if refusal is None:
                     break
                 last = face.loaded.name
-                face = self._offer(
-                    [replace(face, loaded=None, refusals=(*face.refusals, (last, refusal.reason)))], last
-                )[0]
+                face = replace(face, loaded=None, refusals=(*face.refusals, (last, refusal.reason)))
+                if not refusal.settles:
+                    face = self._offer([face], last)[0]
             answers.append(None if face.loaded else face.reason)
         return answers
 
@@ -330,7 +330,11 @@ class Session:
                     face = waiting[i]
                     if isinstance(answer, FaceRefusal):
                         refusals = (*face.refusals, (loaded.name, answer.reason))
-                        refused[i] = replace(face, loaded=None, refusals=refusals)
+                        face = replace(face, loaded=None, refusals=refusals)
+                        if answer.settles:
+                            results[i] = FaceResult(face.region.face, False, face.reason, region=face.region)
+                        else:
+                            refused[i] = face
                     else:
                         results[i] = FaceResult(
                             face.region.face,

@@ -137,9 +137,14 @@ class FacePatch:
 
 @dataclass(frozen=True)
 class FaceRefusal:
-    """A backend's answer where it leaves a face alone: the reason, in words for the user's report."""
+    """A backend's answer where it leaves a face alone: the reason, in words for the user's report.
+
+    ``settles`` is set where the photo is the reason and not the backend (a hand before the mouth): then no other
+    backend is asked, which might only fail to notice.
+    """
 
     reason: str
+    settles: bool = False
 
 
 class Backend(ABC):

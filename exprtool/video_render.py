@@ -211,7 +211,9 @@ class Renderer:
                 if 2 * len(refusals) < max(1, len(samples)):
                     fitted = _Fitted(loaded, state)
                     break
-                reasons.update(dict.fromkeys(refusals))
+                reasons.update(dict.fromkeys(refusal.reason for refusal in refusals))
+                if 2 * sum(refusal.settles for refusal in refusals) >= max(1, len(samples)):
+                    break
         if fitted is None:
             result.reason = "; ".join(reasons) or "no backend takes it"
         else:
@@ -226,15 +228,14 @@ class Renderer:
             result.notes[f"some frames left alone: {refusal.reason}"] = None
 
 
-def _refusals(loaded: LoadedBackend, samples: Sequence[FaceRegion], edit: Edit) -> list[str]:
-    """Why a backend would leave a track's samples alone, one reason per refused sample."""
-    reasons: list[str] = []
+def _refusals(loaded: LoadedBackend, samples: Sequence[FaceRegion], edit: Edit) -> list[FaceRefusal]:
+    """Why a backend would leave a track's samples alone, one refusal per refused sample."""
     handles = loaded.backend.prepare(samples)
-    reasons += [handle.reason for handle in handles if isinstance(handle, FaceRefusal)]
+    refusals = [handle for handle in handles if isinstance(handle, FaceRefusal)]
     good = [handle for handle in handles if not isinstance(handle, FaceRefusal)]
     if good and not edit.force:
-        reasons += [refusal.reason for refusal in loaded.backend.check(good, edit) if refusal is not None]
-    return reasons
+        refusals += [refusal for refusal in loaded.backend.check(good, edit) if refusal is not None]
+    return refusals
 
 
 def _paste(picture: Picture, regions: Sequence[FaceRegion], patches: Sequence[FacePatch]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import exprtool
 from exprtool.errors import ExprtoolError, ModelError, NoFaceError, UnknownNameError, UsageError
 from exprtool.faces.select import Selection
 from exprtool.pipeline import Session
-from exprtool.types import Backend, Edit, FaceRefusal, Image
+from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, Image
 
 
 @pytest.fixture
@@ -66,6 +68,23 @@ def test_a_face_that_one_backend_refuses_goes_to_the_next(fakes: SimpleNamespace
     assert (result.edited, result.faces[0].backend) == (1, "green")
     prepared = session.prepare(session.find(picture).selected)
     assert session.check(prepared, Edit({"sad": 1.0})) == [None]
+
+
+def test_a_refusal_that_settles_it_asks_no_other_backend(fakes: SimpleNamespace, picture: Image) -> None:
+    class Covered(Backend):
+        def check(self, prepared: Sequence[Any], edit: Edit) -> list[FaceRefusal | None]:
+            return [None if edit.force else FaceRefusal("a hand covers it", settles=True) for _ in prepared]
+
+        def generate(self, prepared: Sequence[Any], edit: Edit) -> list[FacePatch | FaceRefusal]:
+            return [refusal for refusal in self.check(prepared, edit) if refusal]
+
+    session = Session(Covered(), "middle")
+    session._chain += Session("green", "middle")._chain
+    result = session.edit_image(picture, "sad")
+    assert (result.edited, result.faces[0].reason) == (0, "a hand covers it")
+    assert np.array_equal(result.image, picture)
+    prepared = session.prepare(session.find(picture).selected)
+    assert session.check(prepared, Edit({"sad": 1.0})) == ["a hand covers it"]
 
 
 def test_names_that_no_plugin_carries_list_the_known() -> None:

@@ -26,7 +26,11 @@ _NOTICEABLE = 0.3
 
 def refusal(fit: Fit, region: FaceRegion, edit: Edit) -> FaceRefusal | None:
     """Why this face is better left alone, or None. That `Edit.force` overrules it is the caller's to see to."""
-    reason = _turned(fit) or _small_or_cut(fit, region) or _hidden(fit, edit) or _misfit(fit)
+    if reason := _turned(fit) or _small_or_cut(fit, region):
+        return FaceRefusal(reason)
+    if reason := _hidden(fit, edit):
+        return FaceRefusal(reason, settles=True)
+    reason = _misfit(fit)
     return FaceRefusal(reason) if reason else None
 
 
