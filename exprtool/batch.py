@@ -39,6 +39,8 @@ from exprtool.plan import Input, Output, stands
 from exprtool.provenance import Provenance
 from exprtool.types import Edit, FaceRegion, Image
 
+_READERS = max(1, min(4, os.cpu_count() or 1))
+"""Finding faces takes most of the time, and the detectors work beside each other."""
 Status = Literal["edited", "no_face", "skipped", "failed"]
 
 
@@ -55,9 +57,9 @@ class BatchOptions:
     quality: int | None = None
     skip_existing: bool = False
     provenance: bool = True
-    ahead: int = 2
+    ahead: int = max(2, _READERS)
     batch_faces: int = 8
-    readers: int = max(1, min(4, (os.cpu_count() or 1) // 2))
+    readers: int = _READERS
     writers: int = 2
 
 
