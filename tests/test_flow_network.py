@@ -16,11 +16,13 @@ from exprtool_flow import losses  # noqa: E402
 from exprtool_flow.augment import Batch  # noqa: E402
 from exprtool_flow.compose import compose, fine_flow, painted_over  # noqa: E402
 from exprtool_flow.config import FlowConfig  # noqa: E402
-from exprtool_flow.fields import sample, warp  # noqa: E402
+from exprtool_flow.fields import inverted, sample, warp  # noqa: E402
 from exprtool_flow.loop import learning_rate  # noqa: E402
+from exprtool_flow.motion import CELLS, SHAPES, Motion, bilinear, fit_motion  # noqa: E402
 from exprtool_flow.networks import Answer, FlowNet, NetConfig, Painted, count_parameters, windows  # noqa: E402
 from exprtool_flow.parts import Parts, split  # noqa: E402
 from exprtool_flow.points import grid, mean_points  # noqa: E402
+from exprtool_flow.shards import StoredPair  # noqa: E402
 
 TINY = NetConfig(controls=5, size=64, widths=(4, 8, 8, 12, 12), embedding=8, detail=8)
 
@@ -35,7 +37,7 @@ def _one_thread():
 
 def test_shapes_and_size_of_the_default_network() -> None:
     net = FlowNet(NetConfig(controls=57)).eval()
-    assert 0.9e6 < count_parameters(net) < 2.1e6
+    assert 0.9e6 < count_parameters(net) < 2.8e6
     with torch.no_grad():
         answer, seen = net(torch.rand(2, 3, 128, 128), torch.rand(2, 57))
     assert seen.worn.shape == (2, 57) and seen.points.shape == (2, 68, 2)
@@ -108,6 +110,52 @@ def test_warp_moves_by_whole_and_half_pixels() -> None:
     assert torch.allclose(warp(image, flow)[0, 0, :3], image[0, 0, :3] + 2.5, atol=1e-4)
     coarse = torch.full((1, 2, 3, 3), 1.5)
     assert torch.equal(fine_flow(coarse), torch.full((1, 2, 6, 6), 3.0)), "twice the pixels, twice the way"
+
+
+def test_inverted_motion_leads_back() -> None:
+    place = grid(32)
+    wave = 0.03 * torch.sin(6 * place.flip(1)) + 0.02 * place
+    undone = inverted(wave)
+    there_and_back = undone + sample(wave, place + undone)
+    assert there_and_back[..., 4:-4, 4:-4].abs().max() < 2e-4 < wave.abs().max() / 50
+    assert torch.allclose(inverted(torch.full((1, 2, 8, 8), 0.1)), torch.full((1, 2, 8, 8), -0.1))
+
+
+def test_the_network_starts_with_the_motion_of_its_set() -> None:
+    """A set in which the first control moves all to the right, the further the wider the face, and the second moves
+    nothing: motion is found, and so is what it depends on."""
+    random = np.random.default_rng(5)
+    pairs = []
+    for _ in range(120):
+        weights, wide = random.random((2, 5), dtype=np.float32), np.float32(random.normal())
+        away = np.zeros((68, 2), np.float32)
+        away[:, 0] = (mean_points()[:, 0].numpy() - 0.5) * 0.05 * wide
+        away += random.normal(0, 1e-4, away.shape).astype(np.float32)
+        moved = (weights[1, 0] - weights[0, 0]) * (0.04 + 0.01 * wide)  # of the side, to the right
+        flow = np.zeros((64, 64, 2), np.float16)
+        flow[..., 0] = -64 * moved
+        black = np.zeros((64, 64), np.uint8)
+        picture = np.zeros((64, 64, 3), np.uint8)
+        points = 64 * (mean_points().numpy() + away) - 0.5
+        pairs.append((StoredPair(picture, picture, flow, black, weights[0], weights[1], points, points), away, moved))
+    motion = fit_motion([pair for pair, _, _ in pairs], range(len(pairs)))  # type: ignore[arg-type]
+    assert motion.typical.shape == (2 * (CELLS // 2) ** 2, 5)
+    assert float(motion.typical[: (CELLS // 2) ** 2, 0].mean()) == pytest.approx(0.04, rel=0.1)
+    assert motion.typical[:, 1:].abs().max() < 0.004
+    net = FlowNet(TINY).eval()
+    net.decoder.begin_with(motion)
+    for pair, away, moved in pairs[:5]:
+        shift, difference = torch.from_numpy(away)[None], torch.from_numpy(pair.target_weights - pair.source_weights)
+        with torch.no_grad():
+            general = net.decoder._general(difference[None], shift, net.decoder._frame(shift))
+        middle = general[0, :, 8:24, 8:24]
+        assert torch.allclose(middle[0], torch.tensor(-float(moved)), atol=0.003)
+        assert middle[1].abs().max() < 1e-3
+    codes = bilinear(torch.tensor([[2.0, 3.0]]), torch.tensor([[5.0, 7.0]]))
+    assert codes.tolist() == [[2.0, 10.0, 14.0, 3.0, 15.0, 21.0]]
+    few = Motion(motion.shape[:2], motion.basis[:, :3])  # a set of three portraits has two components
+    net.decoder.begin_with(few)
+    assert not net.decoder.shape[2:].any() and SHAPES > 2
 
 
 def answer_of(side: int, *, light: float = 0.0, mask: float = -50.0, colour: float = 0.25) -> Answer:

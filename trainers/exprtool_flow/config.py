@@ -44,6 +44,7 @@ class FlowConfig:
     reading: float = setting(0.3, "Losses", "Weight of the error in reading what the face wears.")
     points: float = setting(0.5, "Losses", "Weight of the landmarks' distance from those in the set.")
 
+    encoder_from: str = setting("", "Training", "Run or checkpoint whose encoder to begin with; none: from nothing.")
     steps: int = setting(60_000, "Training", "Length in batches.")
     batch_size: int = setting(16, "Training", "Pairs per step.")
     parts: int = setting(1, "Training", "Parts of a batch computed side by side; on a CPU best one per core.")

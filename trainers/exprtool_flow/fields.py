@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from exprtool_flow.points import grid
+
+_ITERATIONS = 4
+
 
 def double(x: Tensor) -> Tensor:
     """Twice the size, bilinear; pixel (0, 0) becomes the four pixels that fill its area."""
@@ -24,3 +28,15 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     y = torch.arange(height, device=image.device, dtype=image.dtype)[:, None] + flow[:, 1]
     x = torch.arange(width, device=image.device, dtype=image.dtype) + flow[:, 0]
     return sample(image, torch.stack([(x + 0.5) / width, (y + 0.5) / height], dim=1))
+
+
+def inverted(field: Tensor) -> Tensor:
+    """The motion (N, 2, H, W) that undoes another, in shares of the sides: forward to backward flow and back.
+
+    g(p) = -f(p + g(p)) by fixed-point iteration, which converges where neighbours move nearly alike.
+    """
+    place = grid(field.shape[-1])  # a constant of the exported graph
+    undone = -field
+    for _ in range(_ITERATIONS):
+        undone = -sample(field, place.to(field.device) + undone)
+    return undone

@@ -24,11 +24,11 @@ from exprtool_flow.config import FlowConfig
 from exprtool_flow.feed import Feed
 from exprtool_flow.look import Look, Looker
 from exprtool_flow.losses import NAMES, Weights, losses, points_loss, reading_loss, total
+from exprtool_flow.motion import fit_motion
 from exprtool_flow.networks import FlowNet, NetConfig, count_parameters, windows
 from exprtool_flow.parts import Parts
 from exprtool_flow.shards import PairSet, open_sets, person_of
 from exprtool_flow.state import Learner, Progress, load_training, save_average, save_training
-from exprtool_flow.typical import typical_flow
 from exprtool_gan.run_folder import RunFolder
 from exprtool_gan.stopping import StopRequest
 from exprtool_synth.canvas import SYNTH_TEMPLATE
@@ -75,6 +75,10 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
 
         # --- 2. The state of the run that is resumed -----------------------------------------------------------------
         progress = Progress(0, pairs.fingerprint)
+        motion = fit_motion(pairs, train_on)
+        learner.begin_with(motion)
+        if config.encoder_from and not config.resume:
+            learner.begin_with_encoder(Path(config.encoder_from))
         if config.resume:
             progress = load_training(folder.last, learner)
             if progress.data != pairs.fingerprint:
@@ -93,7 +97,7 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         stop = stack.enter_context(StopRequest())
         # With nobody held out the sheet shows people of the training set; its figures then prove nothing.
         shown = held_out if len(held_out) else train_on
-        typical = typical_flow(pairs, train_on).to(device)
+        typical = motion.typical.to(device)
         looker = Looker(pairs, shown, config.image_size, config.look_pairs, device, typical, unseen=len(held_out) > 0)
         desk = _Desk(config, folder, learner, card, looker, progress, say)
         weights = Weights(**{name: getattr(config, name) for name in NAMES})

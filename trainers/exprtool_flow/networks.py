@@ -3,8 +3,10 @@
 The encoder never sees the condition, so one look serves many expressions. It finds the 68 landmarks (expectations over
 heat maps: Sun et al., "Integral Human Pose Regression", ECCV 2018) and reads from them, and from what lies there, which
 expression is worn. The decoder is the rising half of a U-Net (Ronneberger et al., MICCAI 2015) whose every layer is
-steered by the condition and the landmarks (FiLM: Perez et al., AAAI 2018). What it has learned of faces in general, how
-they move and where a condition acts, is kept in the frame of the mean face, and laid over each face by its landmarks.
+steered by the condition and the landmarks (FiLM: Perez et al., AAAI 2018). What is known of faces in general, how they
+move (`exprtool_flow.motion`) and where a condition acts, is kept in the frame of the mean face and laid over each face
+by its landmarks. The general motion comes first: what the encoder saw is moved by it, so that the decoder works where
+things will be, and has only to say what this face does differently.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exprtool_default.card import FINE, Box
-from exprtool_flow.fields import double, sample
-from exprtool_flow.points import POINTS, displacement_weights, expected, grid, mean_points
+from exprtool_flow.fields import double, inverted, sample
+from exprtool_flow.motion import CELLS, SHAPES, Motion, bilinear
+from exprtool_flow.points import POINTS, carried, displacement_weights, expected, grid, mean_points
 
 _GRID = 64
 _WINDOWS = {"mouth": (18, 30, 46, 58), "right_eye": (12, 14, 30, 28), "left_eye": (34, 14, 52, 28)}
@@ -26,12 +29,13 @@ _WINDOWS = {"mouth": (18, 30, 46, 58), "right_eye": (12, 14, 30, 28), "left_eye"
 a window can be cut from maps of half the size."""
 _SHADOW = (0.85, 1.08, 1.18)
 """How much more red, green and blue lose in skin's shadows, to start from; the network learns its own."""
-_FLOW_UNIT = 1 / 16
-"""Of the side: a head that answers 1 moves so far. Starts the flow at the size of real motion."""
+_FLOW_UNIT = 1 / 64
+"""Of the side: a head that answers 1 differs so far from the general motion."""
+_MOTION_UNIT = 1 / 128
+"""Of the side: what the general motion's numbers are in."""
 _DARKEST = 1.2
-_PLACES, _CELLS = 8, 16
-"""How many learned maps say where a condition acts, and the cells of these and of the general motion along either
-side of the mean face's frame."""
+_PLACES, _PLACE_CELLS = 12, 16
+"""How many learned maps say where a condition acts, and their cells along either side of the mean face's frame."""
 _AWAY = 40.0
 """Factor on the landmarks' displacements from their means, shares of the side, where they are read as numbers."""
 _LOUD, _HEED = 4.0, 0.08
@@ -186,8 +190,10 @@ class Decoder(nn.Module):
     """
 
     mean: Tensor
-    grid: Tensor
+    shape: Tensor
     displacement: Tensor
+    grid1: Tensor
+    grid4: Tensor
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
@@ -196,16 +202,18 @@ class Decoder(nn.Module):
         # Not ReLU: units that die here in the first steps would leave the network deaf to what is wanted.
         told = config.controls + 2 * POINTS
         self.embed = nn.Sequential(nn.Linear(told, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
-        self.places = nn.Linear(d, _PLACES * _CELLS**2)
-        self.motion = nn.Linear(d, 2 * _CELLS**2, bias=False)
+        self.places = nn.Linear(d, _PLACES * _PLACE_CELLS**2)
+        self.motion = nn.Linear(config.controls * (1 + SHAPES), 2 * CELLS**2, bias=False)
         nn.init.normal_(self.motion.weight, std=0.003)
+        self.register_buffer("shape", torch.zeros(SHAPES, 2 * POINTS))
         cells = config.size // 4
         self.register_buffer("mean", mean_points(), persistent=False)
-        self.register_buffer("grid", grid(cells), persistent=False)
         self.register_buffer("displacement", displacement_weights(cells), persistent=False)
+        for part in (1, 2, 4, 8):
+            self.register_buffer(f"grid{part}", grid(config.size // part), persistent=False)
         self.bottom = nn.ModuleList([_Steered(w[4], w[4], d), _Steered(w[4], w[4], d)])
         self.narrow = nn.ModuleList([_Steered(w[i + 1], w[i], d, 1) for i in (3, 2, 1)])
-        self.merge = nn.ModuleList([_Steered(2 * w[i] + _PLACES + 2, w[i], d) for i in (3, 2, 1)])
+        self.merge = nn.ModuleList([_Steered(2 * w[i] + _PLACES + 4, w[i], d) for i in (3, 2, 1)])
         self.refine = nn.ModuleList([_Steered(w[i], w[i], d) for i in (2, 1)])
         self.flow = nn.Conv2d(w[1], 2 * 4, 3, 1, 1)
         self.lit = _Steered(w[1], 2 * detail, d)
@@ -225,44 +233,64 @@ class Decoder(nn.Module):
             assert isinstance(head, nn.Conv2d) and head.bias is not None
             nn.init.constant_(head.bias[: FINE**2], -3.0)
 
+    @torch.no_grad()
+    def begin_with(self, motion: Motion) -> None:
+        """Take over how faces move in general."""
+        count = len(motion.shape)
+        self.shape.zero_()
+        self.shape[:count] = motion.shape.to(self.shape.device)
+        weight = self.motion.weight.reshape(2, CELLS, CELLS, -1, 1 + SHAPES)
+        weight[..., 1 + count :] = 0
+        weight[..., : 1 + count] = motion.basis.permute(2, 3, 4, 0, 1).to(weight.device) / _MOTION_UNIT
+
     def forward(self, condition: Tensor, worn: Tensor, features: Sequence[Tensor], points: Tensor) -> Answer:
         away = points - self.mean
-        e = self.embed(torch.cat([_LOUD * (condition - worn), _AWAY * away.flatten(1)], dim=1))
+        difference = condition - worn
+        e = self.embed(torch.cat([_LOUD * difference, _AWAY * away.flatten(1)], dim=1))
         frame = self._frame(away)
-        places = self.places(e).reshape(-1, _PLACES, _CELLS, _CELLS)
+        back = self._general(difference, away, frame)
+        places = self.places(e).reshape(-1, _PLACES, _PLACE_CELLS, _PLACE_CELLS)
         h = features[4]
         for layer in self.bottom:
             h = layer(h, e)
         h = h + features[4]
         for place, (narrow, merge) in enumerate(zip(self.narrow, self.merge, strict=True)):
-            same = features[3 - place]
-            here = _resized(frame, self.config.size >> (3 - place))
-            h = merge(torch.cat([double(narrow(h, e)), same, sample(places, here), 4 * here - 2], dim=1), e)
+            level = 3 - place
+            moved = _resized(back, self.config.size >> level)
+            at = self.get_buffer(f"grid{1 << level}") + moved
+            here = sample(frame, at)  # what part of the mean face comes to lie here
+            known = [sample(features[level], at), sample(places, here), 4 * here - 2, moved / _FLOW_UNIT]
+            h = merge(torch.cat([double(narrow(h, e)), *known], dim=1), e)
             if place > 0:
                 h = self.refine[place - 1](h, e)
         # h is at S/2. Flow and light go from there to S and 2S by pixel shuffle (Shi et al., CVPR 2016), which costs a
         # third of convolutions at S; only the windows, being small, are worked on at S itself.
-        motion = self.motion(e).reshape(-1, 2, _CELLS, _CELLS)
-        general = double(sample(motion, _resized(frame, self.config.size // 2)))
-        flow = (F.pixel_shuffle(self.flow(h), 2) + general) * (self.config.size * _FLOW_UNIT)
+        general = double(back)
+        flow = (F.pixel_shuffle(self.flow(h), 2) * _FLOW_UNIT + general) * self.config.size
         light = F.pixel_shuffle(self.shading(self.lit(h, e)), 2 * FINE)
         shading = _DARKEST * torch.tanh(light * self.shadow)
-        fine = self.fine(h, e)
-        painted = {name: self._window(name, box, fine, features[0], e) for name, box in self.boxes.items()}
+        fine, at = self.fine(h, e), self.grid1 + general
+        painted = {name: self._window(name, box, fine, features[0], at, e) for name, box in self.boxes.items()}
         return Answer(flow, shading, painted)
 
     def _frame(self, away: Tensor) -> Tensor:
         """Which point of the mean face lies at each centre of a grid over this one, (N, 2, S/4, S/4) in shares of the
         side, by the landmarks' displacements (N, 68, 2)."""
-        # One axis at a time: ONNX Runtime multiplies empty matrices, but not empty stacks of them.
-        moved = torch.stack([F.linear(along, self.displacement) for along in away.unbind(2)], dim=1)
-        return self.grid - moved.reshape(-1, *self.grid.shape[1:])
+        moved = carried(away, self.displacement)
+        return self.grid4 - sample(moved, self.grid4 - moved)
 
-    def _window(self, name: str, box: Box, half: Tensor, whole: Tensor, e: Tensor) -> Painted:
-        """``half`` are maps at S/2, ``whole`` the encoder's at S."""
+    def _general(self, difference: Tensor, away: Tensor, frame: Tensor) -> Tensor:
+        """The backward flow (N, 2, S/2, S/2), in shares of the side, as far as it follows from the difference of the
+        weights (N, C) and the landmarks alone."""
+        code = F.linear(away.flatten(1), self.shape).clamp(-3, 3)
+        motion = self.motion(bilinear(difference, code)).reshape(-1, 2, CELLS, CELLS) * _MOTION_UNIT
+        return inverted(sample(motion, _resized(frame, self.config.size // 2)))
+
+    def _window(self, name: str, box: Box, half: Tensor, whole: Tensor, at: Tensor, e: Tensor) -> Painted:
+        """``half`` are maps at S/2, ``whole`` the encoder's at S, ``at`` (N, 2, S, S) where to look in these."""
         x0, y0, x1, y1 = box
         h = double(half[:, :, y0 // 2 : y1 // 2, x0 // 2 : x1 // 2])
-        h = torch.cat([h, whole[:, :, y0:y1, x0:x1]], dim=1)
+        h = torch.cat([h, sample(whole, at[:, :, y0:y1, x0:x1])], dim=1)
         h = self.second[name](self.first[name](h, e), e)
         logit, colour = F.pixel_shuffle(self.paint[name](h), FINE).split([1, 3], dim=1)
         return Painted(box, logit, self.get_buffer(f"fade_{name}"), torch.sigmoid(colour))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _MEAN68 = (
     (0.142, 0.346), (0.146, 0.441), (0.158, 0.534), (0.176, 0.626), (0.207, 0.712), (0.260, 0.787), (0.329, 0.847),
@@ -66,3 +67,11 @@ def displacement_weights(cells: int) -> Tensor:
 
     among = kernel(mean, mean) + _RIDGE * torch.eye(POINTS, dtype=torch.float64)
     return torch.linalg.solve(among, kernel(mean, at)).T.float().contiguous()
+
+
+def carried(away: Tensor, weights: Tensor) -> Tensor:
+    """Displacements (N, 68, 2) of the landmarks, carried over the grid of `displacement_weights`: (N, 2, h, h)."""
+    cells = round(len(weights) ** 0.5)
+    # One axis at a time: ONNX Runtime multiplies empty matrices, but not empty stacks of them.
+    moved = torch.stack([F.linear(along, weights) for along in away.unbind(2)], dim=1)
+    return moved.reshape(-1, 2, cells, cells)

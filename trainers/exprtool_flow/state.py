@@ -20,6 +20,7 @@ from exprtool.errors import ModelError, TrainingError
 from exprtool.settings import from_plain, to_plain
 from exprtool_default.card import METADATA_KEY, FlowCard, card_from_json
 from exprtool_flow.config import FlowConfig
+from exprtool_flow.motion import Motion
 from exprtool_flow.networks import FlowNet, NetConfig
 from exprtool_gan.schedule import ema_decay
 from exprtool_usgan.checkpoint import CHECKPOINTS, LAST, fill, find_checkpoint, read_metadata, read_part, save
@@ -52,6 +53,19 @@ class Learner:
             self.net.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
         )
         self.device, self._decay = device, config.ema
+
+    def begin_with(self, motion: Motion) -> None:
+        """Take over how faces move in general."""
+        for net in (self.net, self.average):
+            net.decoder.begin_with(motion)
+
+    def begin_with_encoder(self, path: Path) -> None:
+        """Take over what another run, a folder or a checkpoint, has learned about looking at faces. Raises `ModelError`
+        where its encoder is another one."""
+        path, prefix = find_checkpoint(path), "encoder."
+        tensors = {name.removeprefix(prefix): each for name, each in read_part(path, "ema").items() if prefix in name}
+        for net in (self.net, self.average):
+            fill(net.encoder, tensors, path)
 
     def set_rate(self, rate: float) -> None:
         for group in self.adam.param_groups:
