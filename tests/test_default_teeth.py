@@ -57,6 +57,19 @@ def test_the_light_on_the_face_is_the_light_on_the_teeth(card: FlowCard) -> None
     bright, dim = (with_teeth(paint, mask, image, card) for image in (face(card), face(card) // 3))
     inside = mask > 0
     assert dim[inside].max() < 0.75 * bright[inside].max()
+    dark = face(card) // 4
+    dark[:40] = 235  # a bright wall: it is the skin that is dark, not the room
+    beside_dark_skin = with_teeth(paint, mask, dark, card)
+    assert beside_dark_skin[inside].max() > 1.2 * with_teeth(paint, mask, face(card) // 4, card)[inside].max()
+
+
+def test_crowns_end_and_the_dark_of_the_mouth_begins(card: FlowCard) -> None:
+    paint, mask = painting(card, 0.6, 0.6)  # all light, 20 rows: as long as crowns never show
+    found = with_teeth(paint, mask, face(card), card)
+    x, y = (round(found.shape[0] * value) for value in card.template.mouth)
+    column = found[y - 10 : y + 10, x + 4].mean(-1)
+    assert column[3:8].min() > 0.5 and column[-4:].max() < 0.3
+    assert column[:3].mean() < column[3:8].mean(), "a shade under the lip"
 
 
 def test_nothing_is_drawn_where_nothing_light_is_painted(card: FlowCard) -> None:

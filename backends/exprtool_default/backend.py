@@ -23,6 +23,7 @@ from exprtool_blendshape.names import expand
 from exprtool_blendshape.steady import smoothed, within_track
 from exprtool_blendshape.targets import Move, weights_for
 from exprtool_default.card import FINE
+from exprtool_default.eyes import with_own_eyes
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
 from exprtool_default.suitability import why_not
 from exprtool_default.teeth import with_teeth
@@ -139,11 +140,13 @@ class FlowBackend(Backend):
     def _patch(self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float]) -> FacePatch:
         details = {"source": _rounded(face.worn, UNSURE), "target": _rounded(goal, UNSURE)}
         fine = crop_from_image(face.region.face, self.card.size * FINE, self.card.template)
-        if answer.mask.any():
-            answer = replace(answer, mask=decided(answer.mask))
-            photo = crop(face.region.pixels, _from_region(fine, face.region), self.card.size * FINE)
-            answer = replace(answer, paint=with_teeth(answer.paint, answer.mask, photo, self.card))
-        return lift(face.region, fine, crop_answer(answer, share), details=details)
+        if not answer.mask.any():
+            return lift(face.region, fine, crop_answer(answer, share), details=details)
+        answer = replace(answer, mask=decided(answer.mask))
+        photo = crop(face.region.pixels, _from_region(fine, face.region), self.card.size * FINE)
+        answer = replace(answer, paint=with_teeth(answer.paint, answer.mask, photo, self.card))
+        painted = with_own_eyes(crop_answer(answer, share), photo, face.seen.features[-1], self.card)
+        return lift(face.region, fine, painted, details=details)
 
 
 def _from_region(matrix: Matrix, region: FaceRegion) -> Matrix:

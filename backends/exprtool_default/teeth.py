@@ -22,10 +22,18 @@ Floats = NDArray[Any]
 _MM_BETWEEN_EYES = 63.0
 _EDGES = (0.0, 8.5, 14.6, 20.3, 24.9, 28.4)
 """Boundaries between teeth to one side of the middle, in mm across a face seen from the front."""
-_TINT = np.array([1.0, 0.965, 0.895], np.float32)
+_LENGTHS = (7.6, 6.8, 7.4, 6.4, 6.0)
+"""How much of each crown shows under a lifted lip, in mm; the rest of its 9 to 11 mm is covered."""
+_FILLED, _WHOLE = 0.85, 1.4
+"""Share of a tall opening that crowns fill, and how much more of them shows then at most: all of it."""
+_ROUND = 0.7
+"""How much shorter, in mm, a crown is at its sides."""
+_BELOW = 0.3
+"""Brightness under the edge of the crowns, as a share of the paint's: there is only the dark of the mouth."""
+_TINT = np.array([1.0, 0.92, 0.8], np.float32)
 """Enamel beside white paper."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_LIGHT, _DARK = 0.62, 0.32
+_LIGHT, _DARK = 0.5, 0.24
 """Luma of the network's paint, as a share of the enamel's, from which on it surely means teeth, and up to which not."""
 _GAP = 0.14
 """How dark it is between two teeth."""
@@ -43,33 +51,39 @@ def with_teeth(paint: Floats, mask: Floats, photo: Image, card: FlowCard) -> Flo
     inside = mask[y0:y1, x0:x1]
     if inside.max() < 0.5:
         return paint
-    enamel = _enamel(photo[y0:y1, x0:x1], inside)
     here = paint[y0:y1, x0:x1]
     luma = here @ _LUMA
+    enamel = _enamel(photo, photo[y0:y1, x0:x1][inside < 0.02])
     share = (luma / (enamel @ _LUMA) - _DARK) / (_LIGHT - _DARK)
     share = (smooth(share) * np.clip(2 * inside, 0, 1))[..., None]
     if not share.any():
         return paint
     pixels_per_mm = paint.shape[0] * (card.template.left_eye[0] - card.template.right_eye[0]) / _MM_BETWEEN_EYES
-    row = _row(share[..., 0], pixels_per_mm)
-    drawn = enamel * row[..., None]
+    row, crown = _row(share[..., 0], pixels_per_mm)
+    drawn = crown[..., None] * enamel * row[..., None] + (1 - crown[..., None]) * _BELOW * here
     out = paint.copy()
     out[y0:y1, x0:x1] = here + share * (drawn - here)
     return out
 
 
-def _enamel(photo: Image, inside: Floats) -> Floats:
-    """The colour (3,) of teeth in this light: as bright as lit skin around the mouth, or a little brighter."""
-    skin = photo[inside < 0.02].reshape(-1, 3).astype(np.float32) / 255
-    if not len(skin):
-        return 0.75 * _TINT
-    lit = skin[skin @ _LUMA >= np.quantile(skin @ _LUMA, 0.6)].mean(0)
-    bright = float(np.clip(0.95 * (lit @ _LUMA) + 0.22, 0.3, 0.92))
-    return (_TINT * bright / (_TINT @ _LUMA)).astype(np.float32)
+def _enamel(photo: Image, around: Image) -> Floats:
+    """The colour (3,) of teeth in this light: a little brighter than lit skin ``around`` the mouth (n, 3).
+
+    Beside dark skin teeth are far brighter: as bright as the brightest in the ``photo`` allows, which tells how much
+    light there is.
+    """
+    bright = 0.75
+    if len(around):
+        luma = around @ _LUMA / 255
+        skin = float(luma[luma >= np.quantile(luma, 0.6)].mean())
+        light = float(np.quantile(photo[::4, ::4] @ _LUMA, 0.99)) / 255
+        bright = max(0.95 * skin + 0.22, min(0.5 + 0.4 * skin, 0.8 * light))
+    return (_TINT * float(np.clip(bright, 0.3, 0.92)) / (_TINT @ _LUMA)).astype(np.float32)
 
 
-def _row(share: Floats, pixels_per_mm: float) -> Floats:
-    """Brightness of the row of teeth (h, w), 1 in the middle of a tooth that faces the viewer."""
+def _row(share: Floats, pixels_per_mm: float) -> tuple[Floats, Floats]:
+    """Brightness of the row of teeth (h, w), 1 in the middle of a tooth that faces the viewer; and where its crowns
+    are, (h, w) in [0, 1]."""
     height, width = share.shape
     columns = share.sum(0)
     middle = float((columns * np.arange(width)).sum() / columns.sum())
@@ -91,4 +105,8 @@ def _row(share: Floats, pixels_per_mm: float) -> Floats:
     top = cv2.GaussianBlur(top.astype(np.float32)[None], (0, 0), 4)[0]
     down = (rows - top) / pixels_per_mm
     shadow = 0.72 + 0.28 * np.clip(down / 2.5, 0, 1)
-    return (round_ * gap * turned * shadow).astype(np.float32)
+    tall = float(np.quantile(columns[columns > 1], 0.75)) / pixels_per_mm if (columns > 1).any() else 0.0
+    longer = np.clip(_FILLED * tall / max(_LENGTHS), 1, _WHOLE)
+    edge = np.array(_LENGTHS)[tooth] * longer - _ROUND * (2 * within - 1) ** 4
+    crown = smooth((edge - down) * pixels_per_mm / 1.6 + 0.5)
+    return (round_ * gap * turned * shadow).astype(np.float32), crown.astype(np.float32)

@@ -265,7 +265,7 @@ class Decoder(nn.Module):
                 h = self.refine[place - 1](h, e)
         # h is at S/2. Flow and light go from there to S and 2S by pixel shuffle (Shi et al., CVPR 2016), which costs a
         # third of convolutions at S; only the windows, being small, are worked on at S itself.
-        general = double(back)
+        general = _resized(back, self.config.size)
         flow = (F.pixel_shuffle(self.flow(h), 2) * _FLOW_UNIT + general) * self.config.size
         light = F.pixel_shuffle(self.shading(self.lit(h, e)), 2 * FINE)
         shading = _DARKEST * torch.tanh(light * self.shadow)
@@ -280,11 +280,11 @@ class Decoder(nn.Module):
         return self.grid4 - sample(moved, self.grid4 - moved)
 
     def _general(self, difference: Tensor, away: Tensor, frame: Tensor) -> Tensor:
-        """The backward flow (N, 2, S/2, S/2), in shares of the side, as far as it follows from the difference of the
+        """The backward flow (N, 2, S/4, S/4), in shares of the side, as far as it follows from the difference of the
         weights (N, C) and the landmarks alone."""
         code = F.linear(away.flatten(1), self.shape).clamp(-3, 3)
         motion = self.motion(bilinear(difference, code)).reshape(-1, 2, CELLS, CELLS) * _MOTION_UNIT
-        return inverted(sample(motion, _resized(frame, self.config.size // 2)))
+        return inverted(sample(motion, frame))
 
     def _window(self, name: str, box: Box, half: Tensor, whole: Tensor, at: Tensor, e: Tensor) -> Painted:
         """``half`` are maps at S/2, ``whole`` the encoder's at S, ``at`` (N, 2, S, S) where to look in these."""
