@@ -15,15 +15,22 @@ Conventions
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.devices import usable_cpus
 from exprtool.errors import PluginError
 from exprtool.types import FacePatch, FaceRegion, Image, IntBox
 
+_PIXELS_PER_STRIP = 1 << 15
+_THREADS = 4
+_REACH = 2
+"""Crop pixels beyond a point that its cubic interpolation looks at."""
 FEATHER = 0.08
 """Width of the seam in which the answer fades out toward the crop's border, as a fraction of the crop's side."""
 
@@ -118,8 +125,13 @@ def lift(
     patch = _Canvas(region.pixels)
     window = _Window.around_crop(matrix, side, (height, width))
     if window is not None:
-        seam = window.seam(feather, region.box, image_size)
-        _apply(patch, region.pixels, window, answer, seam)
+        answer = window.without_the_finest(answer)
+
+        def work(strip: _Window) -> None:
+            _apply(patch, region.pixels, strip, answer, strip.seam(feather, region.box, image_size))
+
+        strips = window.strips()
+        list(_pool().map(work, strips) if len(strips) > 1 else map(work, strips))
     return FacePatch(
         patch.pixels,
         patch.alpha,
@@ -179,14 +191,36 @@ class _Window:
         """Crop pixels per pixel of the photo."""
         return float(np.hypot(self.crop_from_window[0, 0], self.crop_from_window[1, 0]))
 
+    def strips(self) -> list[_Window]:
+        """The window in pieces, so that what is in work at a time stays within a processor's cache."""
+        rows = max(1, _PIXELS_PER_STRIP // (self.x1 - self.x0))
+        pieces = []
+        for top in range(self.y0, self.y1, rows):
+            moved = self.crop_from_window.copy()
+            moved[:, 2] += moved[:, 1] * (top - self.y0)
+            pieces.append(replace(self, y0=top, y1=min(top + rows, self.y1), crop_from_window=moved))
+        return pieces
+
+    def without_the_finest(self, answer: CropAnswer) -> CropAnswer:
+        """Where the photo is coarser than the crop: the answer without what the photo's pixels cannot show."""
+        import cv2
+
+        if self.scale <= 1:
+            return answer
+        sigma = 0.5 * float(np.sqrt(self.scale**2 - 1))
+
+        def coarser(values: NDArray[Any]) -> NDArray[Any]:
+            values = np.ascontiguousarray(values, dtype=np.float32)
+            return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE))
+
+        parts = {each.name: getattr(answer, each.name) for each in fields(answer)}
+        return CropAnswer(**{name: None if part is None else coarser(part) for name, part in parts.items()})
+
     def sample(self, field: NDArray[Any]) -> Field:
         """A field over the crop (S, S, ...) at the window's pixels, smoothly interpolated; beyond the crop its edge."""
         import cv2
 
         values = np.ascontiguousarray(field, dtype=np.float32)
-        if self.scale > 1:  # the photo is coarser than the crop: take out what its pixels cannot show
-            sigma = 0.5 * float(np.sqrt(self.scale**2 - 1))
-            values = cv2.GaussianBlur(values, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
         height, width = self.size
         sampled = cv2.warpAffine(
             values,
@@ -226,6 +260,12 @@ class _Window:
         return weight
 
 
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    """Threads for strips; OpenCV and NumPy work beside each other there."""
+    return ThreadPoolExecutor(min(_THREADS, usable_cpus()), thread_name_prefix="lift")
+
+
 def _smoothstep(t: NDArray[np.floating]) -> NDArray[np.floating]:
     t = np.clip(t, 0, 1)
     return t * t * (3 - 2 * t)
@@ -233,35 +273,48 @@ def _smoothstep(t: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _apply(canvas: _Canvas, source: Image, window: _Window, answer: CropAnswer, seam: Field) -> None:
     place = window.place
-    pixels = source[place].astype(np.float32)  # (h, w, 3)
+    levels: Image = source[place]
     if answer.flow is not None:
         # The flow itself fades, besides the alpha: half-way between two places no feature may show twice.
         flow = _photo_flow(window, answer.flow) * seam[..., np.newaxis]
         canvas.flow[place] = flow
-        pixels = _moved(source, window, flow)
-    if answer.shading is not None:
+        levels = _moved(source, window, flow)
+    pixels: Field | None = None  # (h, w, 3) float32, where anything is done to the colours
+    if answer.shading is not None and _acts(window, answer.shading, neutral=1):
         factor = np.maximum(window.sample(answer.shading), 0)
-        pixels *= factor if factor.ndim == 3 else factor[..., np.newaxis]
+        pixels = levels * (factor if factor.ndim == 3 else factor[..., np.newaxis])
     if answer.residual is not None:
-        pixels += window.sample(answer.residual)
-    if answer.paint is not None and answer.paint_mask is not None:
+        pixels = (levels.astype(np.float32) if pixels is None else pixels) + window.sample(answer.residual)
+    if answer.paint is not None and answer.paint_mask is not None and _acts(window, answer.paint_mask, neutral=0):
         mask = np.clip(window.sample(answer.paint_mask), 0, 1)
         canvas.painted[place] = mask * seam
+        pixels = levels.astype(np.float32) if pixels is None else pixels
         pixels += mask[..., np.newaxis] * (window.sample(answer.paint) - pixels)
+    if pixels is not None:
+        levels = np.rint(np.clip(pixels, 0, 255, out=pixels), out=pixels).astype(np.uint8)
     alpha = seam if answer.alpha is None else seam * np.clip(window.sample(answer.alpha), 0, 1)
     canvas.alpha[place] = alpha
-    levels = np.rint(np.clip(pixels, 0, 255, out=pixels), out=pixels).astype(np.uint8)
-    canvas.pixels[place] = np.where(alpha[..., np.newaxis] > 0, levels, source[place])
+    canvas.pixels[place] = levels if alpha.all() else np.where(alpha[..., np.newaxis] > 0, levels, source[place])
+
+
+def _acts(window: _Window, field: NDArray[Any], neutral: float) -> bool:
+    """Whether a field over the crop is anything but ``neutral`` where the window, or a cubic's reach of it, lies."""
+    height, width = window.size
+    corners = np.array([(x, y) for x in (0, width - 1) for y in (0, height - 1)])
+    places = corners @ window.crop_from_window[:, :2].T + window.crop_from_window[:, 2]
+    low = np.maximum(np.floor(places.min(axis=0)).astype(int) - _REACH, 0)
+    high = np.ceil(places.max(axis=0)).astype(int) + _REACH + 1
+    return bool((field[low[1] : max(high[1], 1), low[0] : max(high[0], 1)] != neutral).any())
 
 
 def _photo_flow(window: _Window, flow: NDArray[Any]) -> Field:
     """Flow in crop pixels -> flow in the photo's: q = A p + t, hence A (p + v) + t = q + f gives v = A^-1 f."""
-    inverse = np.linalg.inv(window.crop_from_window[:, :2])
-    return (window.sample(flow) @ inverse.T.astype(np.float32)).astype(np.float32)
+    inverse = np.linalg.inv(window.crop_from_window[:, :2]).astype(np.float32)
+    return window.sample(flow @ inverse.T)  # of the crop's few pixels: sampling is linear
 
 
-def _moved(source: Image, window: _Window, flow: Field) -> Field:
-    """The region's own pixels moved by ``flow`` (h, w, 2) over the window, by Lanczos; (h, w, 3), values 0 to 255."""
+def _moved(source: Image, window: _Window, flow: Field) -> Image:
+    """The region's own pixels moved by ``flow`` (h, w, 2) over the window, by Lanczos; (h, w, 3)."""
     import cv2
 
     height, width = window.size
@@ -269,4 +322,4 @@ def _moved(source: Image, window: _Window, flow: Field) -> Field:
     rows = np.arange(window.y0, window.y1, dtype=np.float32)[:, np.newaxis] + flow[..., 1]
     moved = cv2.remap(source, columns, rows, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
     assert moved.shape[:2] == (height, width)
-    return np.asarray(moved, dtype=np.float32)
+    return np.asarray(moved, np.uint8)

@@ -28,6 +28,7 @@ from exprtool.settings import read_toml  # noqa: E402
 from exprtool.types import Edit, Face, FacePatch, FaceRefusal, FaceRegion  # noqa: E402
 from exprtool_blendshape.names import CONTROLS  # noqa: E402
 from exprtool_blendshape.targets import presets, weights_for  # noqa: E402
+from exprtool_default.card import FINE  # noqa: E402
 from exprtool_default.backend import FlowBackend, decided, open_model  # noqa: E402
 from exprtool_default.card import METADATA_KEY, card_from_json  # noqa: E402
 from exprtool_default.network import Answer  # noqa: E402
@@ -210,7 +211,7 @@ def test_an_answer_reaches_the_photo_in_the_photos_own_measure(backend: FlowBack
     (face,) = backend.prepare([region])
     patch = backend._patch(face, answer, 1.0, {})
     assert patch.flow is not None and patch.painted is not None
-    scale = np.linalg.norm(face.matrix[:, 0])  # crop pixels per pixel of the photo
+    scale = np.linalg.norm(face.matrix[:, 0]) / FINE  # crop pixels per pixel of the photo
     nose, mouth = region.landmarks68[27].round().astype(int), region.landmarks68[66].round().astype(int)  # type: ignore[index]
     assert np.linalg.norm(patch.flow[nose[1], nose[0]]) == pytest.approx(2 / scale, rel=0.01)
     assert patch.painted[mouth[1], mouth[0]] == pytest.approx(1.0, abs=0.01) and patch.painted[nose[1], nose[0]] == 0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from exprtool.errors import UnknownNameError
 from exprtool.faces.align import Matrix, crop, crop_from_image
 from exprtool.lift import CropAnswer, lift
-from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion
+from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
 from exprtool_blendshape.grids import smooth
 from exprtool_blendshape.names import expand
 from exprtool_blendshape.steady import smoothed, within_track
@@ -35,17 +35,21 @@ FULL = 0.2
 fade, so that asking for nothing changes no bit; the network alone would be off by a trace."""
 DOUBT = (0.12, 0.72)
 """Paint masks up to the first are taken for nothing, from the second on for all."""
+UNSEEN = 0.004
+"""Log shading up to which it is taken for none, a level at most; from twice as much on it counts in full."""
 REST = 0.15
 """Quantile of what is worn along a track that counts as rest: a mouth that talks is mostly open."""
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedFace:
-    """A face that was looked at. ``matrix`` takes image points to the crop of S x S pixels. ``worn`` is what it wears
-    by the network's reading, ``rest`` what its track wears at rest, ``held`` what it wears in the frames around it."""
+    """A face that was looked at. ``photo`` (2S, 2S, 3) is its crop at twice the network's size, and ``matrix`` takes
+    image points there. ``worn`` is what it wears by the network's reading, ``rest`` what its track wears at rest,
+    ``held`` what it wears in the frames around it."""
 
     region: FaceRegion
     matrix: Matrix
+    photo: Image
     seen: Seen
     worn: Mapping[str, float]
     rest: Mapping[str, float] | None
@@ -75,11 +79,16 @@ class FlowBackend(Backend):
     def prepare(self, regions: Sequence[FaceRegion]) -> list[Any]:
         if not regions:
             return []
-        matrices = [crop_from_image(region.face, self.card.size, self.card.template) for region in regions]
-        crops = [self._crop(region, matrix) for region, matrix in zip(regions, matrices, strict=True)]
+        side = self.card.size * FINE
+        matrices = [crop_from_image(region.face, side, self.card.template) for region in regions]
+        photos = [
+            crop(region.pixels, _from_region(matrix, region), side)
+            for region, matrix in zip(regions, matrices, strict=True)
+        ]
+        found = self.network.encode(np.stack([halved(photo) for photo in photos]))
         return [
-            PreparedFace(region, matrix, seen, self._named(seen), region.track_state, why_not(region))
-            for region, matrix, seen in zip(regions, matrices, self.network.encode(np.stack(crops)), strict=True)
+            PreparedFace(region, matrix, photo, seen, self._named(seen), region.track_state, why_not(region))
+            for region, matrix, photo, seen in zip(regions, matrices, photos, found, strict=True)
         ]
 
     def trace(self, prepared: PreparedFace) -> Mapping[str, float]:
@@ -131,22 +140,15 @@ class FlowBackend(Backend):
             if name not in self.card.controls:
                 raise UnknownNameError("control of this model", name, self.card.controls)
 
-    def _crop(self, region: FaceRegion, matrix: Matrix) -> NDArray[np.uint8]:
-        return crop(region.pixels, _from_region(matrix, region), self.card.size)
-
     def _named(self, seen: Seen) -> dict[str, float]:
         return {name: float(weight) for name, weight in zip(self.card.controls, seen.worn, strict=True)}
 
     def _patch(self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float]) -> FacePatch:
         details = {"source": _rounded(face.worn, UNSURE), "target": _rounded(goal, UNSURE)}
-        fine = crop_from_image(face.region.face, self.card.size * FINE, self.card.template)
-        if not answer.mask.any():
-            return lift(face.region, fine, crop_answer(answer, share), details=details)
         answer = replace(answer, mask=decided(answer.mask))
-        photo = crop(face.region.pixels, _from_region(fine, face.region), self.card.size * FINE)
-        answer = replace(answer, paint=with_teeth(answer.paint, answer.mask, photo, self.card))
-        painted = with_own_eyes(crop_answer(answer, share), photo, face.seen.features[-1], self.card)
-        return lift(face.region, fine, painted, details=details)
+        answer = replace(answer, paint=with_teeth(answer.paint, answer.mask, face.photo, self.card))
+        whole = with_own_eyes(crop_answer(answer, share), face.photo, face.seen.features[-1], self.card)
+        return lift(face.region, face.matrix, whole, details=details)
 
 
 def _from_region(matrix: Matrix, region: FaceRegion) -> Matrix:
@@ -154,6 +156,14 @@ def _from_region(matrix: Matrix, region: FaceRegion) -> Matrix:
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2] @ np.asarray(region.box[:2], dtype=np.float64)
     return moved
+
+
+def halved(photo: Image) -> Image:
+    """The crop as the network sees it, of one that is `FINE` times as large: what it was trained on is made so."""
+    import cv2
+
+    side = photo.shape[0] // FINE
+    return np.asarray(cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def decided(mask: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -168,12 +178,14 @@ def crop_answer(answer: Answer, share: float = 1.0) -> CropAnswer:
 
     side = answer.mask.shape[0]
     flow = cv2.resize(answer.flow, (side, side), interpolation=cv2.INTER_LINEAR) * (FINE * share)
+    # Softly to exactly nothing: a trace of shade nobody sees, but it would touch every pixel.
+    light = answer.shading * share
+    light *= smooth(np.abs(light).max(-1, keepdims=True) / UNSEEN - 1)
+    shading = np.exp(light) if light.any() else None
     mask = np.clip(answer.mask * share, 0, 1)
     if not mask.any():
-        return CropAnswer(flow=flow, shading=np.exp(answer.shading * share))
-    return CropAnswer(
-        flow=flow, shading=np.exp(answer.shading * share), paint=np.clip(answer.paint, 0, 1) * 255, paint_mask=mask
-    )
+        return CropAnswer(flow=flow, shading=shading)
+    return CropAnswer(flow=flow, shading=shading, paint=np.clip(answer.paint, 0, 1) * 255, paint_mask=mask)
 
 
 def open_model(path: Path, device: str = "cpu") -> FlowBackend:

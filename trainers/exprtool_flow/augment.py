@@ -20,6 +20,7 @@ from exprtool.faces.align import transform
 from exprtool.faces.landmarks import MIRRORED68
 from exprtool.types import Image
 from exprtool_blendshape.names import CONTROLS, mirrored
+from exprtool_default.backend import halved
 from exprtool_default.card import FINE
 from exprtool_flow.shards import StoredPair
 
@@ -94,7 +95,7 @@ def vary(pair: StoredPair, size: int, variation: Variation, random: np.random.Ge
     if variation.colour:
         change = _Colour.drawn(variation.colour, random)
         photo, target = change(photo), change(target)
-    seen = _halved(photo)
+    seen = halved(photo)
     if random.random() < variation.spoil:
         seen = _spoiled(seen, random)
     told = sample.worn if random.random() < variation.tell else np.full_like(sample.worn, np.nan)
@@ -174,7 +175,7 @@ def _to_size(pair: StoredPair, size: int, similarity: NDArray[np.float64]) -> Sa
         np.float32
     )
     return Sample(
-        seen=_halved(photo),
+        seen=halved(photo),
         photo=photo,
         target=wanted,
         flow=flow,
@@ -244,9 +245,3 @@ def _spoiled(image: Image, random: np.random.Generator) -> Image:
         noise = random.standard_normal(worse.shape, dtype=np.float32) * random.uniform(1, 7)
         worse = np.clip(worse + noise, 0, 255).astype(np.uint8)
     return worse
-
-
-def _halved(image: Image) -> Image:
-    """The crop as the network sees it, of one that is ``FINE`` times as large."""
-    side = image.shape[0] // FINE
-    return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
