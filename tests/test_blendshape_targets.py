@@ -53,6 +53,19 @@ def test_a_trace_is_kept_as_the_shape_of_the_face() -> None:
     assert smiling["browInnerUpLeft"] == pytest.approx(0.05, rel=0.1), "but not in another part of the face"
 
 
+def test_a_face_at_rest_moves_by_the_preset_however_it_is_built() -> None:
+    built = {"mouthSmileLeft": 0.12, "mouthSmileRight": 0.1, "browInnerUpLeft": 0.2, "eyeSquintLeft": 0.1}
+    for expression in ("happy", "sad", "afraid"):
+        weights = weights_for(Edit(weights={expression: 1.0}), built)
+        for control, move in presets()[expression].items():
+            if move.amount:
+                moved = weights.get(control, 0.0) - built.get(control, 0.0)
+                assert moved == pytest.approx(move.amount, abs=0.02), (expression, control)
+    smiling = {name: 0.5 for name in ("mouthSmileLeft", "mouthSmileRight", "cheekSquintLeft", "cheekSquintRight")}
+    laughing = weights_for(Edit(weights={"happy": 1.0}), smiling)
+    assert laughing["mouthSmileLeft"] == pytest.approx(presets()["happy"]["mouthSmileLeft"].amount, abs=0.01)
+
+
 def test_a_frown_is_absolute_even_on_raised_brows() -> None:
     raised = {"browInnerUpLeft": 0.5, "browInnerUpRight": 0.5}
     weights = weights_for(Edit(weights={"angry": 1.0}), raised)

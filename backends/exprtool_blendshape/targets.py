@@ -1,15 +1,16 @@
 """From a wanted expression to the weight of every control.
 
-A target is absolute: the identity's neutral face plus the preset. What the face wears now is taken off first, and
-strength goes from the one to the other:
+A target is the person's own neutral face plus the preset. What the face wears now is taken off first, and strength
+goes from the one to the other:
 
     new = source + progress(strength) * (target - source)
 
 so that strength 0 is exactly the photo's face, and a smiling face made sad does not smile. Progress is strength itself,
 but for controls that a preset lets set in late (`Move.onset`) while they grow.
 
-One thing is not taken off: what looks like a trace of expression is often how the face is built (a pouting lip, a
-raised brow). Controls that the preset does not name keep it (`_at_rest`).
+One thing is not taken off: what looks like a trace of expression is how the face is built (a pouting lip, a raised
+brow), or what a fit takes for it. It belongs to the person's neutral face, and the preset goes on top of it
+(`_at_rest`); only controls that the preset names with 0 lose it, too.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from exprtool.expressions import EXPRESSIONS
 from exprtool.types import Edit
 from exprtool_blendshape.names import expand, mirrored
 
-REST = {"brows": 0.6, "eyes": 0.4, "mouth": 0.25}
+REST = {"brows": 0.75, "eyes": 0.5, "mouth": 0.45}
 """Size of an expression (root of the sum of squared weights in one part of the face) up to which a fit mostly shows a
-face at rest. Brows differ most from face to face."""
+face at rest. Fits of 65 neutral portraits have brows of 0.49 and mouths of 0.32 or less in three of four; the same
+people's smiles have mouths of 0.39 or more in nine of ten, 0.84 in the middle."""
 HIGHEST = 1.5
 _UNDER = 0.25
 """How far below 0 a control may come where it moves quickly about an expression that is taken off along a track."""
@@ -134,11 +136,14 @@ def _blend(
             late[name] = late.get(name, 0.0) + share * move.onset
     onsets = {name: late[name] / amount for name, amount in target.items() if amount > 0}
     kept = _at_rest(start)
+    for name, amount in target.items():
+        if amount:
+            target[name] = amount + kept.get(name, 0.0)
     return {name: kept[name] for name in start if name not in target} | target, onsets
 
 
 def _at_rest(worn: Mapping[str, float]) -> dict[str, float]:
-    """What a face keeps when its expression is taken off: all of a trace, nothing of a lot.
+    """What belongs to a face whose expression is taken off: all of a trace, nothing of a lot.
 
     Judged for brows, eyes and mouth on their own: where a part of the face shows an expression, its small weights
     belong to it, too.
@@ -146,7 +151,7 @@ def _at_rest(worn: Mapping[str, float]) -> dict[str, float]:
     size: dict[str, float] = {}
     for name, amount in worn.items():
         size[part_of(name)] = size.get(part_of(name), 0.0) + amount**2
-    return {name: amount * math.exp(-size[part_of(name)] / REST[part_of(name)] ** 2) for name, amount in worn.items()}
+    return {name: amount * math.exp(-((size[part_of(name)] / REST[part_of(name)] ** 2) ** 2)) for name, amount in worn.items()}
 
 
 def part_of(control: str) -> str:
