@@ -33,6 +33,9 @@ REST = {"brows": 0.75, "eyes": 0.5, "mouth": 0.45}
 """Size of an expression (root of the sum of squared weights in one part of the face) up to which a fit mostly shows a
 face at rest. Fits of 65 neutral portraits have brows of 0.49 and mouths of 0.32 or less in three of four; the same
 people's smiles have mouths of 0.39 or more in nine of ten, 0.84 in the middle."""
+_UNFOUND = {"mouthSmileLeft": 0.25, "mouthSmileRight": 0.25}
+"""What a fit leaves of an expression to the shape of the face, as a share of what it finds: made neutral by the fit
+alone, smiling portraits keep a fifth of the lift of their mouth's corners against the same people's neutral ones."""
 HIGHEST = 1.5
 _UNDER = 0.25
 """How far below 0 a control may come where it moves quickly about an expression that is taken off along a track."""
@@ -98,7 +101,8 @@ def weights_for(
         way = target.get(name, 0.0) - start.get(name, 0.0)
         moved = worn + way * (Move(0, onsets.get(name, 0.0)).progress(edit.strength) if way > 0 else edit.strength)
         if moved != worn:
-            moved = float(np.clip(moved, 0.0 if rest is None else -_UNDER, max(HIGHEST, worn)))
+            lowest = min(0.0, target.get(name, 0.0)) if rest is None else -_UNDER
+            moved = float(np.clip(moved, lowest, max(HIGHEST, worn)))
         new[name] = moved
     if rest is not None:
         _keep_blinks(new, source)
@@ -137,8 +141,7 @@ def _blend(
     onsets = {name: late[name] / amount for name, amount in target.items() if amount > 0}
     kept = _at_rest(start)
     for name, amount in target.items():
-        if amount:
-            target[name] = amount + kept.get(name, 0.0)
+        target[name] = amount + max(0.0, kept.get(name, 0.0)) if amount else min(0.0, kept.get(name, 0.0))
     return {name: kept[name] for name in start if name not in target} | target, onsets
 
 
@@ -146,12 +149,17 @@ def _at_rest(worn: Mapping[str, float]) -> dict[str, float]:
     """What belongs to a face whose expression is taken off: all of a trace, nothing of a lot.
 
     Judged for brows, eyes and mouth on their own: where a part of the face shows an expression, its small weights
-    belong to it, too.
+    belong to it, too. Below 0 for what fits find too little of (`_UNFOUND`).
     """
+
+    def left(name: str, amount: float) -> float:
+        share = math.exp(-((size[part_of(name)] / REST[part_of(name)] ** 2) ** 2))
+        return amount * (share - (1 - share) * _UNFOUND.get(name, 0.0))
+
     size: dict[str, float] = {}
     for name, amount in worn.items():
         size[part_of(name)] = size.get(part_of(name), 0.0) + amount**2
-    return {name: amount * math.exp(-((size[part_of(name)] / REST[part_of(name)] ** 2) ** 2)) for name, amount in worn.items()}
+    return {name: left(name, amount) for name, amount in worn.items()}
 
 
 def part_of(control: str) -> str:
