@@ -71,7 +71,9 @@ def test_an_eye_that_becomes_another_one_is_painted() -> None:
     image = photo()
     answer = opened(image)
     assert answer.paint is not None
-    lids = CropAnswer(flow=answer.flow, paint=np.full_like(answer.paint, 255) * np.float32([0, 0.8, 0]), paint_mask=answer.paint_mask)
+    lids = CropAnswer(
+        flow=answer.flow, paint=np.full_like(answer.paint, 255) * np.float32([0, 0.8, 0]), paint_mask=answer.paint_mask
+    )
     found = with_own_eyes(lids, image, points(), CARD)
     assert np.array_equal(found.paint_mask, answer.paint_mask) and np.array_equal(found.flow, answer.flow)
     bare = CropAnswer(flow=answer.flow)

@@ -28,9 +28,12 @@ from exprtool.settings import read_toml  # noqa: E402
 from exprtool.types import Edit, Face, FacePatch, FaceRefusal, FaceRegion  # noqa: E402
 from exprtool_blendshape.names import CONTROLS  # noqa: E402
 from exprtool_blendshape.targets import presets, weights_for  # noqa: E402
-from exprtool_default.card import FINE  # noqa: E402
 from exprtool_default.backend import FlowBackend, decided, open_model  # noqa: E402
-from exprtool_default.card import METADATA_KEY, card_from_json  # noqa: E402
+from exprtool_default.card import (  # noqa: E402
+    FINE,
+    METADATA_KEY,
+    card_from_json,
+)
 from exprtool_default.network import Answer  # noqa: E402
 from exprtool_default.suitability import why_not  # noqa: E402
 from exprtool_flow.config import FlowConfig  # noqa: E402
