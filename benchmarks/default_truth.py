@@ -10,7 +10,7 @@ The people: those of the London set whose number ends in 0 or 5, and 200 of the 
             128 pixel crops (beside the untouched photo's), the paper's ACD, how far eyes open and mouths widen by
             landmarks, share of what the render does
   removal   smiling photos made sad or angry: height of the mouth's corners, against the person's true neutral
-  sharpness variance of the Laplacian inside the edited face on large portraits, against that inside the photo's;
+  sharpness variance of the Laplacian inside the face, before and after, on large portraits, against the photo's own;
             beside it that of a 128 pixel picture pasted back
   referee   a classifier trained on the labelled crops of other people: how often it names the wanted expression in
             the network's edits and in the renders
@@ -254,14 +254,15 @@ def sharpness(bench: Bench, photos: Sequence[Path], width: int = 1350) -> dict[s
         handle = prepared(bench.network, subject)
         if isinstance(handle, str):
             continue
-        before = _sharpness(subject.image, face.landmarks68)
         for expression in EXPRESSIONS:
             picture = edited(bench.network, handle, subject, expression)
-            inside = subject.landmarks(picture)  # raised brows are still part of the face
+            # Brows bound what landmarks enclose: where they rise or sink, the face before and after are both meant.
+            inside = _enclosed(subject, face.landmarks68) | _enclosed(subject, subject.landmarks(picture))
             small = subject.crop(picture)
             back = invert(crop_from_image(face, SIDE, SYNTH_TEMPLATE))
             height, across = picture.shape[:2]
             pasted = cv2.warpAffine(small, back, (across, height), flags=cv2.INTER_CUBIC)
+            before = _sharpness(subject.image, inside)
             ratios[expression].append(
                 (_sharpness(picture, inside) / before, _sharpness(np.asarray(pasted, np.uint8), inside) / before)
             )
@@ -278,13 +279,16 @@ def sharpness(bench: Bench, photos: Sequence[Path], width: int = 1350) -> dict[s
     return table
 
 
-def _sharpness(image: Image, points: Points | None) -> float:
-    """The variance of the Laplacian inside the face that the landmarks (68, 2) enclose."""
+def _enclosed(subject: Subject, points: Points | None) -> NDArray[np.bool_]:
     assert points is not None
-    mask = np.zeros(image.shape[:2], np.uint8)
+    mask = np.zeros(subject.image.shape[:2], np.uint8)
     cv2.fillConvexPoly(mask, cv2.convexHull(points.astype(np.int32)), 1)
+    return mask > 0
+
+
+def _sharpness(image: Image, inside: NDArray[np.bool_]) -> float:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return float(cv2.Laplacian(grey, cv2.CV_32F)[mask > 0].var())
+    return float(cv2.Laplacian(grey, cv2.CV_32F)[inside].var())
 
 
 def referee(out: Path, folder: Path, epochs: int = 12) -> dict[str, object]:

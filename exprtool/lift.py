@@ -282,7 +282,7 @@ def _apply(canvas: _Canvas, source: Image, window: _Window, answer: CropAnswer, 
     pixels: Field | None = None  # (h, w, 3) float32, where anything is done to the colours
     if answer.shading is not None and _acts(window, answer.shading, neutral=1):
         factor = np.maximum(window.sample(answer.shading), 0)
-        pixels = levels * (factor if factor.ndim == 3 else factor[..., np.newaxis])
+        pixels = levels.astype(np.float32) * (factor if factor.ndim == 3 else factor[..., np.newaxis])
     if answer.residual is not None:
         pixels = (levels.astype(np.float32) if pixels is None else pixels) + window.sample(answer.residual)
     if answer.paint is not None and answer.paint_mask is not None and _acts(window, answer.paint_mask, neutral=0):
