@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,11 +29,14 @@ _ROUND = 0.7
 """How much shorter, in mm, a crown is at its sides."""
 _BELOW = 0.3
 """Brightness under the edge of the crowns, as a share of the paint's: there is only the dark of the mouth."""
-_TINT = np.array([1.0, 0.92, 0.8], np.float32)
+_TINT = np.array([1.0, 0.935, 0.83], np.float32)
 """Enamel beside white paper."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _LIGHT, _DARK = 0.5, 0.24
 """Luma of the network's paint, as a share of the enamel's, from which on it surely means teeth, and up to which not."""
+_PALE, _PALER, _RED = 0.36, 0.8, 0.12
+"""Redness from which on paint is lips and not teeth: this much, or in warm light a share of the skin's; and by how much
+more it surely is."""
 _GAP = 0.14
 """How dark it is between two teeth."""
 
@@ -54,8 +56,10 @@ def with_teeth(paint: Floats, mask: Floats, photo: Image, card: FlowCard) -> Flo
     here = paint[y0:y1, x0:x1]
     luma = here @ _LUMA
     enamel = _enamel(photo, photo[y0:y1, x0:x1][inside < 0.02])
-    share = (luma / (enamel @ _LUMA) - _DARK) / (_LIGHT - _DARK)
-    share = (smooth(share) * np.clip(2 * inside, 0, 1))[..., None]
+    share = smooth((luma / (enamel @ _LUMA) - _DARK) / (_LIGHT - _DARK)) * np.clip(2 * inside, 0, 1)
+    skin = photo[y0:y1, x0:x1][inside < 0.02] / np.float32(255)
+    lips = max(_PALE, _PALER * float(np.median(_redness(skin)))) if len(skin) else _PALE
+    share = (share * (1 - smooth((_redness(here) - lips) / _RED)))[..., None]
     if not share.any():
         return paint
     pixels_per_mm = paint.shape[0] * (card.template.left_eye[0] - card.template.right_eye[0]) / _MM_BETWEEN_EYES
@@ -64,6 +68,11 @@ def with_teeth(paint: Floats, mask: Floats, photo: Image, card: FlowCard) -> Flo
     out = paint.copy()
     out[y0:y1, x0:x1] = here + share * (drawn - here)
     return out
+
+
+def _redness(colour: Floats) -> Floats:
+    """How much more red than blue, beside the luma, (...,) of colours (..., 3) in [0, 1]."""
+    return (colour[..., 0] - colour[..., 2]) / (colour @ _LUMA + 0.02)
 
 
 def _enamel(photo: Image, around: Image) -> Floats:
@@ -101,8 +110,12 @@ def _row(share: Floats, pixels_per_mm: float) -> tuple[Floats, Floats]:
     rows = np.arange(height)[:, None]
     top = np.where(columns > 0.5, np.argmax(share > 0.4, axis=0), np.nan)
     good = np.isfinite(top)
-    top = np.interp(np.arange(width), np.flatnonzero(good), top[good]) if good.any() else np.zeros(width)
-    top = cv2.GaussianBlur(top.astype(np.float32)[None], (0, 0), 4)[0]
+    if good.any():  # an arch, whatever a column or two say
+        weights = np.sqrt(np.minimum(columns[good], 8))
+        bend = min(2, int(good.sum()) - 1)
+        top = np.polyval(np.polyfit(np.flatnonzero(good), top[good], bend, w=weights), np.arange(width))
+    else:
+        top = np.zeros(width)
     down = (rows - top) / pixels_per_mm
     shadow = 0.72 + 0.28 * np.clip(down / 2.5, 0, 1)
     tall = float(np.quantile(columns[columns > 1], 0.75)) / pixels_per_mm if (columns > 1).any() else 0.0
