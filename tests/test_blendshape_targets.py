@@ -58,23 +58,12 @@ def test_of_a_smile_more_is_taken_off_than_a_fit_finds() -> None:
     for expression in ("neutral", "sad", "angry"):
         weights = weights_for(Edit(weights={expression: 1.0}), SMILE)
         assert weights["mouthSmileLeft"] == pytest.approx(-0.25 * SMILE["mouthSmileLeft"], abs=0.02), expression
+    trace = weights_for(Edit(weights={"neutral": 1.0}), {"mouthSmileLeft": 0.08})
+    assert trace["mouthSmileLeft"] > 0.06, "a trace is shape"
     half = weights_for(Edit(weights={"neutral": 1.0}, strength=0.5), SMILE)
     assert half["mouthSmileLeft"] == pytest.approx(0.375 * SMILE["mouthSmileLeft"], abs=0.02)
     assert weights_for(Edit(weights={"happy": 1.0}), SMILE)["mouthSmileLeft"] > 0.8
     assert min(weights_for(Edit(weights={"sad": 1.0}), {"jawOpen": 0.6}).values()) >= 0
-
-
-def test_a_face_at_rest_moves_by_the_preset_however_it_is_built() -> None:
-    built = {"mouthSmileLeft": 0.12, "mouthSmileRight": 0.1, "browInnerUpLeft": 0.2, "eyeSquintLeft": 0.1}
-    for expression in ("happy", "sad", "afraid"):
-        weights = weights_for(Edit(weights={expression: 1.0}), built)
-        for control, move in presets()[expression].items():
-            if move.amount:
-                moved = weights.get(control, 0.0) - built.get(control, 0.0)
-                assert moved == pytest.approx(move.amount, abs=0.02), (expression, control)
-    smiling = {name: 0.5 for name in ("mouthSmileLeft", "mouthSmileRight", "cheekSquintLeft", "cheekSquintRight")}
-    laughing = weights_for(Edit(weights={"happy": 1.0}), smiling)
-    assert laughing["mouthSmileLeft"] == pytest.approx(presets()["happy"]["mouthSmileLeft"].amount, abs=0.01)
 
 
 def test_a_frown_is_absolute_even_on_raised_brows() -> None:

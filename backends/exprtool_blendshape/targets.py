@@ -1,16 +1,15 @@
 """From a wanted expression to the weight of every control.
 
-A target is the person's own neutral face plus the preset. What the face wears now is taken off first, and strength
-goes from the one to the other:
+A target is absolute: the identity's neutral face plus the preset. What the face wears now is taken off first, and
+strength goes from the one to the other:
 
     new = source + progress(strength) * (target - source)
 
 so that strength 0 is exactly the photo's face, and a smiling face made sad does not smile. Progress is strength itself,
 but for controls that a preset lets set in late (`Move.onset`) while they grow.
 
-One thing is not taken off: what looks like a trace of expression is how the face is built (a pouting lip, a raised
-brow), or what a fit takes for it. It belongs to the person's neutral face, and the preset goes on top of it
-(`_at_rest`); only controls that the preset names with 0 lose it, too.
+One thing is not taken off: what looks like a trace of expression is often how the face is built (a pouting lip, a
+raised brow). Controls that the preset does not name keep it (`_at_rest`).
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from exprtool.expressions import EXPRESSIONS
 from exprtool.types import Edit
 from exprtool_blendshape.names import expand, mirrored
 
-REST = {"brows": 0.75, "eyes": 0.5, "mouth": 0.45}
+REST = {"brows": 0.6, "eyes": 0.4, "mouth": 0.25}
 """Size of an expression (root of the sum of squared weights in one part of the face) up to which a fit mostly shows a
-face at rest. Fits of 65 neutral portraits have brows of 0.49 and mouths of 0.32 or less in three of four; the same
-people's smiles have mouths of 0.39 or more in nine of ten, 0.84 in the middle."""
+face at rest. Brows differ most from face to face."""
 _UNFOUND = {"mouthSmileLeft": 0.25, "mouthSmileRight": 0.25}
-"""What a fit leaves of an expression to the shape of the face, as a share of what it finds: made neutral by the fit
-alone, smiling portraits keep a fifth of the lift of their mouth's corners against the same people's neutral ones."""
+"""What a fit leaves of an expression to the shape of the face, as a share of what it finds. Made neutral or angry by the
+fit alone, smiling portraits keep an eighth to a fifth of the lift of their mouths' corners over the same people's
+neutral ones, and by the network's reading a third."""
 HIGHEST = 1.5
 _UNDER = 0.25
 """How far below 0 a control may come where it moves quickly about an expression that is taken off along a track."""
@@ -141,19 +140,20 @@ def _blend(
     onsets = {name: late[name] / amount for name, amount in target.items() if amount > 0}
     kept = _at_rest(start)
     for name, amount in target.items():
-        target[name] = amount + max(0.0, kept.get(name, 0.0)) if amount else min(0.0, kept.get(name, 0.0))
+        if not amount:
+            target[name] = min(0.0, kept.get(name, 0.0))
     return {name: kept[name] for name in start if name not in target} | target, onsets
 
 
 def _at_rest(worn: Mapping[str, float]) -> dict[str, float]:
-    """What belongs to a face whose expression is taken off: all of a trace, nothing of a lot.
+    """What a face keeps when its expression is taken off: all of a trace, nothing of a lot.
 
     Judged for brows, eyes and mouth on their own: where a part of the face shows an expression, its small weights
     belong to it, too. Below 0 for what fits find too little of (`_UNFOUND`).
     """
 
     def left(name: str, amount: float) -> float:
-        share = math.exp(-((size[part_of(name)] / REST[part_of(name)] ** 2) ** 2))
+        share = math.exp(-size[part_of(name)] / REST[part_of(name)] ** 2)
         return amount * (share - (1 - share) * _UNFOUND.get(name, 0.0))
 
     size: dict[str, float] = {}
