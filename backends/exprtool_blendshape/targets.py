@@ -32,8 +32,8 @@ REST = {"brows": 0.6, "eyes": 0.4, "mouth": 0.25}
 """Size of an expression (root of the sum of squared weights in one part of the face) up to which a fit mostly shows a
 face at rest. Brows differ most from face to face."""
 _UNFOUND = {"mouthSmileLeft": 0.25, "mouthSmileRight": 0.25}
-"""What a fit leaves of an expression to the shape of the face, as a share of what it finds. Made neutral or angry by the
-fit alone, smiling portraits keep an eighth to a fifth of the lift of their mouths' corners over the same people's
+"""What a fit leaves of an expression to the shape of the face, as a share of what it finds. Made neutral or angry by
+the fit alone, smiling portraits keep an eighth to a fifth of the lift of their mouths' corners over the same people's
 neutral ones, and by the network's reading a third."""
 HIGHEST = 1.5
 _UNDER = 0.25
