@@ -16,7 +16,7 @@ from exprtool_flow import losses  # noqa: E402
 from exprtool_flow.augment import Batch  # noqa: E402
 from exprtool_flow.compose import compose, fine_flow, painted_over  # noqa: E402
 from exprtool_flow.config import FlowConfig  # noqa: E402
-from exprtool_flow.fields import inverted, sample, warp  # noqa: E402
+from exprtool_flow.fields import _gathered, inverted, sample, warp  # noqa: E402
 from exprtool_flow.loop import learning_rate  # noqa: E402
 from exprtool_flow.motion import CELLS, SHAPES, Motion, bilinear, fit_motion  # noqa: E402
 from exprtool_flow.networks import Answer, FlowNet, NetConfig, Painted, count_parameters, windows  # noqa: E402
@@ -99,6 +99,13 @@ def test_fields_are_sampled_at_points_of_the_side() -> None:
     field = torch.arange(8.0).expand(1, 1, 8, 8)  # the pixel k lies at (k + 0.5) / 8
     at = torch.tensor([[1.5, 0.0], [4.0, 4.0], [7.9, 1.0]]).div(8).T.reshape(1, 2, 1, 3)
     assert torch.allclose(sample(field, at)[0, 0, 0], torch.tensor([1.0, 3.5, 7.0]), atol=1e-5)
+
+
+def test_gathering_is_sampling() -> None:
+    torch.manual_seed(1)
+    field, at = torch.rand(2, 13, 6, 9), torch.rand(2, 2, 5, 7) * 1.4 - 0.2  # some beyond the borders
+    assert torch.allclose(_gathered(field, at), sample(field, at), atol=1e-5)
+    assert _gathered(field[:0], at[:0]).shape == (0, 13, 5, 7)
 
 
 def test_warp_moves_by_whole_and_half_pixels() -> None:

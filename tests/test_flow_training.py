@@ -260,6 +260,17 @@ def test_a_face_is_asked_for_what_the_face_model_would_give_it(backend: FlowBack
     assert presets().keys() == backend._presets.keys(), "the card carries them all"
 
 
+def test_a_run_may_begin_with_the_encoder_of_another(run: Outcome, pairs: Path, tmp_path: Path) -> None:
+    first, _ = load_average(folder_of(run))
+    begun = config(pairs, tmp_path / "second", steps=1, lr=0.0, encoder_from=str(folder_of(run)))
+    train(begun)
+    second, _ = load_average(tmp_path / "second")
+    same = [torch.equal(a, b) for a, b in zip(first.encoder.parameters(), second.encoder.parameters(), strict=True)]
+    assert all(same) and not torch.equal(first.decoder.flow.weight, second.decoder.flow.weight)
+    with pytest.raises(ModelError, match="expected"):
+        train(replace(begun, out=tmp_path / "third", width=0.5))
+
+
 def test_pairs_tell_what_was_really_rendered(pairs: Path) -> None:
     set_ = open_sets([pairs])
     brows = [CONTROLS.index(name) for name in CONTROLS if name.startswith("brow")]

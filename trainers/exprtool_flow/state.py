@@ -63,7 +63,9 @@ class Learner:
         """Take over what another run, a folder or a checkpoint, has learned about looking at faces. Raises `ModelError`
         where its encoder is another one."""
         path, prefix = find_checkpoint(path), "encoder."
-        tensors = {name.removeprefix(prefix): each for name, each in read_part(path, "ema").items() if prefix in name}
+        tensors = {
+            name.removeprefix(prefix): each for name, each in read_part(path, "ema").items() if name.startswith(prefix)
+        }
         for net in (self.net, self.average):
             fill(net.encoder, tensors, path)
 
