@@ -7,7 +7,6 @@ fails is reported and the others go on; an output appears under its name only wh
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import traceback
@@ -22,6 +21,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from exprtool import images, provenance
+from exprtool.devices import usable_cpus
 from exprtool.errors import ExprtoolError
 from exprtool.faces.select import Selection
 from exprtool.files import write_error
@@ -39,7 +39,7 @@ from exprtool.plan import Input, Output, stands
 from exprtool.provenance import Provenance
 from exprtool.types import Edit, FaceRegion, Image
 
-_READERS = max(1, min(4, os.cpu_count() or 1))
+_READERS = min(4, usable_cpus())
 """Finding faces takes most of the time, and the detectors work beside each other."""
 Status = Literal["edited", "no_face", "skipped", "failed"]
 

@@ -27,7 +27,7 @@ from exprtool.devices import usable_cpus
 from exprtool.errors import PluginError
 from exprtool.types import FacePatch, FaceRegion, Image, IntBox
 
-_PIXELS_PER_STRIP = 1 << 15
+_PIXELS_PER_STRIP = 1 << 15  # half as many cost more in calls than they gain in balance
 _THREADS = 4
 _REACH = 2
 """Crop pixels beyond a point that its cubic interpolation looks at."""

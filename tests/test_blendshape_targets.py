@@ -53,19 +53,6 @@ def test_a_trace_is_kept_as_the_shape_of_the_face() -> None:
     assert smiling["browInnerUpLeft"] == pytest.approx(0.05, rel=0.1), "but not in another part of the face"
 
 
-def test_of_a_smile_more_is_taken_off_than_a_fit_finds() -> None:
-    """What the fit takes for the face's shape goes with it; of a trace, and of another expression, nothing does."""
-    for expression in ("neutral", "sad", "angry"):
-        weights = weights_for(Edit(weights={expression: 1.0}), SMILE)
-        assert weights["mouthSmileLeft"] == pytest.approx(-0.25 * SMILE["mouthSmileLeft"], abs=0.02), expression
-    trace = weights_for(Edit(weights={"neutral": 1.0}), {"mouthSmileLeft": 0.08})
-    assert trace["mouthSmileLeft"] > 0.06, "a trace is shape"
-    half = weights_for(Edit(weights={"neutral": 1.0}, strength=0.5), SMILE)
-    assert half["mouthSmileLeft"] == pytest.approx(0.375 * SMILE["mouthSmileLeft"], abs=0.02)
-    assert weights_for(Edit(weights={"happy": 1.0}), SMILE)["mouthSmileLeft"] > 0.8
-    assert min(weights_for(Edit(weights={"sad": 1.0}), {"jawOpen": 0.6}).values()) >= 0
-
-
 def test_a_frown_is_absolute_even_on_raised_brows() -> None:
     raised = {"browInnerUpLeft": 0.5, "browInnerUpRight": 0.5}
     weights = weights_for(Edit(weights={"angry": 1.0}), raised)
@@ -103,7 +90,7 @@ def test_blends_add_up_and_controls_come_on_top() -> None:
 
 def test_weights_stay_in_range() -> None:
     weights = weights_for(Edit(weights={"angry": 1.5}, strength=1.5), SMILE)
-    assert max(weights.values()) <= HIGHEST and min(weights.values()) >= -0.25 * max(SMILE.values())
+    assert max(weights.values()) <= HIGHEST and min(weights.values()) >= 0
 
 
 def test_a_reference_is_copied() -> None:

@@ -118,7 +118,7 @@ def test_every_expression_moves_what_it_should(backend: FlowBackend, region: Fac
 
     assert brows(after["surprised"]) > brows(before) + 0.03
     assert brows(after["angry"]) < brows(before) - 0.02
-    assert gap(after["surprised"]) > gap(before) + 0.015, "further open than the smile"
+    assert gap(after["surprised"]) > gap(before) + 0.03, "further open than the smile"
     assert after["surprised"][8, 1] > before[8, 1] + 0.02, "the chin goes down"
     assert width(after["happy"]) > width(after["surprised"]) + 0.1
     assert corners(after["sad"]) > corners(after["happy"]) + 0.05, "mouth corners hang"

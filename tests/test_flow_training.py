@@ -254,7 +254,7 @@ def test_a_face_is_asked_for_what_the_face_model_would_give_it(backend: FlowBack
     calm = weights_for(Edit({"neutral": 1.0}), happy, named=backend._presets)
     assert max(calm.values(), default=0.0) < 1e-6, "a smile is taken off"
     half = weights_for(Edit({"neutral": 1.0}, strength=0.5), happy, named=backend._presets)
-    assert half == pytest.approx({"mouthSmileLeft": 0.3, "mouthSmileRight": 0.3}, abs=0.01)
+    assert half == pytest.approx({"mouthSmileLeft": 0.4, "mouthSmileRight": 0.4}, abs=0.01)
     kept = weights_for(Edit({}, {"jawOpen": 0.3}), happy, named=backend._presets)
     assert kept == pytest.approx({**happy, "jawOpen": 0.3}), "single controls come on top of what is worn"
     assert presets().keys() == backend._presets.keys(), "the card carries them all"

@@ -31,10 +31,6 @@ from exprtool_blendshape.names import expand, mirrored
 REST = {"brows": 0.6, "eyes": 0.4, "mouth": 0.25}
 """Size of an expression (root of the sum of squared weights in one part of the face) up to which a fit mostly shows a
 face at rest. Brows differ most from face to face."""
-_UNFOUND = {"mouthSmileLeft": 0.25, "mouthSmileRight": 0.25}
-"""What a fit leaves of an expression to the shape of the face, as a share of what it finds. Made neutral or angry by
-the fit alone, smiling portraits keep an eighth to a fifth of the lift of their mouths' corners over the same people's
-neutral ones, and by the network's reading a third."""
 HIGHEST = 1.5
 _UNDER = 0.25
 """How far below 0 a control may come where it moves quickly about an expression that is taken off along a track."""
@@ -100,8 +96,7 @@ def weights_for(
         way = target.get(name, 0.0) - start.get(name, 0.0)
         moved = worn + way * (Move(0, onsets.get(name, 0.0)).progress(edit.strength) if way > 0 else edit.strength)
         if moved != worn:
-            lowest = min(0.0, target.get(name, 0.0)) if rest is None else -_UNDER
-            moved = float(np.clip(moved, lowest, max(HIGHEST, worn)))
+            moved = float(np.clip(moved, 0.0 if rest is None else -_UNDER, max(HIGHEST, worn)))
         new[name] = moved
     if rest is not None:
         _keep_blinks(new, source)
@@ -139,9 +134,6 @@ def _blend(
             late[name] = late.get(name, 0.0) + share * move.onset
     onsets = {name: late[name] / amount for name, amount in target.items() if amount > 0}
     kept = _at_rest(start)
-    for name, amount in target.items():
-        if not amount:
-            target[name] = min(0.0, kept.get(name, 0.0))
     return {name: kept[name] for name in start if name not in target} | target, onsets
 
 
@@ -149,17 +141,12 @@ def _at_rest(worn: Mapping[str, float]) -> dict[str, float]:
     """What a face keeps when its expression is taken off: all of a trace, nothing of a lot.
 
     Judged for brows, eyes and mouth on their own: where a part of the face shows an expression, its small weights
-    belong to it, too. Below 0 for what fits find too little of (`_UNFOUND`).
+    belong to it, too.
     """
-
-    def left(name: str, amount: float) -> float:
-        share = math.exp(-size[part_of(name)] / REST[part_of(name)] ** 2)
-        return amount * (share - (1 - share) * _UNFOUND.get(name, 0.0))
-
     size: dict[str, float] = {}
     for name, amount in worn.items():
         size[part_of(name)] = size.get(part_of(name), 0.0) + amount**2
-    return {name: left(name, amount) for name, amount in worn.items()}
+    return {name: amount * math.exp(-size[part_of(name)] / REST[part_of(name)] ** 2) for name, amount in worn.items()}
 
 
 def part_of(control: str) -> str:
