@@ -18,6 +18,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,12 @@ from numpy.typing import NDArray
 
 from exprtool.devices import usable_cpus
 from exprtool.errors import PluginError
+from exprtool.resample import resample
 from exprtool.types import FacePatch, FaceRegion, Image, IntBox
 
-_PIXELS_PER_STRIP = 1 << 15  # half as many cost more in calls than they gain in balance
+_TILE = 256, 128
+"""Width and height of what is in work at a time: it stays within a processor's cache, and where nothing is to be done
+little is done; half as many pixels cost more in calls than they gain."""
 _THREADS = 4
 _REACH = 2
 """Crop pixels beyond a point that its cubic interpolation looks at."""
@@ -127,11 +131,11 @@ def lift(
     if window is not None:
         answer = window.without_the_finest(answer)
 
-        def work(strip: _Window) -> None:
-            _apply(patch, region.pixels, strip, answer, strip.seam(feather, region.box, image_size))
+        def work(tile: _Window) -> None:
+            _apply(patch, region.pixels, tile, answer, tile.seam(feather, region.box, image_size))
 
-        strips = window.strips()
-        list(_pool().map(work, strips) if len(strips) > 1 else map(work, strips))
+        tiles = window.tiles()
+        list(_pool().map(work, tiles) if len(tiles) > 1 else map(work, tiles))
     return FacePatch(
         patch.pixels,
         patch.alpha,
@@ -191,14 +195,16 @@ class _Window:
         """Crop pixels per pixel of the photo."""
         return float(np.hypot(self.crop_from_window[0, 0], self.crop_from_window[1, 0]))
 
-    def strips(self) -> list[_Window]:
-        """The window in pieces, so that what is in work at a time stays within a processor's cache."""
-        rows = max(1, _PIXELS_PER_STRIP // (self.x1 - self.x0))
+    def tiles(self) -> list[_Window]:
+        """The window in pieces of about `_TILE`."""
+        columns, rows = (_cuts(low, high, side) for low, high, side in zip(
+            (self.x0, self.y0), (self.x1, self.y1), _TILE, strict=True
+        ))  # fmt: skip
         pieces = []
-        for top in range(self.y0, self.y1, rows):
+        for (y0, y1), (x0, x1) in product(rows, columns):
             moved = self.crop_from_window.copy()
-            moved[:, 2] += moved[:, 1] * (top - self.y0)
-            pieces.append(replace(self, y0=top, y1=min(top + rows, self.y1), crop_from_window=moved))
+            moved[:, 2] += moved[:, :2] @ (x0 - self.x0, y0 - self.y0)
+            pieces.append(replace(self, x0=x0, y0=y0, x1=x1, y1=y1, crop_from_window=moved))
         return pieces
 
     def without_the_finest(self, answer: CropAnswer) -> CropAnswer:
@@ -216,8 +222,8 @@ class _Window:
         parts = {each.name: getattr(answer, each.name) for each in fields(answer)}
         return CropAnswer(**{name: None if part is None else coarser(part) for name, part in parts.items()})
 
-    def sample(self, field: NDArray[Any]) -> Field:
-        """A field over the crop (S, S, ...) at the window's pixels, smoothly interpolated; beyond the crop its edge."""
+    def sample(self, field: NDArray[Any], *, smoothly: bool = True) -> Field:
+        """A field over the crop (S, S, ...) at the window's pixels, by cubics or linearly; beyond the crop its edge."""
         import cv2
 
         values = np.ascontiguousarray(field, dtype=np.float32)
@@ -226,7 +232,7 @@ class _Window:
             values,
             self.crop_from_window,
             (width, height),
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            flags=(cv2.INTER_CUBIC if smoothly else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
         return np.asarray(sampled, dtype=np.float32)
@@ -262,8 +268,15 @@ class _Window:
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    """Threads for strips; OpenCV and NumPy work beside each other there."""
+    """Threads for tiles; OpenCV and NumPy work beside each other there."""
     return ThreadPoolExecutor(min(_THREADS, usable_cpus()), thread_name_prefix="lift")
+
+
+def _cuts(low: int, high: int, side: int) -> list[tuple[int, int]]:
+    """[low, high) in equal pieces of about ``side``."""
+    count = max(1, round((high - low) / side))
+    edges = [low + (high - low) * index // count for index in range(count + 1)]
+    return list(pairwise(edges))
 
 
 def _smoothstep(t: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -272,9 +285,11 @@ def _smoothstep(t: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _apply(canvas: _Canvas, source: Image, window: _Window, answer: CropAnswer, seam: Field) -> None:
+    import cv2
+
     place = window.place
     levels: Image = source[place]
-    if answer.flow is not None:
+    if answer.flow is not None and _acts(window, answer.flow, neutral=0):
         # The flow itself fades, besides the alpha: half-way between two places no feature may show twice.
         flow = _photo_flow(window, answer.flow) * seam[..., np.newaxis]
         canvas.flow[place] = flow
@@ -294,7 +309,7 @@ def _apply(canvas: _Canvas, source: Image, window: _Window, answer: CropAnswer, 
         levels = np.rint(np.clip(pixels, 0, 255, out=pixels), out=pixels).astype(np.uint8)
     alpha = seam if answer.alpha is None else seam * np.clip(window.sample(answer.alpha), 0, 1)
     canvas.alpha[place] = alpha
-    canvas.pixels[place] = levels if alpha.all() else np.where(alpha[..., np.newaxis] > 0, levels, source[place])
+    cv2.copyTo(levels, (alpha > 0).view(np.uint8), canvas.pixels[place])
 
 
 def _acts(window: _Window, field: NDArray[Any], neutral: float) -> bool:
@@ -310,16 +325,13 @@ def _acts(window: _Window, field: NDArray[Any], neutral: float) -> bool:
 def _photo_flow(window: _Window, flow: NDArray[Any]) -> Field:
     """Flow in crop pixels -> flow in the photo's: q = A p + t, hence A (p + v) + t = q + f gives v = A^-1 f."""
     inverse = np.linalg.inv(window.crop_from_window[:, :2]).astype(np.float32)
-    return window.sample(flow @ inverse.T)  # of the crop's few pixels: sampling is linear
+    # Turned while it is small, for sampling is linear. No eye sees a bend in where things come from, as it would see
+    # one in light; straight pieces take a quarter of the time.
+    return window.sample(flow @ inverse.T, smoothly=False)
 
 
 def _moved(source: Image, window: _Window, flow: Field) -> Image:
-    """The region's own pixels moved by ``flow`` (h, w, 2) over the window, by Lanczos; (h, w, 3)."""
-    import cv2
-
-    height, width = window.size
+    """The region's own pixels moved by ``flow`` (h, w, 2) over the window, (h, w, 3)."""
     columns = np.arange(window.x0, window.x1, dtype=np.float32) + flow[..., 0]
     rows = np.arange(window.y0, window.y1, dtype=np.float32)[:, np.newaxis] + flow[..., 1]
-    moved = cv2.remap(source, columns, rows, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
-    assert moved.shape[:2] == (height, width)
-    return np.asarray(moved, np.uint8)
+    return resample(source, columns, rows)

@@ -35,6 +35,8 @@ FULL = 0.2
 fade, so that asking for nothing changes no bit; the network alone would be off by a trace."""
 DOUBT = (0.12, 0.72)
 """Paint masks up to the first are taken for nothing, from the second on for all."""
+UNMOVED = 0.06
+"""Pixels of the crop of twice the size up to which motion is taken for none; from twice as much on it counts whole."""
 UNSEEN = 0.004
 """Log shading up to which it is taken for none, a level at most; from twice as much on it counts in full."""
 REST = 0.15
@@ -177,8 +179,9 @@ def crop_answer(answer: Answer, share: float = 1.0) -> CropAnswer:
     import cv2
 
     side = answer.mask.shape[0]
-    flow = cv2.resize(answer.flow, (side, side), interpolation=cv2.INTER_LINEAR) * (FINE * share)
-    # Softly to exactly nothing: a trace of shade nobody sees, but it would touch every pixel.
+    flow = cv2.resize(answer.flow, (side, side), interpolation=cv2.INTER_CUBIC) * (FINE * share)
+    # Softly to exactly nothing: a trace of motion or shade nobody sees, but it would touch every pixel.
+    flow *= smooth(np.hypot(flow[..., :1], flow[..., 1:]) / UNMOVED - 1)
     light = answer.shading * share
     light *= smooth(np.abs(light).max(-1, keepdims=True) / UNSEEN - 1)
     shading = np.exp(light) if light.any() else None

@@ -103,6 +103,10 @@ def scale_of(matrix: Matrix) -> float:
     return float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
 
 
+_DENSE = 0.75
+"""Shrinking by less than this, sampling between two pixels at a time passes none over."""
+
+
 def crop(image: Pixels, matrix: Matrix, size: int) -> Pixels:
     """Sample the square crop that ``matrix`` (crop from image) describes.
 
@@ -125,7 +129,7 @@ def crop(image: Pixels, matrix: Matrix, size: int) -> Pixels:
     part: Any
     part, double = _part(image, double, 2 * size)
     shrink = 2 * scale
-    if shrink < 1:
+    if shrink < _DENSE:
         height, width = part.shape[:2]
         small = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
