@@ -39,7 +39,8 @@ def drawn_pair(side: int, seed: int = 0) -> StoredPair:
     painted[side // 2 :, : side // 4] = 255
     return StoredPair(
         picture(x, y), picture(x + flow[..., 0], y + flow[..., 1]), flow.astype(np.float16), painted, *weights,
-        *(side * random.random((2, 68, 2), dtype=np.float32)),
+        *(side * random.random((2, 68, 2), dtype=np.float32)), np.array([seed % 2], np.uint8),
+        side * random.random((68, 2), dtype=np.float32), random.random(len(CONTROLS), dtype=np.float32),
     )  # fmt: skip
 
 

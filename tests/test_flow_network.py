@@ -144,7 +144,9 @@ def test_the_network_starts_with_the_motion_of_its_set() -> None:
         black = np.zeros((64, 64), np.uint8)
         picture = np.zeros((64, 64, 3), np.uint8)
         points = 64 * (mean_points().numpy() + away) - 0.5
-        pairs.append((StoredPair(picture, picture, flow, black, weights[0], weights[1], points, points), away, moved))
+        none = np.zeros(1, np.uint8)
+        pair = StoredPair(picture, picture, flow, black, *weights, points, points, none, points, weights[0])
+        pairs.append((pair, away, moved))
     motion = fit_motion([pair for pair, _, _ in pairs], range(len(pairs)))  # type: ignore[arg-type]
     assert motion.typical.shape == (2 * (CELLS // 2) ** 2, 5)
     assert float(motion.typical[: (CELLS // 2) ** 2, 0].mean()) == pytest.approx(0.04, rel=0.1)

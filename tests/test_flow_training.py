@@ -39,6 +39,8 @@ from exprtool_default.suitability import why_not  # noqa: E402
 from exprtool_flow.config import FlowConfig  # noqa: E402
 from exprtool_flow.export import TOLERANCE, compare, export  # noqa: E402
 from exprtool_flow.loop import Outcome, train, variation  # noqa: E402
+from exprtool_flow.motion import fit_motion  # noqa: E402
+from exprtool_flow.reading import fit_reader  # noqa: E402
 from exprtool_flow.shards import open_sets  # noqa: E402
 from exprtool_flow.state import load_average, stored_config  # noqa: E402
 from exprtool_gan.run_folder import RunFolder  # noqa: E402
@@ -260,15 +262,23 @@ def test_a_face_is_asked_for_what_the_face_model_would_give_it(backend: FlowBack
     assert presets().keys() == backend._presets.keys(), "the card carries them all"
 
 
-def test_a_run_may_begin_with_the_encoder_of_another(run: Outcome, pairs: Path, tmp_path: Path) -> None:
+def test_a_run_may_begin_with_the_network_of_another(run: Outcome, pairs: Path, tmp_path: Path) -> None:
     first, _ = load_average(folder_of(run))
-    begun = config(pairs, tmp_path / "second", steps=1, lr=0.0, encoder_from=str(folder_of(run)))
+    begun = config(pairs, tmp_path / "second", steps=1, lr=0.0, begin_from=str(folder_of(run)))
     train(begun)
     second, _ = load_average(tmp_path / "second")
-    same = [torch.equal(a, b) for a, b in zip(first.encoder.parameters(), second.encoder.parameters(), strict=True)]
-    assert all(same) and not torch.equal(first.decoder.flow.weight, second.decoder.flow.weight)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     with pytest.raises(ModelError, match="expected"):
         train(replace(begun, out=tmp_path / "third", width=0.5))
+
+
+def test_training_leaves_the_reader_as_it_was_fitted(run: Outcome, pairs: Path) -> None:
+    set_ = open_sets([pairs])
+    members, _ = set_.split(0.06, 0)
+    net, _ = load_average(folder_of(run))
+    fitted = fit_reader(set_, members, len(CONTROLS), fit_motion(set_, members).typical, seed=0)
+    for name, expected in fitted.state_dict().items():
+        assert torch.equal(net.encoder.reader.state_dict()[name], expected), name
 
 
 def test_pairs_tell_what_was_really_rendered(pairs: Path) -> None:

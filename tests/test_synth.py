@@ -13,12 +13,15 @@ import pytest
 
 from exprtool.errors import DataError
 from exprtool.expressions import EXPRESSIONS
+from exprtool.faces.landmarks import MIRRORED68
 from exprtool_blendshape.backend import BlendshapeBackend
+from exprtool_blendshape.fit import worn_by_landmarks
 from exprtool_blendshape.names import CONTROLS
 from exprtool_synth.dataset import Source, make_dataset
 from exprtool_synth.pairs import Render, flow_between
 from exprtool_synth.portrait import Wish, work_up
-from exprtool_synth.states import KINDS, condition, draw_state, preset_state
+from exprtool_synth.proportions import measure, reshaped
+from exprtool_synth.states import KINDS, condition, draw_state, preset_state, vector_of
 
 
 def tools() -> tuple[BlendshapeBackend, object]:
@@ -95,6 +98,33 @@ def test_a_portrait_gives_pairs_whose_flow_is_true(shared: Path, face_model: Pat
         moved.append(np.abs(warped - target)[known].mean())
     # The rest is light and lines, which no flow can explain.
     assert np.mean(moved) < 0.5 * np.mean(still)
+    own = [pair for pair in made.pairs if not pair.source_drawn[0]]
+    assert 0 < len(own) < len(made.pairs)
+    assert all(np.array_equal(pair.source, own[0].source) for pair in own), "the portrait as it is"
+    assert not any(np.array_equal(pair.source, own[0].source) for pair in made.pairs if pair.source_drawn[0])
+    for pair in made.pairs:
+        moved_by = np.abs(pair.other_points - own[0].source_points)
+        assert 0.3 < moved_by.mean() < 6, "another head, but a head"
+        found = worn_by_landmarks(pair.other_points.astype(np.float64))
+        np.testing.assert_allclose(pair.other_weights, vector_of(found), atol=0.01)
+    assert len({pair.other_points.tobytes() for pair in made.pairs}) == len(made.pairs)
+
+
+def test_proportions_are_those_of_the_faces_that_were_measured() -> None:
+    """The one way in which these differ is found again, with its size."""
+    random = np.random.default_rng(0)
+    some = random.random((68, 2))
+    mean = (some + [1, 0] + [-1, 1] * some[MIRRORED68]) / 2  # symmetric
+    longer = np.zeros((68, 2))
+    longer[:17, 1] = 1 / 17**0.5
+    faces = mean + 0.05 * random.standard_normal((4000, 1, 1)) * longer
+    found = measure(faces).astype(np.float64)
+    assert found.shape == (30, 68, 2)
+    np.testing.assert_allclose(np.abs(found[0]), 0.05 * longer, atol=0.002)
+    assert np.abs(found[1:]).max() < 1e-3
+    heads = np.stack([reshaped(100 * mean, 100, random) for _ in range(200)])
+    assert 0.3 < (heads - 100 * mean).std() < 3, "a percent or so of the side"
+    np.testing.assert_allclose(heads.mean(0), 100 * mean, atol=1.0)
 
 
 def test_a_smiling_portrait_is_said_to_wear_a_smile(shared: Path, face_model: Path) -> None:

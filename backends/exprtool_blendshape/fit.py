@@ -140,6 +140,12 @@ def fit_face(region: FaceRegion, track_state: TrackShape | None = None, model: F
     return replace(fit, offset=_landmark_offset(fit, tangents), visibility=measure(region.pixels, fit.landmarks))
 
 
+def worn_by_landmarks(landmarks: Points, model: FaceModel | None = None) -> dict[str, float]:
+    """What 68 landmarks (68, 2) alone say that a face wears, weights by control. Pixels, which `fit_face` looks at as
+    well, only tell closed lips from lips a little open."""
+    return _solve(landmarks, _basis(model or face_model())).weights
+
+
 def _fit(
     region: FaceRegion,
     model: FaceModel,
@@ -449,4 +455,4 @@ def _landmark_offset(fit: Fit, tangents: NDArray[np.float64]) -> NDArray[np.floa
     return fit.camera.lifted(spread * fit.camera.scale)
 
 
-__all__ = ["Camera", "Fit", "Lips", "MouthFrame", "TrackShape", "begin_track", "fit_face"]
+__all__ = ["Camera", "Fit", "Lips", "MouthFrame", "TrackShape", "begin_track", "fit_face", "worn_by_landmarks"]

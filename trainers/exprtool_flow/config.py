@@ -41,10 +41,9 @@ class FlowConfig:
     psnr: float = setting(0.04, "Losses", "Weight of the logarithm of each picture's mean squared difference.")
     edges: float = setting(3.0, "Losses", "Weight of the L1 distance of the picture's gradients.")
     paint: float = setting(1.0, "Losses", "Weight of the paint's L1 distance where paint is needed.")
-    reading: float = setting(0.3, "Losses", "Weight of the error in reading what the face wears.")
     points: float = setting(0.5, "Losses", "Weight of the landmarks' distance from those in the set.")
 
-    encoder_from: str = setting("", "Training", "Run or checkpoint whose encoder to begin with; none: from nothing.")
+    begin_from: str = setting("", "Training", "Run or checkpoint whose network to begin with; none: from nothing.")
     steps: int = setting(60_000, "Training", "Length in batches.")
     batch_size: int = setting(16, "Training", "Pairs per step.")
     parts: int = setting(1, "Training", "Parts of a batch computed side by side; on a CPU best one per core.")
@@ -112,5 +111,5 @@ _RANGES = {
     "colour": (0, 3), "spoil": (0, 1), "same": (0, 1), "tell": (0, 1), "workers": (0, 1024), "log_every": (1, _INF),
     "sample_every": (0, _INF), "look_every": (0, _INF), "look_pairs": (1, _INF), "save_every": (1, _INF),
     "save_minutes": (0, _INF),
-    **{name: (0, _INF) for name in ("flow", "smooth", "shading", "mask", "image", "psnr", "edges", "paint", "reading")},
+    **{name: (0, _INF) for name in ("flow", "smooth", "shading", "mask", "image", "psnr", "edges", "paint")},
 }  # fmt: skip

@@ -23,10 +23,11 @@ from exprtool_flow.augment import Batch, Variation
 from exprtool_flow.config import FlowConfig
 from exprtool_flow.feed import Feed
 from exprtool_flow.look import Look, Looker
-from exprtool_flow.losses import NAMES, Weights, losses, points_loss, reading_loss, total
+from exprtool_flow.losses import NAMES, Weights, losses, points_loss, total
 from exprtool_flow.motion import fit_motion
 from exprtool_flow.networks import FlowNet, NetConfig, count_parameters, windows
 from exprtool_flow.parts import Parts
+from exprtool_flow.reading import fit_reader
 from exprtool_flow.shards import PairSet, open_sets, person_of
 from exprtool_flow.state import Learner, Progress, load_training, save_average, save_training
 from exprtool_gan.run_folder import RunFolder
@@ -76,13 +77,14 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         # --- 2. The state of the run that is resumed -----------------------------------------------------------------
         progress = Progress(0, pairs.fingerprint)
         motion = fit_motion(pairs, train_on)
-        learner.begin_with(motion)
-        if config.encoder_from and not config.resume:
-            learner.begin_with_encoder(Path(config.encoder_from))
         if config.resume:
             progress = load_training(folder.last, learner)
             if progress.data != pairs.fingerprint:
                 raise TrainingError(f"{folder.last} was trained on other data. Give the same, or start a new run.")
+        elif config.begin_from:
+            learner.begin_from(Path(config.begin_from))
+        else:
+            learner.begin_with(motion, fit_reader(pairs, train_on, len(CONTROLS), motion.typical, config.seed))
         folder.open(config, {"datasheets": list(pairs.datasheets), "fingerprint": pairs.fingerprint})
         folder.forget_after(progress.step)
 
@@ -113,7 +115,7 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         while step < end and not stop.requested:
             batch = feed.batch(step)
             learner.set_rate(learning_rate(step, config))
-            figures = parts.backward(batch, lambda net, part: _figures(net, part, weights, typical))
+            figures = parts.backward(batch, lambda net, part: _figures(net, part, weights))
             torch.nn.utils.clip_grad_norm_(learner.net.parameters(), config.clip)
             learner.adam.step()
             learner.follow(step)
@@ -126,14 +128,12 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         return Outcome(step, finished, step < end, desk.best, _export(config, say) if finished else None)
 
 
-def _figures(net: FlowNet, batch: Batch, weights: Weights, typical: torch.Tensor) -> torch.Tensor:
+def _figures(net: FlowNet, batch: Batch, weights: Weights) -> torch.Tensor:
     """The loss, and what it is made of by `NAMES`."""
     answer, seen = net(batch.seen, batch.wanted, batch.told)
-    # Targets are faces to read as well.
+    # Targets are faces with landmarks as well.
     other = net.encoder(F.avg_pool2d(batch.target[::2], FINE))
     found = losses(answer, batch)
-    worn, truly_worn = torch.cat([seen.worn, other.worn]), torch.cat([batch.worn, batch.wanted[::2]])
-    found["reading"] = reading_loss(worn, truly_worn, typical)
     points = torch.cat([batch.points, batch.target_points[::2]])
     found["points"] = points_loss(torch.cat([seen.points, other.points]), points)
     return torch.stack([total(found, weights), *(found[name] for name in NAMES)])

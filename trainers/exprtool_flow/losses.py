@@ -14,7 +14,7 @@ from exprtool_flow.compose import compose, fine_flow
 from exprtool_flow.fields import warp
 from exprtool_flow.networks import Answer
 
-NAMES = ("flow", "smooth", "shading", "mask", "image", "psnr", "edges", "paint", "reading", "points")
+NAMES = ("flow", "smooth", "shading", "mask", "image", "psnr", "edges", "paint", "points")
 _SOFT = 0.01  # squared pixels: the Charbonnier loss is quadratic below a tenth of a pixel
 _FLOOR = 1e-5  # of squared differences: 50 dB is as good as any more
 _DIGIT = 0.5  # 128ths of the side: a landmark's error that the predictor itself makes
@@ -36,7 +36,6 @@ class Weights:
     psnr: float = 0.04
     edges: float = 3.0
     paint: float = 1.0
-    reading: float = 0.3
     points: float = 0.5
 
 

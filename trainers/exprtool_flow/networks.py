@@ -1,12 +1,12 @@
 """The flow network: an encoder that looks at a face, and a decoder that answers for one wanted expression of it.
 
 The encoder never sees the condition, so one look serves many expressions. It finds the 68 landmarks (expectations over
-heat maps: Sun et al., "Integral Human Pose Regression", ECCV 2018) and reads from them, and from what lies there, which
-expression is worn. The decoder is the rising half of a U-Net (Ronneberger et al., MICCAI 2015) whose every layer is
-steered by the condition and the landmarks (FiLM: Perez et al., AAAI 2018). What is known of faces in general, how they
-move (`exprtool_flow.motion`) and where a condition acts, is kept in the frame of the mean face and laid over each face
-by its landmarks. The general motion comes first: what the encoder saw is moved by it, so that the decoder works where
-things will be, and has only to say what this face does differently.
+heat maps: Sun et al., "Integral Human Pose Regression", ECCV 2018) and reads from them which expression is worn
+(`exprtool_flow.reading`). The decoder is the rising half of a U-Net (Ronneberger et al., MICCAI 2015) whose every layer
+is steered by the condition and the landmarks (FiLM: Perez et al., AAAI 2018). What is known of faces in general, how
+they move (`exprtool_flow.motion`) and where a condition acts, is kept in the frame of the mean face and laid over each
+face by its landmarks. The general motion comes first: what the encoder saw is moved by it, so that the decoder works
+where things will be, and has only to say what this face does differently.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ _PLACES, _PLACE_CELLS = 12, 16
 """How many learned maps say where a condition acts, and their cells along either side of the mean face's frame."""
 _AWAY = 40.0
 """Factor on the landmarks' displacements from their means, shares of the side, where they are read as numbers."""
+_READING = 256
+"""Units of the reader's two layers."""
 _LOUD, _HEED = 4.0, 0.08
 """Factor on the condition, whose entries are few and small, and standard deviation of the first weights that let it
 steer: with a soft voice and deaf ears the network spends its first thousand steps on the mean expression."""
@@ -120,6 +122,28 @@ class Seen:
     worn: Tensor
 
 
+class Reader(nn.Module):
+    """Landmarks (N, 68, 2) in shares of the side -> what is worn (N, C).
+
+    From landmarks alone: reading from pixels as well, a network read the people that it was trained on twice as well as
+    others, for portraits are few. Landmarks can be had for any number of faces, so the reader is made before the
+    network is trained, and stays as it is.
+    """
+
+    mean: Tensor
+
+    def __init__(self, controls: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean_points(), persistent=False)
+        self.layers = nn.Sequential(
+            nn.Linear(2 * POINTS, _READING), nn.SiLU(), nn.Linear(_READING, _READING), nn.SiLU(),
+            nn.Linear(_READING, controls),
+        )  # fmt: skip
+
+    def forward(self, points: Tensor) -> Tensor:
+        return self.layers(_AWAY * (points - self.mean).flatten(1))
+
+
 class Encoder(nn.Module):
     """Crops (N, 3, S, S) RGB in [0, 1] -> `Seen`."""
 
@@ -146,20 +170,7 @@ class Encoder(nn.Module):
         self.heat = nn.Sequential(_Conv(found + w[3], found), nn.Conv2d(found, 4 * POINTS, 1))
         self.register_buffer("centres", grid(cells)[0].flatten(1).T.contiguous(), persistent=False)
         self.register_buffer("expected", expected(cells), persistent=False)
-        self.register_buffer("mean", mean_points(), persistent=False)
-        reduced, near, hidden = 24, 8, 128
-        self.whole = nn.Sequential(
-            nn.Conv2d(w[4], reduced, 1, bias=False),
-            nn.BatchNorm2d(reduced),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(reduced * (config.size // 16) ** 2, hidden),
-            nn.SiLU(),
-        )
-        self.near = nn.Conv2d(w[2], near, 1)
-        self.reader = nn.Sequential(
-            nn.Linear(hidden + (2 + near) * POINTS, 160), nn.SiLU(), nn.Linear(160, config.controls)
-        )
+        self.reader = Reader(config.controls)
 
     def forward(self, image: Tensor) -> Seen:
         x = torch.cat([image - 0.5, self.place.expand(image.shape[0], -1, -1, -1)], dim=1)
@@ -169,10 +180,7 @@ class Encoder(nn.Module):
             features.append(x)
         points = self._points(x, features[3])
         # What is read must not move the landmarks, which are true or false by themselves.
-        at = points.detach()
-        spots = sample(self.near(features[2]), at[:, None].movedim(3, 1)).flatten(1)
-        away = _AWAY * (at - self.mean).flatten(1)
-        return Seen(features, points, self.reader(torch.cat([self.whole(x), away, spots], dim=1)))
+        return Seen(features, points, self.reader(points.detach()))
 
     def _points(self, coarse: Tensor, finer: Tensor) -> Tensor:
         """Each landmark's expected place (N, 68, 2), from features at S/16 and S/8, over heat maps at S/4."""
@@ -191,7 +199,6 @@ class Decoder(nn.Module):
 
     mean: Tensor
     shape: Tensor
-    displacement: Tensor
     grid1: Tensor
     grid4: Tensor
 
@@ -208,7 +215,8 @@ class Decoder(nn.Module):
         self.register_buffer("shape", torch.zeros(SHAPES, 2 * POINTS))
         cells = config.size // 4
         self.register_buffer("mean", mean_points(), persistent=False)
-        self.register_buffer("displacement", displacement_weights(cells), persistent=False)
+        # To start from; where the forehead or the jaw's corner lies follows from landmarks in ways that are learned.
+        self.displacement = nn.Parameter(displacement_weights(cells))
         for part in (1, 2, 4, 8):
             self.register_buffer(f"grid{part}", grid(config.size // part), persistent=False)
         self.bottom = nn.ModuleList([_Steered(w[4], w[4], d), _Steered(w[4], w[4], d)])

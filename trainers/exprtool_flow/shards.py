@@ -37,6 +37,9 @@ class StoredPair:
     target_weights: NDArray[np.float32]
     source_points: NDArray[np.float32]
     target_points: NDArray[np.float32]
+    source_drawn: NDArray[np.uint8]
+    other_points: NDArray[np.float32]
+    other_weights: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from exprtool.errors import ModelError, TrainingError
 from exprtool.settings import from_plain, to_plain
 from exprtool_default.card import METADATA_KEY, FlowCard, card_from_json
 from exprtool_flow.config import FlowConfig
 from exprtool_flow.motion import Motion
-from exprtool_flow.networks import FlowNet, NetConfig
+from exprtool_flow.networks import FlowNet, NetConfig, Reader
 from exprtool_gan.schedule import ema_decay
 from exprtool_usgan.checkpoint import CHECKPOINTS, LAST, fill, find_checkpoint, read_metadata, read_part, save
 
@@ -48,26 +48,26 @@ class Learner:
             # Channels last: convolutions on a CPU take an eighth less time.
             whole = FlowNet(net).to(device)
             self.net = whole.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # not in stubs
+        self.net.encoder.reader.requires_grad_(False)
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.adam = torch.optim.AdamW(
-            self.net.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
+            _learned(self.net).values(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
         )
         self.device, self._decay = device, config.ema
 
-    def begin_with(self, motion: Motion) -> None:
-        """Take over how faces move in general."""
+    def begin_with(self, motion: Motion, reader: Reader) -> None:
+        """Take over how faces move in general, and how to read them."""
         for net in (self.net, self.average):
             net.decoder.begin_with(motion)
+            net.encoder.reader.load_state_dict(reader.state_dict())
 
-    def begin_with_encoder(self, path: Path) -> None:
-        """Take over what another run, a folder or a checkpoint, has learned about looking at faces. Raises `ModelError`
-        where its encoder is another one."""
-        path, prefix = find_checkpoint(path), "encoder."
-        tensors = {
-            name.removeprefix(prefix): each for name, each in read_part(path, "ema").items() if name.startswith(prefix)
-        }
+    def begin_from(self, path: Path) -> None:
+        """Take over what another run, a folder or a checkpoint, has learned. Raises `ModelError` where its network is
+        another one."""
+        path = find_checkpoint(path)
+        tensors = read_part(path, "ema")
         for net in (self.net, self.average):
-            fill(net.encoder, tensors, path)
+            fill(net, tensors, path)
 
     def set_rate(self, rate: float) -> None:
         for group in self.adam.param_groups:
@@ -104,9 +104,7 @@ def load_training(path: Path, learner: Learner) -> Progress:
     fill(learner.net, read_part(path, "net"), path)
     fill(learner.average, read_part(path, "ema"), path)
     moments = read_part(path, "adam")
-    for name, parameter in learner.net.named_parameters():
-        if progress.step == 0:
-            break
+    for name, parameter in _learned(learner.net).items() if progress.step else ():
         state = learner.adam.state[parameter]
         state["step"] = torch.tensor(float(progress.step))
         for moment in _MOMENTS:
@@ -158,10 +156,15 @@ def _header(net: NetConfig, card: FlowCard) -> dict[str, str]:
     return {METADATA_KEY: card.to_json(), NET_KEY: json.dumps(asdict(net))}
 
 
+def _learned(net: FlowNet) -> dict[str, nn.Parameter]:
+    """The parameters that steps change: all but the reader's."""
+    return {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
+
+
 def _moments(learner: Learner) -> Mapping[str, Tensor]:
     return {
         f"{name}.{moment}": learner.adam.state[parameter][moment]
-        for name, parameter in learner.net.named_parameters()
+        for name, parameter in _learned(learner.net).items()
         if parameter in learner.adam.state
         for moment in _MOMENTS
     }

@@ -8,6 +8,7 @@ the crop's border has somewhere to come from.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -47,6 +48,11 @@ class Canvas:
     @property
     def image(self) -> Image:
         return self.region.pixels
+
+    @cached_property
+    def crop_points(self) -> Points:
+        """The 68 landmarks (68, 2) that are found in the network's crop, in its pixels."""
+        return crop_landmarks(self.crop(self.image))
 
     def crop(self, image: NDArray) -> NDArray:
         """The network's crop of a canvas-sized image (or map), averaged down to (size, size[, c])."""

@@ -35,7 +35,7 @@ from exprtool_synth.pairs import stack
 from exprtool_synth.portrait import Wish, Yield, work_up
 
 SHARD_BYTES = 100_000_000
-FORMAT = 4
+FORMAT = 5
 """Version of the layout of shards; in the datasheet."""
 
 Progress = Callable[[int, int, int], None]

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.types import FacePatch, Image
+from exprtool_blendshape.fit import worn_by_landmarks
 from exprtool_synth.canvas import Canvas, crop_landmarks
+from exprtool_synth.proportions import reshaped
 from exprtool_synth.states import vector_of
 
 _ITERATIONS = 8
@@ -46,7 +48,11 @@ class Pair:
     ``source`` and ``target`` (S, S, 3) uint8 RGB; ``flow`` (S, S, 2) float16, backward, in crop pixels: the target at p
     shows what the source has at p + flow; ``painted`` (S, S) uint8, 255 where the target shows what the source does
     not. The weights (C,) are those of `names.CONTROLS`: what the faces wear, see `Render`. The points (68, 2) float32
-    are the landmarks, in crop pixels, as a predictor finds them in the pictures.
+    are the landmarks, in crop pixels, as a predictor finds them in the pictures. ``source_drawn`` (1,) uint8 is 1 where
+    the source is a render and 0 where it is the portrait's own picture.
+
+    ``other_points`` (68, 2) float32 in crop pixels are the portrait's landmarks in other proportions
+    (`exprtool_synth.proportions`), without a picture, and ``other_weights`` (C,) what a fit finds in these.
     """
 
     source: Image
@@ -57,6 +63,9 @@ class Pair:
     target_weights: NDArray[np.float32]
     source_points: NDArray[np.float32]
     target_points: NDArray[np.float32]
+    source_drawn: NDArray[np.uint8]
+    other_points: NDArray[np.float32]
+    other_weights: NDArray[np.float32]
 
 
 def untouched(canvas: Canvas, worn: Mapping[str, float]) -> Render:
@@ -76,10 +85,11 @@ def rendered(canvas: Canvas, patch: FacePatch) -> Render:
     return Render(image, patch.flow.astype(np.float32), patch.painted.astype(np.float32), weights)
 
 
-def make_pair(canvas: Canvas, source: Render, target: Render) -> Pair:
-    """The pair of two renders of one canvas, brought to the network's size."""
+def make_pair(canvas: Canvas, source: Render, target: Render, random: np.random.Generator) -> Pair:
+    """The pair of two renders of one canvas, brought to the network's size; ``random`` draws the other proportions."""
     flow, painted = flow_between(source, target)
     before, after = canvas.crop(source.image), canvas.crop(target.image)
+    others = reshaped(canvas.crop_points, canvas.size, random)
     return Pair(
         before,
         after,
@@ -87,8 +97,11 @@ def make_pair(canvas: Canvas, source: Render, target: Render) -> Pair:
         np.clip(canvas.crop(painted) * 255 + 0.5, 0, 255).astype(np.uint8),
         source.weights,
         target.weights,
-        crop_landmarks(before).astype(np.float32),
+        (crop_landmarks(before) if source.drawn else canvas.crop_points).astype(np.float32),
         crop_landmarks(after).astype(np.float32),
+        np.array([source.drawn], np.uint8),
+        others.astype(np.float32),
+        vector_of(worn_by_landmarks(others)),
     )
 
 

@@ -28,6 +28,8 @@ _AS_IT_IS = 0.5
 """Share of pairs that start from the portrait's own pixels rather than from another render of it."""
 
 _TRIES = 3
+_OTHERS = 1
+"""Which stream of random numbers draws other proportions; renders have their own."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,16 @@ def work_up(path: Path, name: str, wish: Wish, backend: BlendshapeBackend, detec
         made.refused = "no face was found" if not faces else "several faces were found"
         return made
     # The file's content, not its name or place, decides what is drawn: a set can be moved and added to.
-    random = np.random.default_rng([wish.seed, int(made.sha256[:15], 16)])
-    _fill(made, image, faces[0], wish, backend, random)
+    number = int(made.sha256[:15], 16)
+    random, others = np.random.default_rng([wish.seed, number]), np.random.default_rng([wish.seed, number, _OTHERS])
+    _fill(made, image, faces[0], wish, backend, random, others)
     return made
 
 
 def _fill(
-    made: Yield, image: Image, face: Face, wish: Wish, backend: BlendshapeBackend, random: np.random.Generator
-) -> None:
+    made: Yield, image: Image, face: Face, wish: Wish, backend: BlendshapeBackend, random: np.random.Generator,
+    others: np.random.Generator,
+) -> None:  # fmt: skip
     order = list(random.permutation(EXPRESSIONS))
     for start in range(0, wish.per_face, PER_CANVAS):
         canvas = cut(image, face, wish.size, random if start else None)
@@ -104,7 +108,7 @@ def _fill(
                 made.crops[label] = _labelled_crop(render.image, canvas.region, wish.crop_size)
             as_it_is = len(renders) == 1 or random.random() < _AS_IT_IS
             source = renders[0] if as_it_is else renders[1 + int(random.integers(len(renders) - 1))]
-            made.pairs.append(make_pair(canvas, source, render))
+            made.pairs.append(make_pair(canvas, source, render, others))
             renders.append(render)
 
 
