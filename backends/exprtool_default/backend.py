@@ -27,6 +27,7 @@ from exprtool_default.eyes import with_own_eyes
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
 from exprtool_default.suitability import why_not
 from exprtool_default.teeth import with_teeth
+from exprtool_default.tongue import with_tongue
 
 UNSURE = 0.06
 """Worn weights below this are within the network's error; reports leave them out."""
@@ -148,7 +149,8 @@ class FlowBackend(Backend):
     def _patch(self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float]) -> FacePatch:
         details = {"source": _rounded(face.worn, UNSURE), "target": _rounded(goal, UNSURE)}
         answer = replace(answer, mask=decided(answer.mask))
-        answer = replace(answer, paint=with_teeth(answer.paint, answer.mask, face.photo, self.card))
+        paint = with_tongue(answer.paint, answer.mask, self.card)
+        answer = replace(answer, paint=with_teeth(paint, answer.mask, face.photo, self.card))
         whole = with_own_eyes(crop_answer(answer, share), face.photo, face.seen.features[-1], self.card)
         return lift(face.region, face.matrix, whole, details=details)
 
@@ -179,9 +181,9 @@ def crop_answer(answer: Answer, share: float = 1.0) -> CropAnswer:
     import cv2
 
     side = answer.mask.shape[0]
-    flow = cv2.resize(answer.flow, (side, side), interpolation=cv2.INTER_CUBIC) * (FINE * share)
+    flow = FINE * cv2.resize(answer.flow, (side, side), interpolation=cv2.INTER_CUBIC)
     # Softly to exactly nothing: a trace of motion or shade nobody sees, but it would touch every pixel.
-    flow *= smooth(np.hypot(flow[..., :1], flow[..., 1:]) / UNMOVED - 1)
+    flow *= share * smooth(np.hypot(flow[..., :1], flow[..., 1:]) / UNMOVED - 1)
     light = answer.shading * share
     light *= smooth(np.abs(light).max(-1, keepdims=True) / UNSEEN - 1)
     shading = np.exp(light) if light.any() else None

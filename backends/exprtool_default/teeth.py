@@ -31,7 +31,8 @@ _BELOW = 0.3
 """Brightness under the edge of the crowns, as a share of the paint's: there is only the dark of the mouth."""
 _TINT = np.array([1.0, 0.935, 0.83], np.float32)
 """Enamel beside white paper."""
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""How much red, green and blue count for brightness (ITU-R BT.601)."""
 _LIGHT, _DARK = 0.5, 0.24
 """Luma of the network's paint, as a share of the enamel's, from which on it surely means teeth, and up to which not."""
 _PALE, _PALER, _RED = 0.36, 0.8, 0.12
@@ -54,25 +55,29 @@ def with_teeth(paint: Floats, mask: Floats, photo: Image, card: FlowCard) -> Flo
     if inside.max() < 0.5:
         return paint
     here = paint[y0:y1, x0:x1]
-    luma = here @ _LUMA
+    luma = here @ LUMA
     enamel = _enamel(photo, photo[y0:y1, x0:x1][inside < 0.02])
-    share = smooth((luma / (enamel @ _LUMA) - _DARK) / (_LIGHT - _DARK)) * np.clip(2 * inside, 0, 1)
+    share = smooth((luma / (enamel @ LUMA) - _DARK) / (_LIGHT - _DARK)) * np.clip(2 * inside, 0, 1)
     skin = photo[y0:y1, x0:x1][inside < 0.02] / np.float32(255)
     lips = max(_PALE, _PALER * float(np.median(_redness(skin)))) if len(skin) else _PALE
     share = (share * (1 - smooth((_redness(here) - lips) / _RED)))[..., None]
     if not share.any():
         return paint
-    pixels_per_mm = paint.shape[0] * (card.template.left_eye[0] - card.template.right_eye[0]) / _MM_BETWEEN_EYES
-    row, crown = _row(share[..., 0], pixels_per_mm)
+    row, crown = _row(share[..., 0], pixels_per_mm(card, paint.shape[0]))
     drawn = crown[..., None] * enamel * row[..., None] + (1 - crown[..., None]) * _BELOW * here
     out = paint.copy()
     out[y0:y1, x0:x1] = here + share * (drawn - here)
     return out
 
 
+def pixels_per_mm(card: FlowCard, side: int) -> float:
+    """Of a face in a crop of ``side`` pixels."""
+    return side * (card.template.left_eye[0] - card.template.right_eye[0]) / _MM_BETWEEN_EYES
+
+
 def _redness(colour: Floats) -> Floats:
     """How much more red than blue, beside the luma, (...,) of colours (..., 3) in [0, 1]."""
-    return (colour[..., 0] - colour[..., 2]) / (colour @ _LUMA + 0.02)
+    return (colour[..., 0] - colour[..., 2]) / (colour @ LUMA + 0.02)
 
 
 def _enamel(photo: Image, around: Image) -> Floats:
@@ -83,26 +88,26 @@ def _enamel(photo: Image, around: Image) -> Floats:
     """
     bright = 0.75
     if len(around):
-        luma = around @ _LUMA / 255
+        luma = around @ LUMA / 255
         skin = float(luma[luma >= np.quantile(luma, 0.6)].mean())
-        light = float(np.quantile(photo[::4, ::4] @ _LUMA, 0.99)) / 255
+        light = float(np.quantile(photo[::4, ::4] @ LUMA, 0.99)) / 255
         bright = max(0.95 * skin + 0.22, min(0.5 + 0.4 * skin, 0.8 * light))
-    return (_TINT * float(np.clip(bright, 0.3, 0.92)) / (_TINT @ _LUMA)).astype(np.float32)
+    return (_TINT * float(np.clip(bright, 0.3, 0.92)) / (_TINT @ LUMA)).astype(np.float32)
 
 
-def _row(share: Floats, pixels_per_mm: float) -> tuple[Floats, Floats]:
+def _row(share: Floats, per_mm: float) -> tuple[Floats, Floats]:
     """Brightness of the row of teeth (h, w), 1 in the middle of a tooth that faces the viewer; and where its crowns
     are, (h, w) in [0, 1]."""
     height, width = share.shape
     columns = share.sum(0)
     middle = float((columns * np.arange(width)).sum() / columns.sum())
-    across = np.abs(np.arange(width) - middle) / pixels_per_mm
+    across = np.abs(np.arange(width) - middle) / per_mm
     edges = np.array(_EDGES)
     tooth = np.clip(np.searchsorted(edges, across, side="right") - 1, 0, len(edges) - 2)
     low, high = edges[tooth], edges[tooth + 1]
     within = np.clip((across - low) / (high - low), 0, 1)  # 0 and 1 at the gaps to the neighbours
     round_ = 1 - 0.16 * (2 * within - 1) ** 4
-    near = np.minimum(np.abs(across[:, None] - edges[None, :]).min(1) * pixels_per_mm, 9)
+    near = np.minimum(np.abs(across[:, None] - edges[None, :]).min(1) * per_mm, 9)
     gap = 1 - _GAP * np.exp(-((near / 0.85) ** 2))
     gap[across < 0.35] = np.maximum(gap[across < 0.35], 0.72)  # the two in the middle stand close
     turned = np.clip(1.03 - 0.55 * (across / edges[-1]) ** 2, 0.25, 1)
@@ -116,10 +121,10 @@ def _row(share: Floats, pixels_per_mm: float) -> tuple[Floats, Floats]:
         top = np.polyval(np.polyfit(np.flatnonzero(good), top[good], bend, w=weights), np.arange(width))
     else:
         top = np.zeros(width)
-    down = (rows - top) / pixels_per_mm
+    down = (rows - top) / per_mm
     shadow = 0.72 + 0.28 * np.clip(down / 2.5, 0, 1)
-    tall = float(np.quantile(columns[columns > 1], 0.75)) / pixels_per_mm if (columns > 1).any() else 0.0
+    tall = float(np.quantile(columns[columns > 1], 0.75)) / per_mm if (columns > 1).any() else 0.0
     longer = np.clip(_FILLED * tall / max(_LENGTHS), 1, _WHOLE)
     edge = np.array(_LENGTHS)[tooth] * longer - _ROUND * (2 * within - 1) ** 4
-    crown = smooth((edge - down) * pixels_per_mm / 1.6 + 0.5)
+    crown = smooth((edge - down) * per_mm / 1.6 + 0.5)
     return (round_ * gap * turned * shadow).astype(np.float32), crown.astype(np.float32)
