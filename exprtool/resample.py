@@ -2,8 +2,9 @@
 
 Half-way between two pixels, cubic interpolation keeps half of the finest detail. Here the picture is doubled first, its
 own pixels kept and those between them found by windowed sinc over eight neighbours (C. Duchon, "Lanczos filtering in
-one and two dimensions", 1979); in the doubled picture detail is twice as coarse, and cubics lose next to none of it.
-That is sharper than sampling by Lanczos directly, in six tenths of the time.
+one and two dimensions", 1979); in the doubled picture detail is twice as coarse, and cubics lose little of it. Those of
+OpenCV even exaggerate it, as linear interpolation weakens it: mixed, they leave it as it was. That keeps as much as
+sampling by Lanczos directly, in two thirds of the time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from exprtool.types import Image
 
 _LOBES = 4
+_CUBIC = 0.75
+"""Share of cubics in the mix with which the detail that the picture had neither gains nor loses."""
 _REACH = _LOBES + 2
 """Pixels beyond a point that its value depends on."""
 
@@ -32,8 +35,12 @@ def resample(image: Image, columns: NDArray[np.float32], rows: NDArray[np.float3
     x0, x1 = _span(columns, width)
     y0, y1 = _span(rows, height)
     fine = doubled(image[y0:y1, x0:x1])
-    sampled = cv2.remap(fine, 2 * (columns - x0), 2 * (rows - y0), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(sampled, np.uint8)
+    columns, rows = 2 * (columns - x0), 2 * (rows - y0)
+    cubic, linear = (
+        cv2.remap(fine, columns, rows, kind, borderMode=cv2.BORDER_REPLICATE)
+        for kind in (cv2.INTER_CUBIC, cv2.INTER_LINEAR)
+    )
+    return np.asarray(cv2.addWeighted(cubic, _CUBIC, linear, 1 - _CUBIC, 0), np.uint8)
 
 
 def doubled(image: Image) -> Image:
