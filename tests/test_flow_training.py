@@ -211,7 +211,8 @@ def test_an_answer_reaches_the_photo_in_the_photos_own_measure(backend: FlowBack
     x0, y0, x1, y1 = (2 * value for value in backend.card.windows["mouth"])
     mask = np.zeros((2 * side, 2 * side), np.float32)
     mask[y0:y1, x0:x1] = 1
-    paint = np.full((2 * side, 2 * side, 3), 0.1, np.float32)  # dark: in light paint teeth are drawn
+    paint = np.empty((2 * side, 2 * side, 3), np.float32)
+    paint[:] = 0.76, 0.3, 0.3  # as lips: in light paint teeth are drawn, in the dark a tongue
     answer = Answer(flow, np.full((2 * side, 2 * side, 3), np.log(0.5), np.float32), mask, paint)
     (face,) = backend.prepare([region])
     patch = backend._patch(face, answer, 1.0, {})
@@ -220,7 +221,7 @@ def test_an_answer_reaches_the_photo_in_the_photos_own_measure(backend: FlowBack
     nose, mouth = region.landmarks68[27].round().astype(int), region.landmarks68[66].round().astype(int)  # type: ignore[index]
     assert np.linalg.norm(patch.flow[nose[1], nose[0]]) == pytest.approx(2 / scale, rel=0.01)
     assert patch.painted[mouth[1], mouth[0]] == pytest.approx(1.0, abs=0.01) and patch.painted[nose[1], nose[0]] == 0
-    assert patch.pixels[mouth[1], mouth[0]].tolist() == pytest.approx([26] * 3, abs=1)
+    assert patch.pixels[mouth[1], mouth[0]].tolist() == pytest.approx([194, 76, 76], abs=1)
     shifted = nose + np.rint(patch.flow[nose[1], nose[0]]).astype(int)
     assert patch.pixels[nose[1], nose[0]] == pytest.approx(region.pixels[shifted[1], shifted[0]] / 2, abs=6)
 

@@ -19,7 +19,7 @@ from exprtool.types import Image
 from exprtool_blendshape.grids import smooth
 from exprtool_default.card import FlowCard
 
-_EYES = {"right_eye": slice(36, 42), "left_eye": slice(42, 48)}
+EYES = {"right_eye": slice(36, 42), "left_eye": slice(42, 48)}
 """Landmarks of each window's eye."""
 _EDGE = 1.2
 """Standard deviation of the seam along the lids, in pixels of the doubled crop."""
@@ -39,7 +39,7 @@ def with_own_eyes(answer: CropAnswer, photo: Image, points: NDArray[np.floating]
     side = answer.checked()
     scale = side // card.size
     mask, flow = answer.paint_mask.copy(), answer.flow.copy()
-    for name, eye in _EYES.items():
+    for name, eye in EYES.items():
         if name not in card.windows:
             continue
         x0, y0, x1, y1 = (scale * value for value in card.windows[name])
