@@ -30,6 +30,8 @@ FINE = 2
 LEVELS = 6
 """How many arrays the encoder hands to the decoder: five feature maps, and the landmarks."""
 
+_MM_BETWEEN_EYES = 63.0
+"""Of grown-ups, on average."""
 Box = tuple[int, int, int, int]
 
 
@@ -71,6 +73,15 @@ class FlowCard:
         for name, (x0, y0, x1, y1) in self.windows.items():
             if not (0 <= x0 < x1 <= self.size and 0 <= y0 < y1 <= self.size):
                 raise ModelError(f"the window {name} does not lie in the crop: {(x0, y0, x1, y1)}.")
+
+    def box(self, window: str, side: int) -> Box:
+        """The window in the pixels of a crop of ``side``, a multiple of ``size``."""
+        x0, y0, x1, y1 = (side // self.size * value for value in self.windows[window])
+        return x0, y0, x1, y1
+
+    def pixels_per_mm(self, side: int) -> float:
+        """How large a grown-up's face is in a crop of ``side`` pixels."""
+        return side * (self.template.left_eye[0] - self.template.right_eye[0]) / _MM_BETWEEN_EYES
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)

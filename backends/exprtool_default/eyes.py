@@ -37,12 +37,11 @@ def with_own_eyes(answer: CropAnswer, photo: Image, points: NDArray[np.floating]
     if answer.paint_mask is None or answer.paint is None or answer.flow is None:
         return answer
     side = answer.checked()
-    scale = side // card.size
     mask, flow = answer.paint_mask.copy(), answer.flow.copy()
     for name, eye in EYES.items():
         if name not in card.windows:
             continue
-        x0, y0, x1, y1 = (scale * value for value in card.windows[name])
+        x0, y0, x1, y1 = card.box(name, side)
         here = slice(y0, y1), slice(x0, x1)
         if mask[here].max() < 0.5:
             continue

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from exprtool_blendshape.grids import smooth
 from exprtool_default.card import FlowCard
 from exprtool_default.eyes import EYES
-from exprtool_default.teeth import pixels_per_mm
 
 Floats = NDArray[Any]
 
@@ -46,13 +45,13 @@ def with_irises(paint: Floats, mask: Floats, points: NDArray[np.floating], card:
     is returned as it is where both eyes were open, or nothing is painted.
     """
     side = paint.shape[0]
-    radius = _RADIUS * pixels_per_mm(card, side)
+    radius = _RADIUS * card.pixels_per_mm(side)
     out = paint
     for name, numbers in EYES.items():
         if name not in card.windows:
             continue
         eye = points[numbers] * side - 0.5
-        x0, y0, x1, y1 = (side // card.size * value for value in card.windows[name])
+        x0, y0, x1, y1 = card.box(name, side)
         inside = mask[y0:y1, x0:x1]
         y, x = np.mgrid[y0:y1, x0:x1].astype(np.float32)
         middle = float(eye[[0, 3], 0].mean())
@@ -79,7 +78,7 @@ def _mean(colours: Floats, weight: Floats) -> float:
 
 def _falling(value: float, low: float, high: float) -> float:
     """1 up to ``low``, 0 from ``high`` on, smooth between."""
-    return 1 - float(smooth(np.array((value - low) / (high - low))))
+    return 1 - float(smooth((value - low) / (high - low)))
 
 
 def _opening(eye: NDArray[np.floating]) -> float:

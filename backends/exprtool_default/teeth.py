@@ -18,7 +18,6 @@ from exprtool_default.card import FlowCard
 
 Floats = NDArray[Any]
 
-_MM_BETWEEN_EYES = 63.0
 _EDGES = (0.0, 8.5, 14.6, 20.3, 24.9, 28.4)
 """Boundaries between teeth to one side of the middle, in mm across a face seen from the front."""
 _LENGTHS = (7.6, 6.8, 7.4, 6.4, 6.0)
@@ -49,8 +48,7 @@ def with_teeth(paint: Floats, mask: Floats, photo: Image, card: FlowCard) -> Flo
     light is that falls on the teeth. The paint is returned as it is where nothing, or nothing light, is painted: the
     photo's own teeth, where they are only moved, are not painted at all.
     """
-    scale = paint.shape[0] // card.size
-    x0, y0, x1, y1 = (scale * value for value in card.windows["mouth"])
+    x0, y0, x1, y1 = card.box("mouth", paint.shape[0])
     inside = mask[y0:y1, x0:x1]
     if inside.max() < 0.5:
         return paint
@@ -63,16 +61,11 @@ def with_teeth(paint: Floats, mask: Floats, photo: Image, card: FlowCard) -> Flo
     share = (share * (1 - smooth((_redness(here) - lips) / _RED)))[..., None]
     if not share.any():
         return paint
-    row, crown = _row(share[..., 0], pixels_per_mm(card, paint.shape[0]))
+    row, crown = _row(share[..., 0], card.pixels_per_mm(paint.shape[0]))
     drawn = crown[..., None] * enamel * row[..., None] + (1 - crown[..., None]) * _BELOW * here
     out = paint.copy()
     out[y0:y1, x0:x1] = here + share * (drawn - here)
     return out
-
-
-def pixels_per_mm(card: FlowCard, side: int) -> float:
-    """Of a face in a crop of ``side`` pixels."""
-    return side * (card.template.left_eye[0] - card.template.right_eye[0]) / _MM_BETWEEN_EYES
 
 
 def _redness(colour: Floats) -> Floats:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from exprtool_blendshape.grids import smooth
 from exprtool_default.card import FlowCard
-from exprtool_default.teeth import LUMA, pixels_per_mm
+from exprtool_default.teeth import LUMA
 
 Floats = NDArray[Any]
 
@@ -34,8 +34,7 @@ _BRIGHT = (0.3, 0.42)
 def with_tongue(paint: Floats, mask: Floats, card: FlowCard) -> Floats:
     """``paint`` (H, W, 3) in [0, 1] with a tongue in the dark of the mouth's window; ``mask`` (H, W) tells what is
     painted at all. The paint is returned as it is where nothing stands wide open."""
-    scale = paint.shape[0] // card.size
-    x0, y0, x1, y1 = (scale * value for value in card.windows["mouth"])
+    x0, y0, x1, y1 = card.box("mouth", paint.shape[0])
     here = paint[y0:y1, x0:x1]
     light = smooth((here @ LUMA - _BRIGHT[0]) / (_BRIGHT[1] - _BRIGHT[0]))
     dark = np.clip(2 * mask[y0:y1, x0:x1] - 1, 0, 1) * (1 - light)
@@ -45,8 +44,8 @@ def with_tongue(paint: Floats, mask: Floats, card: FlowCard) -> Floats:
     left, right = int(columns.min()), int(columns.max()) + 1
     heights = (dark[:, left:right] > 0.5).sum(0)
     tall = float(np.quantile(heights, 0.8))
-    per_mm = pixels_per_mm(card, paint.shape[0])
-    share = float(smooth(np.array((tall / per_mm - _NARROW) / (_WIDE - _NARROW))))
+    per_mm = card.pixels_per_mm(paint.shape[0])
+    share = float(smooth((tall / per_mm - _NARROW) / (_WIDE - _NARROW)))
     if share == 0:
         return paint
     middle, half = (left + right - 1) / 2, (right - left) / 2

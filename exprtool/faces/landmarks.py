@@ -9,6 +9,7 @@ this also makes the landmarks of small faces finer than a pixel.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,14 @@ MIRRORED68 = np.r_[
     16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47, 46, 39:35:-1, 41, 40, 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1
 ]
 """The landmark on the other side of the face, for each of the 68."""
+
+
+def mirrored68(points: NDArray[Any]) -> NDArray[Any]:
+    """Landmarks (..., 68, 2), in shares of the picture's width, of the same face in a mirror: x becomes 1 - x."""
+    across = points[..., MIRRORED68, :].copy()
+    across[..., 0] = 1 - across[..., 0]
+    return across
+
 
 # Shifts (x, y) and growth of the predictor's box in sides, for the median.
 _JITTER = [(k, k / 2, g) for k in (-0.03, 0.0, 0.03) for g in (-0.04, 0.0, 0.04)]

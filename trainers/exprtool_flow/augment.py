@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exprtool.faces.align import transform
-from exprtool.faces.landmarks import MIRRORED68
+from exprtool.faces.landmarks import mirrored68
 from exprtool.types import Image
 from exprtool_blendshape.names import CONTROLS, mirrored
 from exprtool_default.backend import halved
@@ -108,16 +108,11 @@ def mirror(sample: Sample) -> Sample:
     def flip(values: NDArray) -> NDArray:
         return np.ascontiguousarray(values[:, ::-1])
 
-    def across(points: NDArray[np.float32]) -> NDArray[np.float32]:
-        there = points[MIRRORED68].copy()
-        there[:, 0] = 1 - there[:, 0]
-        return there
-
     flow = flip(sample.flow) * np.array([-1, 1], np.float32)
     return Sample(
         flip(sample.seen), flip(sample.photo), flip(sample.target), flow, flip(sample.painted), flip(sample.valid),
-        sample.worn[MIRRORED], sample.wanted[MIRRORED], sample.told[MIRRORED], across(sample.points),
-        across(sample.target_points),
+        sample.worn[MIRRORED], sample.wanted[MIRRORED], sample.told[MIRRORED], mirrored68(sample.points),
+        mirrored68(sample.target_points),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exprtool.faces.landmarks import MIRRORED68
+from exprtool.faces.landmarks import mirrored68
 from exprtool_flow.augment import MIRRORED
 from exprtool_flow.losses import reading_loss
 from exprtool_flow.networks import Reader
@@ -79,7 +79,5 @@ def _faces(pairs: PairSet, members: Sequence[int] | NDArray[np.int64]) -> tuple[
 
 
 def _mirrored_too(points: NDArray[np.floating], worn: NDArray[np.floating]) -> tuple[Tensor, Tensor]:
-    across = points[:, MIRRORED68].copy()
-    across[..., 0] = 1 - across[..., 0]
-    both = np.concatenate([points, across]), np.concatenate([worn, worn[:, MIRRORED]])
+    both = np.concatenate([points, mirrored68(points)]), np.concatenate([worn, worn[:, MIRRORED]])
     return torch.from_numpy(both[0]).float(), torch.from_numpy(both[1]).float()

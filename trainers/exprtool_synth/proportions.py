@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool.faces.landmarks import MIRRORED68
+from exprtool.faces.landmarks import mirrored68
 from exprtool.types import Points
 
 _FILE = Path(__file__).with_name("proportions.npy")
@@ -33,9 +33,7 @@ def reshaped(points: Points, size: int, random: np.random.Generator) -> Points:
 
 def measure(points: NDArray[np.floating]) -> NDArray[np.float16]:
     """The components of landmarks (N, 68, 2), shares of the side, of faces as they are and mirrored."""
-    mirrored = points[:, MIRRORED68].copy()
-    mirrored[..., 0] = 1 - mirrored[..., 0]
-    rows = np.concatenate([points, mirrored]).reshape(2 * len(points), -1)
+    rows = np.concatenate([points, mirrored68(points)]).reshape(2 * len(points), -1)
     _, size, directions = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
     count = min(_COMPONENTS, len(size))
     scaled = directions[:count] * (size[:count, np.newaxis] / len(rows) ** 0.5)
