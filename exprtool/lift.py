@@ -195,17 +195,45 @@ class _Window:
         """Crop pixels per pixel of the photo."""
         return float(np.hypot(self.crop_from_window[0, 0], self.crop_from_window[1, 0]))
 
+    def inside(self, other: _Window) -> tuple[slice, slice]:
+        """Rows and columns of this window in those of another one around it."""
+        return slice(self.y0 - other.y0, self.y1 - other.y0), slice(self.x0 - other.x0, self.x1 - other.x0)
+
+    def part(self, x0: int, y0: int, x1: int, y1: int) -> _Window:
+        """These columns and rows of the region as a window."""
+        moved = self.crop_from_window.copy()
+        moved[:, 2] += moved[:, :2] @ (x0 - self.x0, y0 - self.y0)
+        return replace(self, x0=x0, y0=y0, x1=x1, y1=y1, crop_from_window=moved)
+
     def tiles(self) -> list[_Window]:
         """The window in pieces of about `_TILE`."""
         columns, rows = (_cuts(low, high, side) for low, high, side in zip(
             (self.x0, self.y0), (self.x1, self.y1), _TILE, strict=True
         ))  # fmt: skip
-        pieces = []
-        for (y0, y1), (x0, x1) in product(rows, columns):
-            moved = self.crop_from_window.copy()
-            moved[:, 2] += moved[:, :2] @ (x0 - self.x0, y0 - self.y0)
-            pieces.append(replace(self, x0=x0, y0=y0, x1=x1, y1=y1, crop_from_window=moved))
-        return pieces
+        return [self.part(x0, y0, x1, y1) for (y0, y1), (x0, x1) in product(rows, columns)]
+
+    def acting(self, field: NDArray[Any], neutral: float) -> _Window | None:
+        """The smallest part of the window that holds all places where a field over the crop, or a cubic's reach of it,
+        is anything but ``neutral``; None where there is none."""
+        height, width = self.size
+        corners = np.array([(x, y) for x in (0, width - 1) for y in (0, height - 1)])
+        places = corners @ self.crop_from_window[:, :2].T + self.crop_from_window[:, 2]
+        left, top = np.maximum(np.floor(places.min(axis=0)).astype(int) - _REACH, 0)
+        right, bottom = np.ceil(places.max(axis=0)).astype(int) + _REACH + 1
+        acts = field[top : max(bottom, 1), left : max(right, 1)] != neutral
+        acts = acts if acts.ndim == 2 else acts.any(axis=2)
+        rows, columns = np.flatnonzero(acts.any(axis=1)), np.flatnonzero(acts.any(axis=0))
+        if not len(rows):
+            return None
+        x, y = (ends[[0, -1]] + (-_REACH, _REACH) for ends in (left + columns, top + rows))
+        linear, shift = self.crop_from_window[:, :2], self.crop_from_window[:, 2]
+        corners = np.array(list(product(x, y))) - shift
+        here = corners @ np.linalg.inv(linear).T
+        x0, y0 = np.clip(np.floor(here.min(axis=0)).astype(int), 0, (width, height))
+        x1, y1 = np.clip(np.ceil(here.max(axis=0)).astype(int) + 1, 0, (width, height))
+        if x0 >= x1 or y0 >= y1:
+            return None
+        return self.part(self.x0 + int(x0), self.y0 + int(y0), self.x0 + int(x1), self.y0 + int(y1))
 
     def without_the_finest(self, answer: CropAnswer) -> CropAnswer:
         """Where the photo is coarser than the crop: the answer without what the photo's pixels cannot show."""
@@ -288,38 +316,40 @@ def _apply(canvas: _Canvas, source: Image, window: _Window, answer: CropAnswer, 
     import cv2
 
     place = window.place
-    levels: Image = source[place]
-    if answer.flow is not None and _acts(window, answer.flow, neutral=0):
+    levels: Image = source[place].copy()
+    if answer.flow is not None and (part := window.acting(answer.flow, neutral=0)):
         # The flow itself fades, besides the alpha: half-way between two places no feature may show twice.
-        flow = _photo_flow(window, answer.flow) * seam[..., np.newaxis]
-        canvas.flow[place] = flow
-        levels = _moved(source, window, flow)
-    pixels: Field | None = None  # (h, w, 3) float32, where anything is done to the colours
-    if answer.shading is not None and _acts(window, answer.shading, neutral=1):
-        factor = np.maximum(window.sample(answer.shading), 0)
-        pixels = levels.astype(np.float32) * (factor if factor.ndim == 3 else factor[..., np.newaxis])
-    if answer.residual is not None:
-        pixels = (levels.astype(np.float32) if pixels is None else pixels) + window.sample(answer.residual)
-    if answer.paint is not None and answer.paint_mask is not None and _acts(window, answer.paint_mask, neutral=0):
-        mask = np.clip(window.sample(answer.paint_mask), 0, 1)
-        canvas.painted[place] = mask * seam
-        pixels = levels.astype(np.float32) if pixels is None else pixels
-        pixels += mask[..., np.newaxis] * (window.sample(answer.paint) - pixels)
-    if pixels is not None:
-        levels = np.rint(np.clip(pixels, 0, 255, out=pixels), out=pixels).astype(np.uint8)
+        here = part.inside(window)
+        flow = _photo_flow(part, answer.flow) * seam[here][..., np.newaxis]
+        canvas.flow[part.place] = flow
+        levels[here] = _moved(source, part, flow)
+    if answer.shading is not None and (part := window.acting(answer.shading, neutral=1)):
+        factor = part.sample(answer.shading)
+        if factor.ndim == 2:
+            factor = cv2.merge([factor] * 3)
+        here = part.inside(window)  # negative factors, which cubics make beside zeros, end as black
+        levels[here] = cv2.multiply(np.ascontiguousarray(levels[here]), factor, dtype=cv2.CV_8U)
+    if answer.residual is not None and (part := window.acting(answer.residual, neutral=0)):
+        here = part.inside(window)
+        levels[here] = _rounded(levels[here] + part.sample(answer.residual))
+    if (
+        answer.paint is not None
+        and answer.paint_mask is not None
+        and (part := window.acting(answer.paint_mask, neutral=0))
+    ):
+        here = part.inside(window)
+        mask = np.clip(part.sample(answer.paint_mask), 0, 1)
+        canvas.painted[part.place] = mask * seam[here]
+        below = levels[here].astype(np.float32)
+        below += mask[..., np.newaxis] * (part.sample(answer.paint) - below)
+        levels[here] = _rounded(below)
     alpha = seam if answer.alpha is None else seam * np.clip(window.sample(answer.alpha), 0, 1)
     canvas.alpha[place] = alpha
     cv2.copyTo(levels, (alpha > 0).view(np.uint8), canvas.pixels[place])
 
 
-def _acts(window: _Window, field: NDArray[Any], neutral: float) -> bool:
-    """Whether a field over the crop is anything but ``neutral`` where the window, or a cubic's reach of it, lies."""
-    height, width = window.size
-    corners = np.array([(x, y) for x in (0, width - 1) for y in (0, height - 1)])
-    places = corners @ window.crop_from_window[:, :2].T + window.crop_from_window[:, 2]
-    low = np.maximum(np.floor(places.min(axis=0)).astype(int) - _REACH, 0)
-    high = np.ceil(places.max(axis=0)).astype(int) + _REACH + 1
-    return bool((field[low[1] : max(high[1], 1), low[0] : max(high[0], 1)] != neutral).any())
+def _rounded(pixels: Field) -> Image:
+    return np.rint(np.clip(pixels, 0, 255, out=pixels), out=pixels).astype(np.uint8)
 
 
 def _photo_flow(window: _Window, flow: NDArray[Any]) -> Field:

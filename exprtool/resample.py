@@ -51,7 +51,8 @@ def doubled(image: Image) -> Image:
     border, before = cv2.BORDER_REPLICATE, _LOBES - 1
     alone = np.ones(1, np.float32)
     across: Any = cv2.sepFilter2D(image, -1, _half_way(), alone, anchor=(before, 0), borderType=border)
-    wide = np.stack([image, across], axis=2).reshape(height, 2 * width, 3)
+    # Six channels of one picture lie in memory as three of one twice as wide; to merge takes a seventh of stacking.
+    wide = cv2.merge([image, across]).reshape(height, 2 * width, 3)
     down: Any = cv2.sepFilter2D(wide, -1, alone, _half_way(), anchor=(0, before), borderType=border)
     return np.stack([wide, down], axis=1).reshape(2 * height, 2 * width, 3)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exprtool.composite import paste
 from exprtool.errors import PluginError
 from exprtool.images import read_image
-from exprtool.lift import CropAnswer, crop_from_region, lift
+from exprtool.lift import CropAnswer, _Window, crop_from_region, lift
 from exprtool.types import Face, FaceRegion
 
 SIDE = 64
@@ -163,6 +163,41 @@ def test_shading_multiplies_and_paint_replaces(region: FaceRegion) -> None:
     assert np.abs(painted.pixels[inside].astype(int) - (240, 5, 60)).max() <= 1
     assert (painted.painted[inside] > 0.99).all() and (painted.painted[outside] < 0.01).all()
     assert np.array_equal(painted.pixels[outside], region.pixels[outside])
+
+
+@pytest.mark.parametrize("case", MATRICES)
+@pytest.mark.parametrize("place", [(28, 34), (0, 5), (50, 64)])
+def test_work_is_done_only_where_the_answer_acts_and_nothing_is_missed(
+    region: FaceRegion, case: str, place: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bump = np.zeros((SIDE, SIDE), np.float32)  # rises where it begins, and is cut off at the crop's border
+    rows = np.arange(*place)
+    bump[rows, 20:34] = np.minimum(1, np.minimum(rows + 1 - place[0], place[1] - rows) / 3)[:, None] * np.hanning(14)
+    colours = np.linspace(0, 255, SIDE * SIDE * 3).reshape(SIDE, SIDE, 3)
+    answer = CropAnswer(
+        flow=bump[..., None] * (1.5, -0.8),
+        shading=1 + bump[..., None] * (0.3, 0.1, -0.4),
+        residual=bump[..., None] * (20.0, 0.0, -20.0),
+        paint=colours,
+        paint_mask=0.6 * bump,
+    )
+    worked: list[int] = []
+    acting = _Window.acting
+
+    def watched(self: _Window, field: NDArray[Any], neutral: float) -> _Window | None:
+        if part := acting(self, field, neutral):
+            worked.append((part.x1 - part.x0) * (part.y1 - part.y0))
+        return part
+
+    monkeypatch.setattr(_Window, "acting", watched)
+    frugal = lift(region, matrix(*MATRICES[case]), answer)
+    monkeypatch.setattr(_Window, "acting", lambda self, field, neutral: self)
+    whole = lift(region, matrix(*MATRICES[case]), answer)
+    assert frugal.flow is not None and whole.flow is not None
+    difference = np.abs(frugal.pixels.astype(int) - whole.pixels)
+    assert difference.max() <= 3 and difference.mean() < 0.02, "OpenCV counts places in 32nds of a pixel"
+    assert np.abs(frugal.flow - whole.flow).max() < 0.05 * np.abs(whole.flow).max()
+    assert sum(worked) < 4 * region.pixels.shape[0] * region.pixels.shape[1] * 0.6
 
 
 def test_alpha_of_the_network_is_respected(region: FaceRegion) -> None:
