@@ -165,6 +165,35 @@ def test_shading_multiplies_and_paint_replaces(region: FaceRegion) -> None:
     assert np.array_equal(painted.pixels[outside], region.pixels[outside])
 
 
+@pytest.mark.parametrize(("degrees", "scale"), [(0.0, 0.4), (90.0, 0.4), (-35.0, 0.7)])
+@pytest.mark.parametrize("squeeze", [1.0, 1.25, 1.6])
+def test_what_is_squeezed_is_as_soft_as_a_camera_would_take_it(degrees: float, scale: float, squeeze: float) -> None:
+    x, y = np.meshgrid(np.arange(420.0), np.arange(300.0))
+    per_pixel = 0.9  # radians
+    for along, across in ((x, y), (y, x)):
+        stripes = np.repeat(127 + 80 * np.sin(per_pixel * along)[..., None], 3, axis=2).round().astype(np.uint8)
+        face = Face((100, 40, 300, 240), 1.0, np.zeros((5, 2)))
+        region = FaceRegion(face, (0, 0, 420, 300), stripes)
+        similarity = matrix(degrees, scale)
+        centre = CENTRE[0] if along is x else CENTRE[1]
+        # backward flow in the photo, and so turned in the crop: it squeezes along the stripes' change
+        photo_at = (
+            np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1) - similarity[:, 2]
+        ) @ np.linalg.inv(similarity[:, :2]).T
+        flow = np.zeros((SIDE, SIDE, 2))
+        place = 0 if along is x else 1
+        flow[..., place] = (squeeze - 1) * (photo_at[..., place] - centre)
+        patch = lift(region, similarity, CropAnswer(flow=flow @ similarity[:, :2].T))
+        assert patch.flow is not None
+        middle = (slice(130, 160), slice(190, 220))
+        plain = 127 + 80 * np.sin(per_pixel * (along + patch.flow[..., place]))
+        lacking = 0.5**2 * (1 - 1 / squeeze**2) / 2
+        kept = 1 - 2 * lacking * (1 - np.cos(per_pixel * squeeze))
+        found = patch.pixels[middle][..., 0] - 127.0
+        ratio = float((found * (plain[middle] - 127)).sum() / ((plain[middle] - 127) ** 2).sum())
+        assert ratio == pytest.approx(kept, abs=0.03), across.shape
+
+
 @pytest.mark.parametrize("case", MATRICES)
 @pytest.mark.parametrize("place", [(28, 34), (0, 5), (50, 64)])
 def test_work_is_done_only_where_the_answer_acts_and_nothing_is_missed(
