@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 _PENDING_PER_WORKER = 3
+_THREADS = "OMP_NUM_THREADS"
 
 
 def over_items(
@@ -49,7 +51,8 @@ def over_items(
         while True:
             # Only a window of items is handed out, so that memory stays flat however many there are.
             while len(under_way) < _PENDING_PER_WORKER * count and (following := next(queue, None)) is not None:
-                under_way[pool.submit(_work, following[1])] = following[0]
+                with _one_thread_each():
+                    under_way[pool.submit(_work, following[1])] = following[0]
             if not under_way:
                 break
             finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
@@ -64,13 +67,30 @@ def over_items(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started here compute with one thread: the processes are the parallelism.
+
+    Set within them it would come too late: unpickling their first task imports NumPy, whose BLAS makes its threads
+    there and then. Two processes with two threads each take twice the time of two with one.
+    """
+    before = os.environ.get(_THREADS)
+    os.environ[_THREADS] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_THREADS]
+        else:
+            os.environ[_THREADS] = before
+
+
 _function: Callable[[Any], Any] | None = None
 
 
 def _start(factory: Callable[..., Callable[[Any], Any]], args: tuple[Any, ...]) -> None:
     global _function
     end_with_parent()
-    os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism
     _function = factory(*args)
 
 

@@ -15,6 +15,9 @@ import pytest
 from exprtool.errors import DataError
 from exprtool.processes import over_items
 
+THREADS = os.environ.get("OMP_NUM_THREADS")
+"""As it is when this module is imported: in a worker, while its first task is unpickled."""
+
 PARENT = """
 import os
 import time
@@ -62,6 +65,10 @@ def squares(offset: int) -> Callable[[int], tuple[int, int]]:
     return lambda item: (item * item + offset, os.getpid())
 
 
+def threads() -> Callable[[int], str | None]:
+    return lambda item: THREADS
+
+
 def deadly() -> Callable[[int], int]:
     return lambda item: os._exit(3) if item == 5 else item
 
@@ -79,6 +86,17 @@ def test_every_item_is_answered_under_its_key(workers: int) -> None:
 def test_few_items_are_not_worth_a_process() -> None:
     found = dict(over_items(dict(enumerate(range(5))), squares, (0,), workers=2, few=6))
     assert {process for _, process in found.values()} == {os.getpid()}
+
+
+@pytest.mark.parametrize("outside", [None, "2"])
+def test_workers_compute_with_one_thread_from_their_first_import_on(
+    monkeypatch: pytest.MonkeyPatch, outside: str | None
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if outside:
+        monkeypatch.setenv("OMP_NUM_THREADS", outside)
+    assert set(dict(over_items(dict(enumerate(range(8))), threads, (), workers=2)).values()) == {"1"}
+    assert os.environ.get("OMP_NUM_THREADS") == outside
 
 
 def test_a_dying_worker_is_told() -> None:
