@@ -153,12 +153,14 @@ def _painted_boxes(paint: Grid) -> list[tuple[slice, slice]]:
 
 def _reach(face: FaceLook, edit: Changes) -> _Window:
     """Rows y0:y1 and columns x0:x1 of the region in which the edit changes anything."""
-    moves = np.abs(edit.flow).max(-1) * (1 / face.frame.scale) > MOVES[0] / 2
+    # the larger of two channels: asked along the last axis, NumPy takes ten times as long
+    furthest = np.maximum(np.abs(edit.flow[..., 0]), np.abs(edit.flow[..., 1]))
+    moves = furthest * (1 / face.frame.scale) > MOVES[0] / 2
     moves |= edit.alpha > 0
     c = face.frame.coarse
     lights = np.abs(edit.log_gain) > LIGHTENS[0]
-    rows = moves.any(1)
-    columns = moves.any(0)
+    rows = np.any(moves, 1)
+    columns = np.any(moves, 0)
     rows[::c] |= lights.any(1)
     columns[::c] |= lights.any(0)
     if not rows.any():

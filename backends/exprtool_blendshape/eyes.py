@@ -220,13 +220,17 @@ def paint(eye: Eye, hole: NDArray[np.bool_], flow: Grid, u: float) -> EyePaint:
 
 def run_length(mask: NDArray[np.bool_], down: bool) -> Grid:
     """How many mask pixels lie above (``down``) or below each one without a break, itself included."""
-    rows = mask if down else mask[::-1]
     out = np.zeros(mask.shape, np.float32)
-    count = np.zeros(mask.shape[1], np.float32)
-    for i, row in enumerate(rows):
-        count = np.where(row, count + 1, 0)
-        out[i] = count
-    return out if down else out[::-1]
+    _count(mask if down else mask[::-1], out if down else out[::-1])
+    return out
+
+
+@njit(cache=True)
+def _count(mask, out):  # pragma: no cover - compiled
+    for i in range(mask.shape[0]):
+        for j in range(mask.shape[1]):
+            if mask[i, j]:
+                out[i, j] = np.float32(1) + (out[i - 1, j] if i else np.float32(0))
 
 
 LASHES, LASHES_END = 0.50, 1.10

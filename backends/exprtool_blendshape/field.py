@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from exprtool_blendshape.grids import Grid, smooth
@@ -63,8 +64,20 @@ def extended(flow: Grid, known: NDArray[np.bool_], u: float) -> Grid:
 
     outside = cv2.resize(carried, (w * cell, h * cell), interpolation=cv2.INTER_CUBIC)[:height, :width]
     keep = cv2.GaussianBlur(known.astype(np.float32), (0, 0), 0.05 * u)
-    keep = (np.clip(keep * 2 - 1, 0, 1) * known)[..., None]
-    return flow * keep + outside * (1 - keep)
+    out = np.empty((height, width, 2), np.float32)
+    _joined(flow, outside, keep, known, out)
+    return out
+
+
+@njit(cache=True)
+def _joined(flow, outside, keep, known, out):  # pragma: no cover - compiled
+    """The known flow where ``keep`` is near 1, with that outside where it falls to a half; all (H, W, ...)."""
+    one = np.float32(1)
+    for i in range(known.shape[0]):
+        for j in range(known.shape[1]):
+            share = min(max(keep[i, j] * np.float32(2) - one, np.float32(0)), one) if known[i, j] else np.float32(0)
+            for k in range(2):
+                out[i, j, k] = flow[i, j, k] * share + outside[i, j, k] * (one - share)
 
 
 def at_border(shape: tuple[int, int], u: float) -> Grid:

@@ -37,7 +37,7 @@ class Raster:
 
     def labels(self, triangle_labels: NDArray[np.int8]) -> NDArray[np.int8]:
         """The label of the triangle at each pixel, -1 where there is none."""
-        return np.where(self.triangle >= 0, triangle_labels[self.triangle], np.int8(-1))
+        return np.append(triangle_labels, np.int8(-1))[self.triangle]  # no triangle is -1, the last place
 
     def every(self, step: int) -> Raster:
         """Every ``step``-th pixel of it."""

@@ -160,8 +160,9 @@ def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0
     `exprtool_blendshape.lips.wanted_gap`."""
     fit, frame, topology = face.fit, face.frame, face.topology
     u, c = frame.u, frame.coarse
-    plain = frame.points(fit.camera.project(fit.mesh(weights)))
-    target = frame.points(fit.posed(weights)) + face.lip_offset
+    mesh = fit.mesh(weights)
+    plain = frame.points(fit.camera.project(mesh))
+    target = frame.points(fit.camera.project(mesh + fit.offset)) + face.lip_offset
     gap = lips.wanted_gap(face.photo_lips, face.source_lips, lips.mesh_curves(plain, topology), taken_off, u)
     target = lips.settled(target, topology, np.interp(*_onto(target, topology, gap)), u)
     speaking = _speaking(face, target)
