@@ -354,7 +354,7 @@ def _solve(
         gradient[6 + n :] -= cost / (1 + (weights if iteration > 2 else 0) / _ESTABLISHED)
         low = np.concatenate([[-0.5, -0.5, -0.5, -0.5, -np.inf, -np.inf], np.full(n, -3.0), np.zeros(k)])
         high = np.concatenate([[0.5, 0.5, 0.5, 0.5, np.inf, np.inf], np.full(n, 3.0), basis.high])
-        step = bounded_minimum(hessian, gradient, low, high)
+        step = bounded_minimum(hessian, gradient, low, high, start=now)
         camera = Camera(
             camera.yaw + step[0],
             camera.pitch + step[1],

@@ -12,16 +12,18 @@ def bounded_minimum(
     low: NDArray[np.float64],
     high: NDArray[np.float64],
     rounds: int = 60,
+    start: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """The x in [low, high] that minimises x' H x / 2 - g' x, for a positive definite ``hessian`` (n, n).
 
     Block principal pivoting: bounds that the free solution breaks are taken on, bounds whose multiplier pushes inward
     are given up. Where the set of active bounds does not settle within ``rounds`` (it may cycle), the last solution
-    is polished by cyclic coordinate descent, which always converges.
+    is polished by cyclic coordinate descent, which always converges. The bounds that ``start`` (n,) lies at are active
+    at first: near the answer that saves most of the rounds, and the answer is the same.
     """
     n = len(gradient)
-    at_low = np.zeros(n, dtype=bool)
-    at_high = np.zeros(n, dtype=bool)
+    at_low = np.zeros(n, dtype=bool) if start is None else start <= low
+    at_high = np.zeros(n, dtype=bool) if start is None else start >= high
     x = np.zeros(n)
     for _ in range(rounds):
         free = ~(at_low | at_high)
