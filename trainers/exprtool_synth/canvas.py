@@ -54,12 +54,20 @@ class Canvas:
         """The 68 landmarks (68, 2) that are found in the network's crop, in its pixels."""
         return crop_landmarks(self.crop(self.image))
 
-    def crop(self, image: NDArray) -> NDArray:
-        """The network's crop of a canvas-sized image (or map), averaged down to (size, size[, c])."""
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the canvas that the network's crop shows."""
         side = self.size * self.supersampling
-        start = (image.shape[0] - side) // 2
-        window = np.ascontiguousarray(image[start : start + side, start : start + side])
-        return cv2.resize(window, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        start = (self.image.shape[0] - side) // 2
+        return slice(start, start + side), slice(start, start + side)
+
+    def crop(self, image: NDArray) -> NDArray:
+        """The network's crop of a canvas-sized image, (size, size[, c])."""
+        return self.shrunk(image[self.window])
+
+    def shrunk(self, part: NDArray) -> NDArray:
+        """What lies in `window`, of an image or map, averaged down to (size, size[, c])."""
+        return cv2.resize(np.ascontiguousarray(part), (self.size, self.size), interpolation=cv2.INTER_AREA)
 
 
 def supersampling(size: int) -> int:

@@ -22,6 +22,7 @@ from exprtool_synth.proportions import reshaped
 from exprtool_synth.states import vector_of
 
 _ITERATIONS = 8
+_WHOLE = slice(None), slice(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,19 +86,25 @@ def rendered(canvas: Canvas, patch: FacePatch) -> Render:
     return Render(image, patch.flow.astype(np.float32), patch.painted.astype(np.float32), weights)
 
 
-def make_pair(canvas: Canvas, source: Render, target: Render, random: np.random.Generator) -> Pair:
-    """The pair of two renders of one canvas, brought to the network's size; ``random`` draws the other proportions."""
-    flow, painted = flow_between(source, target)
-    before, after = canvas.crop(source.image), canvas.crop(target.image)
+def make_pair(
+    canvas: Canvas, source: Render, target: Render, random: np.random.Generator, known: Pair | None = None
+) -> Pair:
+    """The pair of two renders of one canvas, brought to the network's size; ``random`` draws the other proportions.
+
+    ``known`` is the pair that has the source for its target, None where that is the portrait's own picture: there
+    its landmarks were looked for already.
+    """
+    flow, painted = flow_between(source, target, canvas.window)
+    before, after = canvas.crop(source.image) if known is None else known.target, canvas.crop(target.image)
     others = reshaped(canvas.crop_points, canvas.size, random)
     return Pair(
         before,
         after,
-        (canvas.crop(flow) / canvas.supersampling).astype(np.float16),
-        np.clip(canvas.crop(painted) * 255 + 0.5, 0, 255).astype(np.uint8),
+        (canvas.shrunk(flow) / canvas.supersampling).astype(np.float16),
+        np.clip(canvas.shrunk(painted) * 255 + 0.5, 0, 255).astype(np.uint8),
         source.weights,
         target.weights,
-        (crop_landmarks(before) if source.drawn else canvas.crop_points).astype(np.float32),
+        canvas.crop_points.astype(np.float32) if known is None else known.target_points,
         crop_landmarks(after).astype(np.float32),
         np.array([source.drawn], np.uint8),
         others.astype(np.float32),
@@ -105,18 +112,23 @@ def make_pair(canvas: Canvas, source: Render, target: Render, random: np.random.
     )
 
 
-def flow_between(source: Render, target: Render) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Backward flow (S, S, 2) from target to source in canvas pixels, and where it does not hold (S, S) in [0, 1]."""
+def flow_between(
+    source: Render, target: Render, window: tuple[slice, slice] = _WHOLE
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Backward flow (h, w, 2) from target to source in canvas pixels, and where it does not hold (h, w) in [0, 1].
+
+    Both at the target's pixels in ``window``, rows and columns of the canvas.
+    """
+    flow, painted = target.flow[window], target.painted[window]
     if not source.drawn:
-        return target.flow, target.painted
-    side = target.flow.shape[0]
-    here = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).astype(np.float32)
-    wanted = here + target.flow
+        return flow, painted
+    along = np.arange(target.flow.shape[0], dtype=np.float32)
+    here = np.stack(np.meshgrid(along[window[1]], along[window[0]]), axis=-1)
+    wanted = here + flow
     there = wanted.copy()
     for _ in range(_ITERATIONS):
         there = wanted - _sample(source.flow, there)
-    painted = np.maximum(target.painted, _sample(source.painted, there))
-    return there - here, painted
+    return there - here, np.maximum(painted, _sample(source.painted, there))
 
 
 def _sample(values: NDArray[np.float32], at: NDArray[np.float32]) -> NDArray[np.float32]:

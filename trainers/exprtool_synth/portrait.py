@@ -98,7 +98,8 @@ def _fill(
             continue
         assert not isinstance(prepared, FaceRefusal)  # it had a reason
         gate = Gate(canvas.image, canvas.region.face)
-        renders = [untouched(canvas, prepared.fit.source)]
+        renders: list[Render] = [untouched(canvas, prepared.fit.source)]
+        known: list[Pair | None] = [None]  # for each render the pair that it is the target of
         for index in range(start, min(start + PER_CANVAS, wish.per_face)):
             label = str(order[index]) if index < len(order) else None
             render = _render(made, canvas, prepared, label, backend, gate, random)
@@ -107,9 +108,11 @@ def _fill(
             if label is not None:
                 made.crops[label] = _labelled_crop(render.image, canvas.region, wish.crop_size)
             as_it_is = len(renders) == 1 or random.random() < _AS_IT_IS
-            source = renders[0] if as_it_is else renders[1 + int(random.integers(len(renders) - 1))]
-            made.pairs.append(make_pair(canvas, source, render, others))
+            source = 0 if as_it_is else 1 + int(random.integers(len(renders) - 1))
+            pair = make_pair(canvas, renders[source], render, others, known[source])
+            made.pairs.append(pair)
             renders.append(render)
+            known.append(pair)
 
 
 def _render(
