@@ -71,22 +71,25 @@ def draw(
     stop = len(triangles) if stop is None else stop
     v = np.ascontiguousarray(vertices, dtype=np.float64)
     window = np.ones(raster.shape, np.bool_) if within is None else within
-    _draw(v, triangles, first, stop, raster.depth, raster.triangle, raster.weights, window)
+    rows, columns = np.flatnonzero(window.any(1)), np.flatnonzero(window.any(0))
+    if len(rows):
+        box = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
+        _draw(v, triangles, first, stop, raster.depth, raster.triangle, raster.weights, window, box)
 
 
 @njit(cache=True)
-def _draw(v, triangles, first, stop, depth, seen, weights, window):  # pragma: no cover - compiled
-    height, width = depth.shape
+def _draw(v, triangles, first, stop, depth, seen, weights, window, box):  # pragma: no cover - compiled
+    """``box`` are the first and last row and the first and last column of the window."""
     for t in range(first, stop):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         x0, y0, x1, y1, x2, y2 = v[a, 0], v[a, 1], v[b, 0], v[b, 1], v[c, 0], v[c, 1]
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
         if area > -1e-9:
             continue
-        left = max(0, int(np.ceil(min(x0, x1, x2))))
-        right = min(width - 1, int(np.floor(max(x0, x1, x2))))
-        top = max(0, int(np.ceil(min(y0, y1, y2))))
-        bottom = min(height - 1, int(np.floor(max(y0, y1, y2))))
+        top = max(box[0], int(np.ceil(min(y0, y1, y2))))
+        bottom = min(box[1], int(np.floor(max(y0, y1, y2))))
+        left = max(box[2], int(np.ceil(min(x0, x1, x2))))
+        right = min(box[3], int(np.floor(max(x0, x1, x2))))
         if left > right or top > bottom:
             continue
         z0, z1, z2 = v[a, 2], v[b, 2], v[c, 2]

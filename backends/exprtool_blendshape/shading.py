@@ -89,7 +89,10 @@ def cavity(depth: Grid, skin: NDArray[np.bool_], u: float) -> Grid:
 
 def burnt(picture: Grid, u: float) -> Grid:
     """Where the photo (H, W, 3) in [0, 1] is burnt out, (H, W) in [0, 1]: darkened, white would turn grey, not skin."""
-    pale = np.clip((picture.min(-1) - 0.62) / 0.2, 0, 1) * np.clip((picture.max(-1) - 0.85) / 0.1, 0, 1)
+    red, green, blue = picture[..., 0], picture[..., 1], picture[..., 2]
+    # pairwise: along the last axis NumPy takes ten times as long
+    least, most = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+    pale = np.clip((least - 0.62) / 0.2, 0, 1) * np.clip((most - 0.85) / 0.1, 0, 1)
     return np.clip(1.5 * cv2.GaussianBlur(pale.astype(np.float32), (0, 0), 0.30 * u), 0, 1)
 
 
