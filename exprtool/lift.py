@@ -37,7 +37,7 @@ _THREADS = 4
 _REACH = 2
 """Crop pixels beyond a point that its cubic interpolation looks at."""
 _BLUR = 0.5
-"""Standard deviation, in the photo's pixels, of what a well focused camera makes of a point (a modulation of one half at
+"""Standard deviation, in the photo's pixels, of what a well focused camera makes of a point (modulation is one half at
 0.37 cycles per pixel)."""
 _SHARP_ENOUGH = 0.006
 """Softening up to which none is needed (skin squeezed by 2 %); from twice as much on it is done in full."""
@@ -374,8 +374,8 @@ def _softening(flow: NDArray[Any], linear: NDArray[np.float64]) -> Field | None:
     where nowhere.
 
     Skin that is pushed together shows finer detail than any camera would have taken of it: the blur of the lens has
-    been squeezed with it. With standard deviations s before and s / k after a squeeze by k, what is lacking is a blur of
-    variance s^2 (1 - 1 / k^2); a kernel (a, 1 - 2a, a) has the variance 2a. ``linear`` (2, 2) takes the photo's
+    been squeezed with it. With standard deviations s before and s / k after a squeeze by k, what is lacking is a blur
+    of variance s^2 (1 - 1 / k^2); a kernel (a, 1 - 2a, a) has the variance 2a. ``linear`` (2, 2) takes the photo's
     directions to the crop's.
     """
     turned = flow @ np.linalg.inv(linear).T  # in the photo's pixels

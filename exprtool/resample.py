@@ -52,7 +52,7 @@ def doubled(image: Image) -> Image:
     alone = np.ones(1, np.float32)
     across: Any = cv2.sepFilter2D(image, -1, _half_way(), alone, anchor=(before, 0), borderType=border)
     # Six channels of one picture lie in memory as three of one twice as wide; to merge takes a seventh of stacking.
-    wide = cv2.merge([image, across]).reshape(height, 2 * width, 3)
+    wide: Any = cv2.merge([image, across]).reshape(height, 2 * width, 3)
     down: Any = cv2.sepFilter2D(wide, -1, alone, _half_way(), anchor=(0, before), borderType=border)
     return np.stack([wide, down], axis=1).reshape(2 * height, 2 * width, 3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,7 +11,9 @@ from exprtool.faces.align import CropTemplate
 from exprtool.types import Image
 from exprtool_default.card import FINE, FlowCard
 from exprtool_default.teeth import with_teeth
+from exprtool_flow.points import mean_points
 
+POINTS = mean_points().numpy()
 SKIN, LIPS, DARK = (200, 150, 125), (170, 85, 85), (25, 12, 12)
 
 
@@ -20,10 +23,12 @@ def card() -> FlowCard:
     return FlowCard(128, template, ("jawOpen",), {}, {"mouth": (36, 60, 92, 116)})
 
 
-def face(card: FlowCard) -> Image:
+def face(card: FlowCard, skin: tuple[int, int, int] = SKIN, white: int = 190) -> Image:
     side = FINE * card.size
     photo = np.empty((side, side, 3), np.uint8)
-    photo[:] = SKIN
+    photo[:] = skin
+    for eye in (POINTS[36:42], POINTS[42:48]):
+        cv2.fillConvexPoly(photo, np.rint(eye * side - 0.5).astype(np.int32), (white, white, white))
     x, y = (round(side * value) for value in card.template.mouth)
     photo[y - 8 : y + 9, x - 36 : x + 37] = LIPS
     return photo
@@ -41,7 +46,7 @@ def painting(card: FlowCard, upper: float, lower: float) -> tuple[NDArray[np.flo
 
 def test_a_light_blur_becomes_a_row_of_teeth_and_the_dark_stays(card: FlowCard) -> None:
     paint, mask = painting(card, 0.6, 0.08)
-    found = with_teeth(paint, mask, face(card), card)
+    found = with_teeth(paint, mask, face(card), POINTS, card)
     x, y = (round(found.shape[0] * value) for value in card.template.mouth)
     row = found[y - 5, x - 28 : x + 29].mean(-1)
     assert row.max() > 0.65 and row.std() > 0.04, "bright, and one tooth apart from the next"
@@ -54,18 +59,22 @@ def test_a_light_blur_becomes_a_row_of_teeth_and_the_dark_stays(card: FlowCard) 
 
 def test_the_light_on_the_face_is_the_light_on_the_teeth(card: FlowCard) -> None:
     paint, mask = painting(card, 0.6, 0.08)
-    bright, dim = (with_teeth(paint, mask, image, card) for image in (face(card), face(card) // 3))
+    bright, dim = (with_teeth(paint, mask, image, POINTS, card) for image in (face(card), face(card) // 3))
     inside = mask > 0
     assert dim[inside].max() < 0.75 * bright[inside].max()
-    dark = face(card) // 4
-    dark[:40] = 235  # a bright wall: it is the skin that is dark, not the room
-    beside_dark_skin = with_teeth(paint, mask, dark, card)
-    assert beside_dark_skin[inside].max() > 1.2 * with_teeth(paint, mask, face(card) // 4, card)[inside].max()
+    dark = with_teeth(paint, mask, face(card, skin=(60, 42, 35)), POINTS, card)
+    assert dark[inside].max() == pytest.approx(bright[inside].max(), rel=0.02), (
+        "the skin is dark, the eyes say, not the room"
+    )
+    shaded = with_teeth(paint, mask, face(card, white=50), POINTS, card)
+    assert (
+        shaded[inside].max() > 1.5 * with_teeth(paint, mask, face(card, (80, 60, 50), 50), POINTS, card)[inside].max()
+    ), "eyes in the shade: it is skin that is lit"
 
 
 def test_crowns_end_and_the_dark_of_the_mouth_begins(card: FlowCard) -> None:
     paint, mask = painting(card, 0.6, 0.6)  # all light, 20 rows: as long as crowns never show
-    found = with_teeth(paint, mask, face(card), card)
+    found = with_teeth(paint, mask, face(card), POINTS, card)
     x, y = (round(found.shape[0] * value) for value in card.template.mouth)
     column = found[y - 10 : y + 10, x + 4].mean(-1)
     assert column[3:8].min() > 0.5 and column[-4:].max() < 0.3
@@ -74,6 +83,6 @@ def test_crowns_end_and_the_dark_of_the_mouth_begins(card: FlowCard) -> None:
 
 def test_nothing_is_drawn_where_nothing_light_is_painted(card: FlowCard) -> None:
     paint, mask = painting(card, 0.08, 0.08)
-    assert np.array_equal(with_teeth(paint, mask, face(card), card), paint), "an open mouth without light in it"
+    assert np.array_equal(with_teeth(paint, mask, face(card), POINTS, card), paint), "an open mouth without light in it"
     paint, mask = painting(card, 0.6, 0.08)
-    assert np.array_equal(with_teeth(paint, mask * 0.2, face(card), card), paint), "hardly painted at all"
+    assert np.array_equal(with_teeth(paint, mask * 0.2, face(card), POINTS, card), paint), "hardly painted at all"

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from exprtool.errors import DataError  # noqa: E402
 from exprtool_blendshape.names import CONTROLS  # noqa: E402
 from exprtool_flow.augment import MIRRORED, Sample, Variation, collate, mirror, vary  # noqa: E402
+from exprtool_flow.bending import Bend  # noqa: E402
 from exprtool_flow.compose import fine_flow  # noqa: E402
 from exprtool_flow.feed import Feed  # noqa: E402
 from exprtool_flow.fields import warp  # noqa: E402
@@ -127,6 +128,28 @@ def test_the_flow_stays_true_whatever_is_varied(stored: int) -> None:
         assert moved < 1.5 and moved < 0.25 * still, (stored, seed)
 
 
+def test_a_bent_face_keeps_its_motion_and_its_landmarks() -> None:
+    shapes = []
+    for seed in range(6):
+        variation = Variation(turn=4, bend=0.02, tell=1.0, know=1.0)
+        sample = vary(drawn_pair(128), 64, variation, np.random.default_rng(seed))
+        moved, still = errors(sample)
+        assert moved < 1.5 and moved < 0.25 * still, seed
+        assert np.array_equal(sample.known, sample.points)
+        shapes.append(sample.points)
+    assert np.std(shapes, axis=0).mean() > 0.01, "each is another face"
+    bend = Bend.drawn(64, 0.02, np.random.default_rng(1))
+    point = np.array([[40.0, 21.0]])
+    bent = bend.points(point)
+    assert np.abs(bent - point).max() > 0.3
+    x, y = np.rint(bent[0]).astype(int)
+    assert bend.places(64)[y, x] - (np.array([x, y]) - bent[0]) == pytest.approx(point[0], abs=0.1)
+    unbent = vary(drawn_pair(128), 64, Variation(bend=0.02, tell=0.0), np.random.default_rng(0))
+    plain = vary(drawn_pair(128), 64, Variation(), np.random.default_rng(0))
+    assert np.array_equal(unbent.photo, plain.photo), "what a fit would find in a bent face is not known"
+    assert np.isnan(unbent.known).all()
+
+
 def test_a_mirror_changes_sides() -> None:
     sample = vary(drawn_pair(128), 64, Variation(), np.random.default_rng(0))
     once, twice = mirror(sample), mirror(mirror(sample))
@@ -171,7 +194,7 @@ def test_asked_for_what_it_wears_a_face_keeps_still() -> None:
 
 def test_batches_follow_from_seed_and_step_alone(tmp_path: Path) -> None:
     pairs = open_sets([write_set(tmp_path / "set", ["a-1", "a-2", "a-3"], each=2, side=64)])
-    variation = Variation(0.5, 3, 0.03, 0.01, 1.0, 0.5)
+    variation = Variation(flip=0.5, turn=3, zoom=0.03, shift=0.01, bend=0.01, colour=1.0, spoil=0.5, tell=0.5)
     threads = cv2.getNumThreads()
 
     def feed(workers: int) -> Feed:

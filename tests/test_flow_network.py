@@ -42,7 +42,7 @@ def test_shapes_and_size_of_the_default_network() -> None:
         answer, seen = net(torch.rand(2, 3, 128, 128), torch.rand(2, 57))
     assert seen.worn.shape == (2, 57) and seen.points.shape == (2, 68, 2)
     assert answer.flow.shape == (2, 2, 128, 128)
-    assert answer.shading.shape == (2, 3, 256, 256)
+    assert answer.shading.shape == (2, 3, 64, 64)
     assert set(answer.painted) == {"mouth", "right_eye", "left_eye"}
     for window in answer.painted.values():
         x0, y0, x1, y1 = window.box
@@ -79,6 +79,20 @@ def test_the_encoder_does_not_see_the_condition_and_batches_do_not_mix() -> None
     assert not torch.allclose(one.flow, other.flow, atol=1e-5), "the condition must matter"
     same = [torch.allclose(told.flow[i], all_.flow[i], atol=1e-5) for i in range(3)]
     assert same == [True, False, True], "what is told counts, and where nothing is, what is read"
+
+
+def test_landmarks_that_are_known_are_gone_by_and_the_others_found() -> None:
+    net = FlowNet(TINY).eval()
+    image, wanted = torch.rand(2, 3, 64, 64), torch.rand(2, 5)
+    known = torch.stack([mean_points() + 0.02, torch.full((68, 2), torch.nan)])
+    with torch.no_grad():
+        alone, given = net.encoder(image), net.encoder(image, known)
+        answers = net(image, wanted)[0], net(image, wanted, known=known)[0]
+    assert torch.equal(given.points[0], known[0]) and torch.equal(given.points[1], alone.points[1])
+    assert torch.equal(given.found, alone.points), "what the network itself finds is told all the same"
+    assert torch.allclose(given.worn, net.encoder.reader(given.points), atol=1e-6)
+    same = [torch.allclose(answers[0].flow[i], answers[1].flow[i], atol=1e-5) for i in range(2)]
+    assert same == [False, True]
 
 
 def test_landmarks_start_at_their_means_and_carry_the_mean_faces_frame() -> None:
@@ -174,7 +188,7 @@ def answer_of(side: int, *, light: float = 0.0, mask: float = -50.0, colour: flo
     window = Painted(
         box, torch.full((1, 1, inner, inner), mask), torch.ones(inner, inner), torch.full((1, 3, inner, inner), colour)
     )
-    shading = torch.full((1, 3, 2 * side, 2 * side), light)
+    shading = torch.full((1, 3, side // 2, side // 2), light)
     return Answer(torch.zeros(1, 2, side, side), shading, {"mouth": window})
 
 
@@ -272,11 +286,12 @@ def test_parts_of_a_batch_add_up_to_its_mean() -> None:
     one, five = torch.rand(4, 1, 128, 128), torch.rand(4, 5)
     points = torch.rand(4, 68, 2)
     batch = Batch(
-        torch.rand(4, 3, 64, 64), wide, wide, torch.rand(4, 2, 64, 64), one, one, five, five, five, points, points
-    )
+        torch.rand(4, 3, 64, 64), wide, wide, torch.rand(4, 2, 64, 64), one, one, five, five, five, points, points,
+        torch.full_like(points, torch.nan),
+    )  # fmt: skip
 
     def work(net: FlowNet, part: Batch) -> torch.Tensor:
-        answer, seen = net(part.seen, part.wanted, part.told)
+        answer, seen = net(part.seen, part.wanted, part.told, part.known)
         loss = answer.flow.pow(2).mean() + seen.worn.pow(2).mean() + seen.points.pow(2).mean()
         return torch.stack([loss, seen.worn.mean()])
 

@@ -24,6 +24,7 @@ from typer.testing import CliRunner  # noqa: E402
 from exprtool.cli.main import app  # noqa: E402
 from exprtool.errors import ModelError, TrainingError, UnknownNameError, UsageError  # noqa: E402
 from exprtool.expressions import EXPRESSIONS  # noqa: E402
+from exprtool.faces.align import transform  # noqa: E402
 from exprtool.settings import read_toml  # noqa: E402
 from exprtool.types import Edit, Face, FacePatch, FaceRefusal, FaceRegion  # noqa: E402
 from exprtool_blendshape.names import CONTROLS  # noqa: E402
@@ -213,7 +214,7 @@ def test_an_answer_reaches_the_photo_in_the_photos_own_measure(backend: FlowBack
     mask[y0:y1, x0:x1] = 1
     paint = np.empty((2 * side, 2 * side, 3), np.float32)
     paint[:] = 0.76, 0.3, 0.3  # as lips: in light paint teeth are drawn, in the dark a tongue
-    answer = Answer(flow, np.full((2 * side, 2 * side, 3), np.log(0.5), np.float32), mask, paint)
+    answer = Answer(flow, np.full((side // 2, side // 2, 3), np.log(0.5), np.float32), mask, paint)
     (face,) = backend.prepare([region])
     patch = backend._patch(face, answer, 1.0, {})
     assert patch.flow is not None and patch.painted is not None
@@ -229,7 +230,7 @@ def test_an_answer_reaches_the_photo_in_the_photos_own_measure(backend: FlowBack
 def test_one_look_serves_many_edits(backend: FlowBackend, region: FaceRegion, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
     encode = backend.network.encode
-    monkeypatch.setattr(backend.network, "encode", lambda crops: looks.append(len(crops)) or encode(crops))
+    monkeypatch.setattr(backend.network, "encode", lambda crops, known: looks.append(known) or encode(crops, known))
     prepared = backend.prepare([region, region])
     flows = []
     for edit in (Edit({"happy": 1.0}), Edit({"surprised": 1.0}), Edit({}, {"jawOpen": 0.8})):
@@ -237,7 +238,13 @@ def test_one_look_serves_many_edits(backend: FlowBackend, region: FaceRegion, mo
         assert isinstance(one, FacePatch) and isinstance(other, FacePatch) and one.flow is not None
         assert np.array_equal(one.pixels, other.pixels)
         flows.append(one.flow)
-    assert looks == [2]
+    assert len(looks) == 1 and looks[0].shape == (2, 68, 2)
+    assert looks[0][0] * prepared[0].photo.shape[0] - 0.5 == pytest.approx(
+        transform(prepared[0].matrix, np.asarray(region.face.landmarks68)), abs=1e-6
+    ), "the landmarks that the detector found are gone by"
+    assert prepared[0].seen.features[-1] == pytest.approx(looks[0][0], abs=1e-6)
+    (unknown,) = backend.prepare([replace(region, face=replace(region.face, landmarks68=None))])
+    assert np.isnan(looks[1]).all() and np.isfinite(unknown.seen.features[-1]).all(), "else the network's own"
     assert not np.allclose(flows[0], flows[1], atol=1e-3) and not np.allclose(flows[1], flows[2], atol=1e-3)
     with pytest.raises(UnknownNameError):
         backend.generate(prepared, Edit({"smug": 1.0}))

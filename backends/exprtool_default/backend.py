@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.errors import UnknownNameError
-from exprtool.faces.align import Matrix, crop, crop_from_image
+from exprtool.faces.align import Matrix, crop, crop_from_image, transform
 from exprtool.lift import CropAnswer, lift
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
 from exprtool_blendshape.grids import smooth
@@ -89,7 +89,8 @@ class FlowBackend(Backend):
             crop(region.pixels, _from_region(matrix, region), side)
             for region, matrix in zip(regions, matrices, strict=True)
         ]
-        found = self.network.encode(np.stack([halved(photo) for photo in photos]))
+        points = [_landmarks(region, matrix, side) for region, matrix in zip(regions, matrices, strict=True)]
+        found = self.network.encode(np.stack([halved(photo) for photo in photos]), np.stack(points))
         return [
             PreparedFace(region, matrix, photo, seen, self._named(seen), region.track_state, why_not(region))
             for region, matrix, photo, seen in zip(regions, matrices, photos, found, strict=True)
@@ -153,7 +154,7 @@ class FlowBackend(Backend):
         points = face.seen.features[-1]
         paint = with_irises(answer.paint, answer.mask, points, self.card)
         paint = with_tongue(paint, answer.mask, self.card)
-        answer = replace(answer, paint=with_teeth(paint, answer.mask, face.photo, self.card))
+        answer = replace(answer, paint=with_teeth(paint, answer.mask, face.photo, points, self.card))
         whole = with_own_eyes(crop_answer(answer, share), face.photo, points, self.card)
         return lift(face.region, face.matrix, whole, details=details)
 
@@ -163,6 +164,13 @@ def _from_region(matrix: Matrix, region: FaceRegion) -> Matrix:
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2] @ np.asarray(region.box[:2], dtype=np.float64)
     return moved
+
+
+def _landmarks(region: FaceRegion, matrix: Matrix, side: int) -> NDArray[np.float64]:
+    """The face's landmarks (68, 2) in shares of the side of its crop, NaN where nobody has found them."""
+    if region.face.landmarks68 is None:
+        return np.full((68, 2), np.nan)
+    return (transform(matrix, region.face.landmarks68) + 0.5) / side
 
 
 def halved(photo: Image) -> Image:
@@ -184,12 +192,17 @@ def crop_answer(answer: Answer, share: float = 1.0) -> CropAnswer:
     import cv2
 
     side = answer.mask.shape[0]
-    flow = FINE * cv2.resize(answer.flow, (side, side), interpolation=cv2.INTER_CUBIC)
+
+    def enlarged(field: NDArray[np.float32], how: int) -> NDArray[np.float32]:
+        return np.asarray(cv2.resize(field, (side, side), interpolation=how), np.float32)
+
     # Softly to exactly nothing: a trace of motion or shade nobody sees, but it would touch every pixel.
+    flow = answer.flow * np.float32(FINE)
     flow *= share * smooth(np.hypot(flow[..., :1], flow[..., 1:]) / UNMOVED - 1)
-    light = answer.shading * share
+    flow = enlarged(flow, cv2.INTER_CUBIC)
+    light = answer.shading * np.float32(share)
     light *= smooth(np.abs(light).max(-1, keepdims=True) / UNSEEN - 1)
-    shading = np.exp(light) if light.any() else None
+    shading = enlarged(np.exp(light), cv2.INTER_LINEAR) if light.any() else None
     mask = np.clip(answer.mask * share, 0, 1)
     if not mask.any():
         return CropAnswer(flow=flow, shading=shading)

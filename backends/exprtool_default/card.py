@@ -2,13 +2,14 @@
 
 The file holds two networks that share nothing but tensors, so that one look at a face serves many expressions:
 
-* the encoder: ``image`` (N, 3, S, S) RGB in [0, 1] -> ``seen0`` ... ``seen5``, of which the last are the 68 landmarks
-  (N, 68, 2) in shares of the crop's side; and ``worn`` (N, C), the weights of the controls that the face wears, as far
-  as the network can tell;
+* the encoder: ``image`` (N, 3, S, S) RGB in [0, 1] and ``landmarks`` (N, 68, 2) in shares of the crop's side, NaN for
+  faces of which nobody knows them -> ``seen0`` ... ``seen5``, of which the last are the landmarks to go by, those given
+  or those that the network finds; and ``worn`` (N, C), the weights of the controls that the face wears, as far as the
+  network can tell;
 * the decoder: ``condition`` (M, C), the wanted weights, and ``known`` (M, C), the worn ones, with ``features0`` ...
   ``features5`` (M, ...), what the encoder saw -> ``flow`` (M, 2, S, S), backward, in crop pixels; ``shading``
-  (M, 3, 2S, 2S), logarithm of a factor; and for each window of the card (M, 4, 2h, 2w): how much is painted over, and
-  with which RGB, all in [0, 1].
+  (M, 3, S/2, S/2), logarithm of a factor; and for each window of the card (M, 4, 2h, 2w): how much is painted over,
+  and with which RGB, all in [0, 1].
 
 Whoever runs one half feeds the other with empty batches.
 """
@@ -23,10 +24,10 @@ from typing import Any
 from exprtool.errors import ModelError
 from exprtool.faces.align import CropTemplate
 
-FORMAT = "exprtool-flow-model/3"
+FORMAT = "exprtool-flow-model/4"
 METADATA_KEY = "exprtool_flow_card"
 FINE = 2
-"""Shading and paint have so many pixels for each of the crop's, along either side."""
+"""Paint has so many pixels for each of the crop's, along either side."""
 LEVELS = 6
 """How many arrays the encoder hands to the decoder: five feature maps, and the landmarks."""
 

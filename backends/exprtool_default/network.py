@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class Seen:
 class Answer:
     """What the decoder says about one face and one condition, for a crop of S x S pixels; see `exprtool_default.card`.
 
-    ``flow`` (S, S, 2) in crop pixels, ``shading`` (2S, 2S, 3) logarithm, ``mask`` (2S, 2S) and ``paint`` (2S, 2S, 3)
+    ``flow`` (S, S, 2) in crop pixels, ``shading`` (S/2, S/2, 3) logarithm, ``mask`` (2S, 2S) and ``paint`` (2S, 2S, 3)
     in [0, 1], the mask 0 outside the windows.
     """
 
@@ -55,13 +55,19 @@ class FlowNetwork:
         self._shapes = {value.name: tuple(value.shape[1:]) for value in session.get_inputs()}
         self._check([value.name for value in session.get_outputs()])
 
-    def encode(self, crops: NDArray[np.uint8]) -> list[Seen]:
-        """Look at aligned crops (N, S, S, 3) RGB."""
+    def encode(self, crops: NDArray[np.uint8], landmarks: NDArray[Any] | None = None) -> list[Seen]:
+        """Look at aligned crops (N, S, S, 3) RGB. ``landmarks`` (N, 68, 2) in shares of the side are gone by where they
+        are given, and not NaN; the others the network finds itself."""
         seen: list[Seen] = []
+        if landmarks is None:
+            landmarks = np.full((len(crops), 68, 2), np.nan)
         names = [*(f"seen{i}" for i in range(LEVELS)), "worn"]
         for start in range(0, len(crops), _BATCH):
             part = crops[start : start + _BATCH].astype(np.float32) / np.float32(255)
-            *features, worn = self._run(names, {"image": np.ascontiguousarray(part.transpose(0, 3, 1, 2))})
+            known = landmarks[start : start + _BATCH].astype(np.float32)
+            *features, worn = self._run(
+                names, {"image": np.ascontiguousarray(part.transpose(0, 3, 1, 2)), "landmarks": known}
+            )
             seen += [Seen(tuple(each[i] for each in features), worn[i]) for i in range(len(part))]
         return seen
 
@@ -100,7 +106,9 @@ class FlowNetwork:
     def _check(self, outputs: list[str]) -> None:
         card = self.card
         weights = (len(card.controls),)
-        wanted = {"image": (3, card.size, card.size), "condition": weights, "known": weights}
+        wanted = {
+            "image": (3, card.size, card.size), "landmarks": (68, 2), "condition": weights, "known": weights
+        }  # fmt: skip
         for name, shape in wanted.items():
             if self._shapes.get(name) != shape:
                 raise ModelError(

@@ -28,8 +28,12 @@ _ROUND = 0.7
 """How much shorter, in mm, a crown is at its sides."""
 _BELOW = 0.3
 """Brightness under the edge of the crowns, as a share of the paint's: there is only the dark of the mouth."""
-_TINT = np.array([1.0, 0.935, 0.83], np.float32)
-"""Enamel beside white paper."""
+_TINT = np.array([1.05, 1.0, 0.92], np.float32)
+"""Enamel beside the white of the eyes."""
+_BRIGHTEST, _BESIDE_EYES = 0.85, 1.22
+"""Quantile of an eye's luma that is its white, in the shade of the lids; and how much brighter lit teeth are."""
+_LIT_SKIN, _BESIDE_SKIN = 0.75, 0.92
+"""Quantile of the skin's luma that is fully lit, and what teeth have of that at least: eyes may lie in the dark."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """How much red, green and blue count for brightness (ITU-R BT.601)."""
 _LIGHT, _DARK = 0.5, 0.24
@@ -41,12 +45,13 @@ _GAP = 0.14
 """How dark it is between two teeth."""
 
 
-def with_teeth(paint: Floats, mask: Floats, photo: Image, card: FlowCard) -> Floats:
+def with_teeth(paint: Floats, mask: Floats, photo: Image, points: Floats, card: FlowCard) -> Floats:
     """``paint`` (H, W, 3) in [0, 1] with teeth drawn where it is light, inside the mouth's window.
 
-    ``mask`` (H, W) tells what is painted at all, ``photo`` (H, W, 3) is the crop itself: skin tells how bright the
-    light is that falls on the teeth. The paint is returned as it is where nothing, or nothing light, is painted: the
-    photo's own teeth, where they are only moved, are not painted at all.
+    ``mask`` (H, W) tells what is painted at all, ``photo`` (H, W, 3) is the crop itself and ``points`` (68, 2) are its
+    landmarks in shares of the side: eyes and skin tell how bright the light is that falls on the teeth. The paint is
+    returned as it is where nothing, or nothing light, is painted: the photo's own teeth, where they are only moved, are
+    not painted at all.
     """
     x0, y0, x1, y1 = card.box("mouth", paint.shape[0])
     inside = mask[y0:y1, x0:x1]
@@ -54,7 +59,7 @@ def with_teeth(paint: Floats, mask: Floats, photo: Image, card: FlowCard) -> Flo
         return paint
     here = paint[y0:y1, x0:x1]
     luma = here @ LUMA
-    enamel = _enamel(photo, photo[y0:y1, x0:x1][inside < 0.02])
+    enamel = _enamel(photo, points * paint.shape[0] - 0.5)
     share = smooth((luma / (enamel @ LUMA) - _DARK) / (_LIGHT - _DARK)) * np.clip(2 * inside, 0, 1)
     skin = photo[y0:y1, x0:x1][inside < 0.02] / np.float32(255)
     lips = max(_PALE, _PALER * float(np.median(_redness(skin)))) if len(skin) else _PALE
@@ -73,19 +78,31 @@ def _redness(colour: Floats) -> Floats:
     return (colour[..., 0] - colour[..., 2]) / (colour @ LUMA + 0.02)
 
 
-def _enamel(photo: Image, around: Image) -> Floats:
-    """The colour (3,) of teeth in this light: a little brighter than lit skin ``around`` the mouth (n, 3).
+def _enamel(photo: Image, points: Floats) -> Floats:
+    """The colour (3,) of lit teeth: that of the white of the eyes, half as colourful, but brighter. ``points`` (68, 2)
+    are the landmarks in pixels of the ``photo`` (H, W, 3)."""
+    import cv2
 
-    Beside dark skin teeth are far brighter: as bright as the brightest in the ``photo`` allows, which tells how much
-    light there is.
-    """
-    bright = 0.75
-    if len(around):
-        luma = around @ LUMA / 255
-        skin = float(luma[luma >= np.quantile(luma, 0.6)].mean())
-        light = float(np.quantile(photo[::4, ::4] @ LUMA, 0.99)) / 255
-        bright = max(0.95 * skin + 0.22, min(0.5 + 0.4 * skin, 0.8 * light))
-    return (_TINT * float(np.clip(bright, 0.3, 0.92)) / (_TINT @ LUMA)).astype(np.float32)
+    def filled(*outlines: Floats) -> NDArray[np.uint8]:
+        area = np.zeros(photo.shape[:2], np.uint8)
+        for outline in outlines:
+            cv2.fillConvexPoly(area, cv2.convexHull(np.rint(outline).astype(np.int32)), (1,))
+        return area
+
+    whites = []
+    for eye in (points[36:42], points[42:48]):
+        pixels = photo[cv2.erode(filled(eye), np.ones((3, 3), np.uint8)) > 0] / np.float32(255)
+        if len(pixels) >= 12:
+            luma = pixels @ LUMA
+            whites.append(pixels[luma >= np.quantile(luma, _BRIGHTEST)].mean(0))
+    white = np.clip(_BESIDE_EYES * np.mean(whites, 0), 0.38, 0.98) if whites else np.full(3, 0.8)
+    white = (white + white.mean()) / 2
+    features = filled(points[17:22], points[22:27], points[36:42], points[42:48], points[48:60])
+    bare = filled(points) > cv2.dilate(features, np.ones((9, 9), np.uint8))
+    skin = photo[::2, ::2][bare[::2, ::2]] @ LUMA / 255  # enough of it to tell how bright it is
+    if len(skin):
+        white = white * max(1.0, _BESIDE_SKIN * float(np.quantile(skin, _LIT_SKIN)) / float(white @ LUMA))
+    return np.minimum(_TINT * white, 1).astype(np.float32)
 
 
 def _row(share: Floats, per_mm: float) -> tuple[Floats, Floats]:

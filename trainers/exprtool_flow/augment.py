@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exprtool.faces.align import transform
+from exprtool.faces.align import invert, transform
 from exprtool.faces.landmarks import mirrored68
 from exprtool.types import Image
 from exprtool_blendshape.names import CONTROLS, mirrored
 from exprtool_default.backend import halved
 from exprtool_default.card import FINE
+from exprtool_flow.bending import Bend
+from exprtool_flow.points import POINTS
 from exprtool_flow.shards import StoredPair
 
 MIRRORED = np.array([CONTROLS.index(mirrored(name)) for name in CONTROLS])
@@ -30,17 +32,19 @@ MIRRORED = np.array([CONTROLS.index(mirrored(name)) for name in CONTROLS])
 
 @dataclass(frozen=True)
 class Variation:
-    """How much is varied: probabilities in [0, 1], ``turn`` in degrees, ``zoom`` and ``shift`` as shares of the side
-    (standard deviations), ``colour`` 1 for the usual range of light. The default varies nothing."""
+    """How much is varied: probabilities in [0, 1], ``turn`` in degrees, ``zoom``, ``shift`` and ``bend`` as shares of
+    the side (standard deviations), ``colour`` 1 for the usual range of light. The default varies nothing."""
 
     flip: float = 0.0
     turn: float = 0.0
     zoom: float = 0.0
     shift: float = 0.0
+    bend: float = 0.0
     colour: float = 0.0
     spoil: float = 0.0
     same: float = 0.0
     tell: float = 0.0
+    know: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,7 @@ class Sample:
     (2S, 2S) uint8 0 to 255 are at twice its resolution; ``flow`` (S, S, 2) is backward, in pixels of the S x S crop.
     ``worn`` and ``wanted`` (C,) are weights. ``told`` (C,) is ``worn`` or NaN: whether the network is told it or has to
     go by its own reading. ``points`` and ``target_points`` (68, 2) are the landmarks of photo and target in shares of
-    the crop's side.
+    the crop's side; ``known`` (68, 2) is ``points`` or NaN: whether the network is given them or has to find them.
     """
 
     seen: Image
@@ -65,6 +69,7 @@ class Sample:
     told: NDArray[np.float32]
     points: NDArray[np.float32]
     target_points: NDArray[np.float32]
+    known: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +87,17 @@ class Batch:
     told: Tensor
     points: Tensor
     target_points: Tensor
+    known: Tensor
 
 
 def vary(pair: StoredPair, size: int, variation: Variation, random: np.random.Generator) -> Sample:
-    """One sample of a stored pair for a network that sees crops of ``size`` pixels."""
-    sample = _to_size(pair, size, _similarity(size, variation, random))
+    """One sample of a stored pair for a network that sees crops of ``size`` pixels.
+
+    Only where the network is told what is worn are faces bent: what a fit would find in others is not known.
+    """
+    told = random.random() < variation.tell
+    bend = Bend.drawn(size, variation.bend, random) if told and variation.bend else None
+    sample = _to_size(pair, size, _similarity(size, variation, random), bend)
     if random.random() < variation.same:
         sample = _same(sample)
     if random.random() < variation.flip:
@@ -98,8 +109,10 @@ def vary(pair: StoredPair, size: int, variation: Variation, random: np.random.Ge
     seen = halved(photo)
     if random.random() < variation.spoil:
         seen = _spoiled(seen, random)
-    told = sample.worn if random.random() < variation.tell else np.full_like(sample.worn, np.nan)
-    return replace(sample, seen=seen, photo=photo, target=target, told=told)
+    known = sample.points if random.random() < variation.know else sample.known
+    return replace(
+        sample, seen=seen, photo=photo, target=target, told=sample.worn if told else sample.told, known=known
+    )
 
 
 def mirror(sample: Sample) -> Sample:
@@ -112,7 +125,7 @@ def mirror(sample: Sample) -> Sample:
     return Sample(
         flip(sample.seen), flip(sample.photo), flip(sample.target), flow, flip(sample.painted), flip(sample.valid),
         sample.worn[MIRRORED], sample.wanted[MIRRORED], sample.told[MIRRORED], mirrored68(sample.points),
-        mirrored68(sample.target_points),
+        mirrored68(sample.target_points), mirrored68(sample.known),
     )  # fmt: skip
 
 
@@ -130,7 +143,7 @@ def collate(samples: list[Sample], device: torch.device | str = "cpu") -> Batch:
     return Batch(
         pictures("seen"), pictures("photo"), pictures("target"), numbers("flow").permute(0, 3, 1, 2).contiguous(),
         pictures("painted"), pictures("valid"), numbers("worn"), numbers("wanted"), numbers("told"),
-        numbers("points"), numbers("target_points"),
+        numbers("points"), numbers("target_points"), numbers("known"),
     )  # fmt: skip
 
 
@@ -144,8 +157,8 @@ def _similarity(size: int, variation: Variation, random: np.random.Generator) ->
     return np.c_[linear, centre - linear @ centre + shift]
 
 
-def _to_size(pair: StoredPair, size: int, similarity: NDArray[np.float64]) -> Sample:
-    """The pair through a similarity of the crop of ``size``; pictures twice as large."""
+def _to_size(pair: StoredPair, size: int, similarity: NDArray[np.float64], bend: Bend | None) -> Sample:
+    """The pair through a similarity of the crop of ``size``, then bent; pictures twice as large."""
     fine = FINE * size
     stored = pair.source.shape[0]
     source, target, painted = (np.asarray(each) for each in (pair.source, pair.target, pair.painted))
@@ -156,12 +169,21 @@ def _to_size(pair: StoredPair, size: int, similarity: NDArray[np.float64]) -> Sa
         )
     there = _scaled(similarity, source.shape[0], size, fine)
     flow_there = _scaled(similarity, stored, size, size)
+    places = {side: bend.places(side) for side in (size, fine)} if bend else {}
 
     def moved(values: NDArray, matrix: NDArray[np.float64], side: int, flags: int, border: int) -> Any:
-        return cv2.warpAffine(values, matrix, (side, side), flags=flags, borderMode=border)
+        if bend is None:
+            return cv2.warpAffine(values, matrix, (side, side), flags=flags, borderMode=border)
+        at = (
+            transform(invert(matrix), places[side].reshape(-1, 2).astype(np.float64))
+            .reshape(side, side, 2)
+            .astype(np.float32)
+        )
+        return cv2.remap(values, at[..., 0], at[..., 1], flags, borderMode=border)
 
     def placed(points: NDArray[np.float32]) -> NDArray[np.float32]:
-        return ((transform(flow_there, points.astype(np.float64)) + 0.5) / size).astype(np.float32)
+        there = transform(flow_there, points.astype(np.float64))
+        return (((bend.points(there) if bend else there) + 0.5) / size).astype(np.float32)
 
     photo = moved(source, there, fine, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
     wanted = moved(target, there, fine, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
@@ -173,7 +195,7 @@ def _to_size(pair: StoredPair, size: int, similarity: NDArray[np.float64]) -> Sa
         seen=halved(photo),
         photo=photo,
         target=wanted,
-        flow=flow,
+        flow=bend.flow(flow) if bend else flow,
         painted=moved(painted, there, fine, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT),
         valid=moved(np.full(painted.shape, 255, np.uint8), there, fine, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT),
         worn=np.array(pair.source_weights, np.float32),
@@ -181,6 +203,7 @@ def _to_size(pair: StoredPair, size: int, similarity: NDArray[np.float64]) -> Sa
         told=np.full(len(CONTROLS), np.nan, np.float32),
         points=placed(np.asarray(pair.source_points)),
         target_points=placed(np.asarray(pair.target_points)),
+        known=np.full((POINTS, 2), np.nan, np.float32),
     )
 
 

@@ -16,9 +16,14 @@ def fine_flow(flow: Tensor) -> Tensor:
     return double(flow) * FINE
 
 
+def fine_shading(shading: Tensor) -> Tensor:
+    """Log shading (N, 3, S/2, S/2) as that of the crop's double (N, 3, 2S, 2S)."""
+    return F.interpolate(shading, scale_factor=2 * FINE, mode="bilinear", align_corners=False)
+
+
 def painted_over(answer: Answer) -> tuple[Tensor, Tensor]:
     """The windows in their places: mask (N, 1, 2S, 2S), and mask times paint (N, 3, 2S, 2S)."""
-    side = answer.shading.shape[-1]
+    side = FINE * answer.flow.shape[-1]
     mask = answer.shading.new_zeros(())
     paint = answer.shading.new_zeros(())
     for window in answer.painted.values():
@@ -32,5 +37,5 @@ def painted_over(answer: Answer) -> tuple[Tensor, Tensor]:
 def compose(answer: Answer, photo: Tensor) -> Tensor:
     """The picture that an answer makes of the photo's crop (N, 3, 2S, 2S) in [0, 1]; not cut to that range."""
     mask, paint = painted_over(answer)
-    lit = warp(photo, fine_flow(answer.flow)) * torch.exp(answer.shading)
+    lit = warp(photo, fine_flow(answer.flow)) * torch.exp(fine_shading(answer.shading))
     return (1 - mask) * lit + paint

@@ -56,10 +56,14 @@ class FlowConfig:
     turn: float = setting(2.0, "Training", "Standard deviation of an extra turn in degrees.")
     zoom: float = setting(0.03, "Training", "Standard deviation of an extra change of size.")
     shift: float = setting(0.01, "Training", "Standard deviation of an extra shift, as a share of the side.")
+    bend: float = setting(
+        0.012, "Training", "Standard deviation, as a share of the side, of bending faces into others' shapes."
+    )
     colour: float = setting(1.0, "Training", "How much light and colour of a pair are varied; 0: not at all.")
     spoil: float = setting(0.4, "Training", "Probability that the network sees a blurred, noisy or compressed crop.")
     same: float = setting(0.03, "Training", "Probability of asking a face for what it wears.")
     tell: float = setting(0.3, "Training", "Probability, later on, of telling the decoder what is worn.")
+    know: float = setting(0.75, "Training", "Probability of giving the network the landmarks.")
 
     device: str = setting("auto", "Machine", "auto, cpu, cuda, cuda:N or mps.")
     workers: int = setting(0, "Machine", "Threads that prepare batches; 0: one per processor.")
@@ -107,7 +111,7 @@ _RANGES = {
     "seed": (0, 2**63 - 1), "stop_at": (0, _INF), "test_fraction": (0, 0.9), "image_size": (64, 512), "width": (0.1, 8),
     "steps": (1, _INF), "batch_size": (1, _INF), "parts": (1, 64), "lr": (0, 1), "warmup": (0, _INF),
     "weight_decay": (0, 1), "clip": (1e-6, _INF), "ema": (0, 0.999999), "flip": (0, 1), "turn": (0, 45),
-    "zoom": (0, 0.5), "shift": (0, 0.2),
+    "zoom": (0, 0.5), "shift": (0, 0.2), "bend": (0, 0.03), "know": (0, 1),
     "colour": (0, 3), "spoil": (0, 1), "same": (0, 1), "tell": (0, 1), "workers": (0, 1024), "log_every": (1, _INF),
     "sample_every": (0, _INF), "look_every": (0, _INF), "look_pairs": (1, _INF), "save_every": (1, _INF),
     "save_minutes": (0, _INF),

@@ -1,7 +1,8 @@
 """From a run to one ONNX file: both halves in one graph, converted, compared with PyTorch, then put in place.
 
-ONNX knows no file with two entries. The graph therefore holds encoder and decoder side by side without a connection;
-whoever runs one gives the other empty batches (see `exprtool_default.card`).
+ONNX knows no file with two entries. The graph therefore holds encoder and decoder side by side without a connection,
+each as a branch that is only taken where its batch is not empty; whoever runs one gives the other empty batches (see
+`exprtool_default.card`).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def export(run: Path, out: Path, *, half: bool = True, licence: str | None = Non
     card = replace(card, precision=precision, licence=licence or card.licence)
     graph = _graph(net, card)
     if half:
-        _halve(graph)
+        _halve(graph.graph)
     entry = graph.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, card.to_json()
     content = graph.SerializeToString()
@@ -74,59 +75,142 @@ def export(run: Path, out: Path, *, half: bool = True, licence: str | None = Non
     return Exported(out, len(content), hashlib.sha256(content).hexdigest(), difference, card)
 
 
-class _Halves(nn.Module):
-    """The graph as the card describes it."""
-
+class _Encoder(nn.Module):
     def __init__(self, net: FlowNet) -> None:
         super().__init__()
-        self.net = net
+        self.encoder = net.encoder
 
-    def forward(self, image: Tensor, condition: Tensor, known: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
-        seen = self.net.encoder(image)
+    def forward(self, image: Tensor, landmarks: Tensor) -> tuple[Tensor, ...]:
+        seen = self.encoder(image, landmarks)
+        return *seen.features, seen.points, seen.worn
+
+
+class _Decoder(nn.Module):
+    def __init__(self, net: FlowNet) -> None:
+        super().__init__()
+        self.decoder = net.decoder
+
+    def forward(self, condition: Tensor, known: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
         *maps, points = features
-        answer = self.net.decoder(condition, known, maps, points)
+        answer = self.decoder(condition, known, maps, points)
         painted = [torch.cat([window.mask, window.colour], dim=1) for window in answer.painted.values()]
-        return *seen.features, seen.points, seen.worn, answer.flow, answer.shading, *painted
+        return answer.flow, answer.shading, *painted
 
 
 def _graph(net: FlowNet, card: FlowCard) -> onnx.ModelProto:
+    """The graph as the card describes it."""
     try:
         import onnx
+        from onnx import helper
     except ImportError as error:
         raise ModelError("Exporting needs the package onnx: pip install 'exprtool[torch]'.") from error
     image, condition = torch.zeros(2, 3, card.size, card.size), torch.zeros(2, len(card.controls))
     with torch.no_grad():
         seen = net.encoder(image)
-    inputs = ["image", "condition", "known", *(f"features{i}" for i in range(LEVELS))]
-    outputs = [*(f"seen{i}" for i in range(LEVELS)), "worn", "flow", "shading", *net.decoder.boxes]
-    looked = {"image", "worn", *(f"seen{i}" for i in range(LEVELS))}
-    batches = {name: {0: "faces" if name in looked else "edits"} for name in (*inputs, *outputs)}
+        encoder, decoder = _Encoder(net).eval(), _Decoder(net).eval()
+        looked = _traced(
+            encoder, {"image": image, "landmarks": seen.points}, [*(f"seen{i}" for i in range(LEVELS)), "worn"], "faces"
+        )
+        features = {f"features{i}": each for i, each in enumerate([*seen.features, seen.points])}
+        given = {"condition": condition, "known": seen.worn, **features}
+        answered = _traced(decoder, given, ["flow", "shading", *net.decoder.boxes], "edits")
+    halves = [_branch(looked, "encoder"), _branch(answered, "decoder")]
+    graph = helper.make_graph(
+        [node for nodes in halves for node in nodes],
+        "flow",
+        [*looked.graph.input, *answered.graph.input],
+        [*looked.graph.output, *answered.graph.output],
+    )
+    joined = helper.make_model(graph, opset_imports=looked.opset_import, ir_version=looked.ir_version)
+    onnx.checker.check_model(joined)
+    return joined
+
+
+def _traced(half: nn.Module, given: dict[str, Tensor], outputs: list[str], batch: str) -> onnx.ModelProto:
+    """One half as a graph for any batch, whose outputs know their shapes."""
+    import onnx
+
     buffer: Any = io.BytesIO()  # a file-like object will do, whatever the annotation there says
     with warnings.catch_warnings():  # the exporter that needs no further package warns that it is not the newest
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Halves(net).eval(), (image, condition, seen.worn, *seen.features, seen.points), buffer,
-            input_names=inputs, output_names=outputs, dynamic_axes=batches, opset_version=OPSET, dynamo=False,
+            half, tuple(given.values()), buffer, input_names=list(given), output_names=outputs,
+            dynamic_axes={name: {0: batch} for name in (*given, *outputs)}, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
-    return onnx.load_from_string(buffer.getvalue())
+    traced = onnx.load_from_string(buffer.getvalue())
+    for value, answer in zip(traced.graph.output, half(*given.values()), strict=True):
+        for axis, side in zip(value.type.tensor_type.shape.dim[1:], answer.shape[1:], strict=True):
+            axis.dim_value = side
+    return traced
 
 
-def _halve(graph: onnx.ModelProto) -> None:
+def _branch(half: onnx.ModelProto, prefix: str) -> list[onnx.NodeProto]:
+    """Nodes that answer as ``half`` does, or, where its first input is an empty batch, with empty batches at once."""
+    from onnx import GraphProto, TensorProto, helper, numpy_helper
+
+    graph = half.graph
+    inputs = {value.name for value in graph.input}
+
+    def own(name: str) -> str:
+        return name if name in inputs or not name else f"{prefix}/{name}"
+
+    taken = GraphProto()
+    taken.name = prefix
+    taken.initializer.extend(graph.initializer)
+    for tensor in taken.initializer:
+        tensor.name = own(tensor.name)
+    taken.node.extend(graph.node)
+    for node in taken.node:
+        node.name = own(node.name)
+        node.input[:] = map(own, node.input)
+        node.output[:] = map(own, node.output)
+    taken.output.extend(graph.output)
+    empty: list[onnx.NodeProto] = []
+    none: list[onnx.ValueInfoProto] = []
+    for value in taken.output:
+        sides = [axis.dim_value for axis in value.type.tensor_type.shape.dim[1:]]
+        name = f"{prefix}/empty/{value.name}"
+        nothing = numpy_helper.from_array(np.zeros((0, *sides), np.float32))
+        empty.append(helper.make_node("Constant", [], [name], value=nothing))
+        none.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["none", *sides]))
+        value.name = own(value.name)
+    at = {part: f"{prefix}/asked/{part}" for part in ("zero", "none", "shape", "any", "whether")}
+    constants = [
+        helper.make_node("Constant", [], [at["zero"]], value=numpy_helper.from_array(np.array([0]))),
+        helper.make_node("Constant", [], [at["none"]], value=numpy_helper.from_array(np.zeros(0, np.int64))),
+    ]
+    return [
+        *constants,
+        helper.make_node("Shape", [graph.input[0].name], [at["shape"]], end=1),
+        helper.make_node("Greater", [at["shape"], at["zero"]], [at["any"]]),
+        helper.make_node("Reshape", [at["any"], at["none"]], [at["whether"]]),
+        helper.make_node(
+            "If", [at["whether"]], [value.name for value in graph.output], name=prefix,
+            then_branch=taken, else_branch=helper.make_graph(empty, f"no {prefix}", [], none),
+        ),
+    ]  # fmt: skip
+
+
+def _halve(graph: onnx.GraphProto) -> None:
     """Store large weights as float16 behind a cast, which ONNX Runtime folds away when it loads the file: arithmetic
     stays in float32, for which CPUs have their fast kernels."""
     from onnx import TensorProto, helper, numpy_helper
 
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _halve(attribute.g)
     casts = []
-    for tensor in graph.graph.initializer:
+    for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
         if values.dtype != np.float32 or values.size < _KEEP_EXACT:
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
         casts.append(helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}.widen", to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.graph.node]
-    del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def compare(content: bytes, net: FlowNet) -> dict[str, float]:

@@ -34,8 +34,9 @@ class Look:
 
 
 class Looker:
-    """Looks at the same pairs, unvaried, every time, spread evenly over ``members``. ``unseen`` tells whether these are
-    held-out people; of people that the network was trained on, the figures prove nothing."""
+    """Looks at the same pairs, unvaried, every time, spread evenly over ``members``, with their landmarks known, as
+    those of photos are. ``unseen`` tells whether these are held-out people; of people that the network was trained on,
+    the figures prove nothing."""
 
     def __init__(
         self, pairs: PairSet, members: NDArray[np.int64], size: int, count: int, device: torch.device,
@@ -53,12 +54,12 @@ class Looker:
         for start in range(0, len(self._members), _BATCH):
             batch = self._batch(self._members[start : start + _BATCH])
             with torch.no_grad():
-                answer, seen = net(batch.seen, batch.wanted)
+                answer, seen = net(batch.seen, batch.wanted, known=batch.points)
                 psnr.append(_psnr(compose(answer, batch.photo).clamp(0, 1), batch.target))
                 untouched.append(_psnr(batch.photo, batch.target))
                 parts = losses(answer, batch)
                 parts["reading"] = reading_loss(seen.worn, batch.worn, self._typical)
-                parts["points"] = points_loss(seen.points, batch.points)
+                parts["points"] = points_loss(seen.found, batch.points)
                 for name, value in parts.items():
                     sums[name] = sums.get(name, 0.0) + float(value) * len(batch.seen)
         count = len(self._members)
@@ -70,7 +71,7 @@ class Looker:
         few = np.unique(np.linspace(0, len(self._members) - 1, _SHEET).round().astype(int))
         batch = self._batch(self._members[few])
         with torch.no_grad():
-            answer, _ = net(batch.seen, batch.wanted)
+            answer, _ = net(batch.seen, batch.wanted, known=batch.points)
             picture = compose(answer, batch.photo).clamp(0, 1)
             mask = painted_over(answer)[0].expand_as(picture)
         error = (0.5 + 2 * (picture - batch.target)).clamp(0, 1)

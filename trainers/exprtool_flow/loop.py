@@ -130,12 +130,12 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
 
 def _figures(net: FlowNet, batch: Batch, weights: Weights) -> torch.Tensor:
     """The loss, and what it is made of by `NAMES`."""
-    answer, seen = net(batch.seen, batch.wanted, batch.told)
+    answer, seen = net(batch.seen, batch.wanted, batch.told, batch.known)
     # Targets are faces with landmarks as well.
     other = net.encoder(F.avg_pool2d(batch.target[::2], FINE))
     found = losses(answer, batch)
     points = torch.cat([batch.points, batch.target_points[::2]])
-    found["points"] = points_loss(torch.cat([seen.points, other.points]), points)
+    found["points"] = points_loss(torch.cat([seen.found, other.found]), points)
     return torch.stack([total(found, weights), *(found[name] for name in NAMES)])
 
 
@@ -238,7 +238,16 @@ def variation(step: int, config: FlowConfig) -> Variation:
     less often: what is read then is hardly better than a guess, and would teach it to listen to nobody."""
     tell = 1 - (1 - config.tell) * min(1.0, step / (_LEARN_TO_READ * config.steps))
     return Variation(
-        config.flip, config.turn, config.zoom, config.shift, config.colour, config.spoil, config.same, tell
+        config.flip,
+        config.turn,
+        config.zoom,
+        config.shift,
+        config.bend,
+        config.colour,
+        config.spoil,
+        config.same,
+        tell,
+        config.know,
     )
 
 

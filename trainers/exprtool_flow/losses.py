@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from exprtool_default.card import FINE
 from exprtool_flow.augment import Batch
-from exprtool_flow.compose import compose, fine_flow
+from exprtool_flow.compose import compose, fine_flow, fine_shading
 from exprtool_flow.fields import warp
 from exprtool_flow.networks import Answer
 
@@ -162,7 +162,7 @@ def losses(answer: Answer, batch: Batch) -> dict[str, Tensor]:
     return {
         "flow": flow_loss(answer.flow, batch.flow, known_coarse),
         "smooth": total_variation(answer.flow),
-        "shading": shading_loss(answer.shading, moved, batch.target, known),
+        "shading": shading_loss(fine_shading(answer.shading), moved, batch.target, known),
         "mask": mask,
         "image": weighted_mean(difference.abs(), weight),
         "psnr": psnr_loss(difference * batch.valid),

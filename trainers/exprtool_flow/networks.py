@@ -79,7 +79,7 @@ class Painted:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """``flow`` (N, 2, S, S) backward, in crop pixels; ``shading`` (N, 3, 2S, 2S), logarithm of a factor; windows."""
+    """``flow`` (N, 2, S, S) backward, in crop pixels; ``shading`` (N, 3, S/2, S/2), logarithm of a factor; windows."""
 
     flow: Tensor
     shading: Tensor
@@ -108,18 +108,21 @@ class _Steered(nn.Module):
         nn.init.zeros_(self.film.bias)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        scale, shift = self.film(e)[:, :, None, None].chunk(2, dim=1)
+        outputs = self.conv.out_channels
+        scale, shift = self.film(e).reshape(-1, 2 * outputs, 1, 1).split(outputs, dim=1)
         return F.relu(self.norm(self.conv(x)) * (1 + scale) + shift)
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the encoder tells: ``features`` at S ... S/16; ``points`` (N, 68, 2), the landmarks in shares of the side;
-    and ``worn`` (N, C), the weights of the controls that the face wears."""
+    """What the encoder tells: ``features`` at S ... S/16; ``points`` (N, 68, 2), the landmarks to go by in shares of
+    the side; ``worn`` (N, C), the weights of the controls that the face wears; and ``found`` (N, 68, 2), the landmarks
+    as the encoder itself finds them, whether it knew better ones or not."""
 
     features: Sequence[Tensor]
     points: Tensor
     worn: Tensor
+    found: Tensor
 
 
 class Reader(nn.Module):
@@ -145,7 +148,11 @@ class Reader(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Crops (N, 3, S, S) RGB in [0, 1] -> `Seen`."""
+    """Crops (N, 3, S, S) RGB in [0, 1] -> `Seen`.
+
+    ``known`` (N, 68, 2) are landmarks that somebody has found already, NaN where nobody has: who detects a face mostly
+    has them, and they are finer than what can be found in so small a picture.
+    """
 
     place: Tensor
     centres: Tensor
@@ -172,15 +179,16 @@ class Encoder(nn.Module):
         self.register_buffer("expected", expected(cells), persistent=False)
         self.reader = Reader(config.controls)
 
-    def forward(self, image: Tensor) -> Seen:
+    def forward(self, image: Tensor, known: Tensor | None = None) -> Seen:
         x = torch.cat([image - 0.5, self.place.expand(image.shape[0], -1, -1, -1)], dim=1)
         features: list[Tensor] = []
         for level in self.levels:
             x = level(x)
             features.append(x)
-        points = self._points(x, features[3])
+        found = self._points(x, features[3])
+        points = found if known is None else torch.where(known.isnan(), found, known)
         # What is read must not move the landmarks, which are true or false by themselves.
-        return Seen(features, points, self.reader(points.detach()))
+        return Seen(features, points, self.reader(points.detach()), found)
 
     def _points(self, coarse: Tensor, finer: Tensor) -> Tensor:
         """Each landmark's expected place (N, 68, 2), from features at S/16 and S/8, over heat maps at S/4."""
@@ -224,11 +232,11 @@ class Decoder(nn.Module):
         self.merge = nn.ModuleList([_Steered(2 * w[i] + _PLACES + 4, w[i], d) for i in (3, 2, 1)])
         self.refine = nn.ModuleList([_Steered(w[i], w[i], d) for i in (2, 1)])
         self.flow = nn.Conv2d(w[1], 2 * 4, 3, 1, 1)
-        self.lit = _Steered(w[1], 2 * detail, d)
-        self.shading = nn.Conv2d(2 * detail, (2 * FINE) ** 2, 3, 1, 1)
+        self.lit = _Steered(w[1], detail, d)
+        self.shading = nn.Conv2d(detail, 1, 3, 1, 1)
         self.shadow = nn.Parameter(torch.tensor(_SHADOW)[None, :, None, None])
         self.fine = _Steered(w[1], detail, d, 1)
-        self.first = nn.ModuleDict({name: _Steered(detail + w[0], 24, d) for name in self.boxes})
+        self.first = nn.ModuleDict({name: _Steered(detail + w[0] + 4, 24, d) for name in self.boxes})
         self.second = nn.ModuleDict({name: _Steered(24, 24, d) for name in self.boxes})
         self.paint = nn.ModuleDict({name: nn.Conv2d(24, 4 * FINE**2, 3, 1, 1) for name in self.boxes})
         for name, (x0, y0, x1, y1) in self.boxes.items():
@@ -258,27 +266,28 @@ class Decoder(nn.Module):
         frame = self._frame(away)
         back = self._general(difference, away, frame)
         places = self.places(e).reshape(-1, _PLACES, _PLACE_CELLS, _PLACE_CELLS)
+        here = sample(frame, self.grid4 + back)  # what part of the mean face comes to lie here
+        known = torch.cat([sample(places, here), 4 * here - 2, back / _FLOW_UNIT], dim=1)
         h = features[4]
         for layer in self.bottom:
             h = layer(h, e)
         h = h + features[4]
         for place, (narrow, merge) in enumerate(zip(self.narrow, self.merge, strict=True)):
             level = 3 - place
-            moved = _resized(back, self.config.size >> level)
-            at = self.get_buffer(f"grid{1 << level}") + moved
-            here = sample(frame, at)  # what part of the mean face comes to lie here
-            known = [sample(features[level], at), sample(places, here), 4 * here - 2, moved / _FLOW_UNIT]
-            h = merge(torch.cat([double(narrow(h, e)), *known], dim=1), e)
+            factor = 4 / (1 << level)
+            moved = sample(features[level], self.get_buffer(f"grid{1 << level}") + _resized(back, factor))
+            h = merge(torch.cat([double(narrow(h, e)), moved, _resized(known, factor)], dim=1), e)
             if place > 0:
                 h = self.refine[place - 1](h, e)
-        # h is at S/2. Flow and light go from there to S and 2S by pixel shuffle (Shi et al., CVPR 2016), which costs a
-        # third of convolutions at S; only the windows, being small, are worked on at S itself.
-        general = _resized(back, self.config.size)
+        # h is at S/2. Flow goes from there to S by pixel shuffle (Shi et al., CVPR 2016), which costs a third of
+        # convolutions at S; light is soft and stays. Only the windows, being small, are worked on at S itself.
+        general = _resized(back, 4)
         flow = (F.pixel_shuffle(self.flow(h), 2) * _FLOW_UNIT + general) * self.config.size
-        light = F.pixel_shuffle(self.shading(self.lit(h, e)), 2 * FINE)
-        shading = _DARKEST * torch.tanh(light * self.shadow)
-        fine, at = self.fine(h, e), self.grid1 + general
-        painted = {name: self._window(name, box, fine, features[0], at, e) for name, box in self.boxes.items()}
+        shading = _DARKEST * torch.tanh(self.shading(self.lit(h, e)) * self.shadow)
+        # What the photo showed here, and how far that moved: teeth stay with the head when lips move.
+        lies = double(torch.cat([4 * frame - 2, back / _FLOW_UNIT], dim=1))
+        half, at = torch.cat([self.fine(h, e), lies], dim=1), self.grid1 + general
+        painted = {name: self._window(name, box, half, features[0], at, e) for name, box in self.boxes.items()}
         return Answer(flow, shading, painted)
 
     def _frame(self, away: Tensor) -> Tensor:
@@ -307,7 +316,8 @@ class Decoder(nn.Module):
 class FlowNet(nn.Module):
     """Both halves: crops (N, 3, S, S) and wanted weights (N, C) -> the answer, and what was seen.
 
-    ``told`` (N, C) is what is truly worn, for the decoder to go by instead; rows of NaN are not told.
+    ``told`` (N, C) is what is truly worn, for the decoder to go by instead, and ``known`` (N, 68, 2) are landmarks to
+    go by; rows of NaN are neither told nor known.
     """
 
     def __init__(self, config: NetConfig) -> None:
@@ -315,8 +325,10 @@ class FlowNet(nn.Module):
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
-    def forward(self, image: Tensor, condition: Tensor, told: Tensor | None = None) -> tuple[Answer, Seen]:
-        seen = self.encoder(image)
+    def forward(
+        self, image: Tensor, condition: Tensor, told: Tensor | None = None, known: Tensor | None = None
+    ) -> tuple[Answer, Seen]:
+        seen = self.encoder(image, known)
         worn = seen.worn if told is None else torch.where(torch.isnan(told), seen.worn, told)
         return self.decoder(condition, worn, seen.features, seen.points.detach()), seen
 
@@ -325,8 +337,11 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _resized(frame: Tensor, side: int) -> Tensor:
-    return F.interpolate(frame, size=(side, side), mode="bilinear", align_corners=False)
+def _resized(field: Tensor, factor: float) -> Tensor:
+    """By a factor and not to a size: the exported graph would have to compute that anew for every face."""
+    if factor == 1:
+        return field
+    return F.interpolate(field, scale_factor=float(factor), mode="bilinear", align_corners=False)
 
 
 def _fade(height: int, width: int) -> Tensor:
