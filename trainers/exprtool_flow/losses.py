@@ -22,6 +22,8 @@ _NUMBERS = 10.0  # what a squared error in a weight counts beside one of its mot
 _DARK = 0.05  # keeps logarithms of dark pixels' ratios from being noise
 _EXPLAINED, _UNEXPLAINED = 0.02, 0.08
 """Mean difference (of [0, 1]) up to which the photo's own pixels will do, and from which on they will not."""
+_LIDS_AND_LIPS = 3.0
+"""What an error of the flow counts in the windows: lids and lips are thin, and it is at them that people look."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,10 @@ def losses(answer: Answer, batch: Batch) -> dict[str, Tensor]:
     near = widened(batch.painted, 5)
     known = (1 - near) * batch.valid
     known_coarse = 1 - F.max_pool2d(1 - known, FINE)
+    emphasis = torch.ones_like(known_coarse)
+    for window in answer.painted.values():
+        x0, y0, x1, y1 = window.box
+        emphasis[:, :, y0:y1, x0:x1] = _LIDS_AND_LIPS
     mask, paint = answer.flow.new_zeros(()), answer.flow.new_zeros(())
     for window in answer.painted.values():
         x0, y0, x1, y1 = (FINE * value for value in window.box)
@@ -160,7 +166,7 @@ def losses(answer: Answer, batch: Batch) -> dict[str, Tensor]:
     changed = (batch.target - batch.photo).abs().mean(1, keepdim=True)
     weight = batch.valid * (1 + 3 * torch.tanh(changed / 0.05))
     return {
-        "flow": flow_loss(answer.flow, batch.flow, known_coarse),
+        "flow": flow_loss(answer.flow, batch.flow, known_coarse * emphasis),
         "smooth": total_variation(answer.flow),
         "shading": shading_loss(fine_shading(answer.shading), moved, batch.target, known),
         "mask": mask,
