@@ -25,6 +25,7 @@ from exprtool_blendshape.targets import Move, weights_for
 from exprtool_default.card import FINE
 from exprtool_default.eyes import with_own_eyes
 from exprtool_default.irises import with_irises
+from exprtool_default.mouth import with_own_mouth
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
 from exprtool_default.suitability import why_not
 from exprtool_default.teeth import with_teeth
@@ -150,8 +151,9 @@ class FlowBackend(Backend):
 
     def _patch(self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float]) -> FacePatch:
         details = {"source": _rounded(face.worn, UNSURE), "target": _rounded(goal, UNSURE)}
-        answer = replace(answer, mask=decided(answer.mask))
         points = face.seen.features[-1]
+        mask = with_own_mouth(decided(answer.mask), answer.paint, answer.flow, face.photo, points, self.card)
+        answer = replace(answer, mask=mask)
         paint = with_irises(answer.paint, answer.mask, points, self.card)
         paint = with_tongue(paint, answer.mask, self.card)
         answer = replace(answer, paint=with_teeth(paint, answer.mask, face.photo, points, self.card))

@@ -32,6 +32,9 @@ _TINT = np.array([1.05, 1.0, 0.92], np.float32)
 """Enamel beside the white of the eyes."""
 _BRIGHTEST, _BESIDE_EYES = 0.85, 1.22
 """Quantile of an eye's luma that is its white, in the shade of the lids; and how much brighter lit teeth are."""
+_ENOUGH, _OWN, _LIGHTER, _BRIGHTER = 150, 0.8, 1.35, 1.05
+"""From how many pixels between the lips on they are looked at for teeth; quantile of their luma that is enamel; how
+much lighter than the lips it must be; and how much brighter it is where no lip casts a shadow."""
 _LIT_SKIN, _BESIDE_SKIN = 0.75, 0.92
 """Quantile of the skin's luma that is fully lit, and what teeth have of that at least: eyes may lie in the dark."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -78,27 +81,48 @@ def _redness(colour: Floats) -> Floats:
     return (colour[..., 0] - colour[..., 2]) / (colour @ LUMA + 0.02)
 
 
-def _enamel(photo: Image, points: Floats) -> Floats:
-    """The colour (3,) of lit teeth: that of the white of the eyes, half as colourful, but brighter. ``points`` (68, 2)
-    are the landmarks in pixels of the ``photo`` (H, W, 3)."""
+def own_teeth(photo: Image, points: Floats) -> Floats | None:
+    """The colour (3,) in [0, 1] of the teeth that the ``photo`` (H, W, 3) shows, None where it shows none. ``points``
+    (68, 2) are the landmarks in its pixels."""
+    inner = _filled(photo, points[60:68])
+    inside = photo[inner > 0] / np.float32(255)
+    if len(inside) < _ENOUGH:
+        return None
+    luma = inside @ LUMA
+    own = np.median(inside[luma >= np.quantile(luma, _OWN)], axis=0)
+    lips = photo[_filled(photo, points[48:60]) > inner] / np.float32(255)
+    if _redness(own) > _PALE or own @ LUMA < _LIGHTER * float(np.median(lips @ LUMA)):
+        return None
+    return own
+
+
+def _filled(photo: Image, *outlines: Floats) -> NDArray[np.uint8]:
+    """1 inside the convex hulls of points (n, 2) in pixels, (H, W)."""
     import cv2
 
-    def filled(*outlines: Floats) -> NDArray[np.uint8]:
-        area = np.zeros(photo.shape[:2], np.uint8)
-        for outline in outlines:
-            cv2.fillConvexPoly(area, cv2.convexHull(np.rint(outline).astype(np.int32)), (1,))
-        return area
+    area = np.zeros(photo.shape[:2], np.uint8)
+    for outline in outlines:
+        cv2.fillConvexPoly(area, cv2.convexHull(np.rint(outline).astype(np.int32)), (1,))
+    return area
 
+
+def _enamel(photo: Image, points: Floats) -> Floats:
+    """The colour (3,) of lit teeth: that of the photo's own where it shows some, else that of the white of the eyes,
+    half as colourful, but brighter. ``points`` (68, 2) are the landmarks in pixels of the ``photo`` (H, W, 3)."""
+    import cv2
+
+    if (own := own_teeth(photo, points)) is not None:
+        return np.minimum(_BRIGHTER * own, 1).astype(np.float32)
     whites = []
     for eye in (points[36:42], points[42:48]):
-        pixels = photo[cv2.erode(filled(eye), np.ones((3, 3), np.uint8)) > 0] / np.float32(255)
+        pixels = photo[cv2.erode(_filled(photo, eye), np.ones((3, 3), np.uint8)) > 0] / np.float32(255)
         if len(pixels) >= 12:
             luma = pixels @ LUMA
             whites.append(pixels[luma >= np.quantile(luma, _BRIGHTEST)].mean(0))
     white = np.clip(_BESIDE_EYES * np.mean(whites, 0), 0.38, 0.98) if whites else np.full(3, 0.8)
     white = (white + white.mean()) / 2
-    features = filled(points[17:22], points[22:27], points[36:42], points[42:48], points[48:60])
-    bare = filled(points) > cv2.dilate(features, np.ones((9, 9), np.uint8))
+    features = _filled(photo, points[17:22], points[22:27], points[36:42], points[42:48], points[48:60])
+    bare = _filled(photo, points) > cv2.dilate(features, np.ones((9, 9), np.uint8))
     skin = photo[::2, ::2][bare[::2, ::2]] @ LUMA / 255  # enough of it to tell how bright it is
     if len(skin):
         white = white * max(1.0, _BESIDE_SKIN * float(np.quantile(skin, _LIT_SKIN)) / float(white @ LUMA))

@@ -1,0 +1,58 @@
+"""Mouths that show teeth already: where the photo's own, moved, look as the paint wants it, they are shown.
+
+The network paints a mouth that changes as a whole, and its paint is an average. Teeth that only have to be where the
+lips carry them are better left to the photo. A mouth is judged as a whole, so that no tooth is half drawn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from exprtool.types import Image
+from exprtool_blendshape.grids import smooth
+from exprtool_default.card import FINE, FlowCard
+from exprtool_default.teeth import LUMA, own_teeth
+
+_FEW, _MOST = 0.72, 0.82
+"""Share of what is painted that must agree for any of it to be left to the photo, and for all that agrees."""
+_AGREES, _DIFFERS = 0.3, 0.6
+"""Difference of luma, as a share of the teeth's, up to which teeth that lips cast a shadow on are still teeth, and from
+which on dark or lips are wanted in their place."""
+_AROUND = 4.0
+"""Over how much of a mouth colours are compared (standard deviation, pixels of the doubled crop): about a tooth."""
+
+
+def with_own_mouth(
+    mask: NDArray[np.float32], paint: NDArray[np.float32], flow: NDArray[np.float32], photo: Image,
+    points: NDArray[Any], card: FlowCard,
+) -> NDArray[np.float32]:  # fmt: skip
+    """``mask`` (H, H), smaller in the mouth's window where the photo will do.
+
+    ``paint`` (H, H, 3) in [0, 1]; ``flow`` (H/2, H/2, 2) backward, in its own pixels; ``photo`` (H, H, 3) is the crop
+    and ``points`` (68, 2) are its landmarks in shares of the side. The mask is returned as it is where nothing is
+    painted, or the photo shows no teeth.
+    """
+    side = mask.shape[0]
+    x0, y0, x1, y1 = card.box("mouth", side)
+    here = slice(y0, y1), slice(x0, x1)
+    inside = mask[here]
+    if inside.max() < 0.5 or (own := own_teeth(photo, points * side - 0.5)) is None:
+        return mask
+    u0, v0, u1, v1 = (value // FINE for value in (x0, y0, x1, y1))
+    moved = FINE * cv2.resize(flow[v0:v1, u0:u1], (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+    at = moved + np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), axis=-1).astype(np.float32)
+    shown = cv2.remap(photo, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    weight = cv2.GaussianBlur(inside, (0, 0), _AROUND) + 1e-3
+    difference = cv2.GaussianBlur((paint[here] @ LUMA - shown @ LUMA / 255) * inside, (0, 0), _AROUND) / weight
+    agrees = 1 - smooth((np.abs(difference) / (own @ LUMA) - _AGREES) / (_DIFFERS - _AGREES))
+    share = float((agrees * inside).sum() / inside.sum())
+    kept = float(smooth((share - _FEW) / (_MOST - _FEW)))
+    if kept == 0:
+        return mask
+    out = mask.copy()
+    out[here] = inside * (1 - kept * agrees)
+    return out

@@ -1,0 +1,81 @@
+"""Mouths that show teeth already keep them where the paint would only blur them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from exprtool.faces.align import CropTemplate
+from exprtool.types import Image
+from exprtool_default.card import FINE, FlowCard
+from exprtool_default.mouth import with_own_mouth
+from exprtool_default.teeth import own_teeth
+from exprtool_flow.points import mean_points
+
+SKIN, LIPS, TEETH, DARK = (200, 150, 125), (150, 75, 75), (215, 210, 195), (25, 12, 12)
+SIDE = 256
+
+
+@pytest.fixture(scope="module")
+def card() -> FlowCard:
+    template = CropTemplate(right_eye=(0.34, 0.332), left_eye=(0.66, 0.332), mouth=(0.5, 0.668))
+    return FlowCard(SIDE // FINE, template, ("jawOpen",), {}, {"mouth": (36, 60, 92, 116)})
+
+
+@pytest.fixture(scope="module")
+def points() -> NDArray[np.float64]:
+    """The mean face's landmarks with a mouth that stands open by 14 pixels."""
+    open_ = mean_points().numpy().astype(np.float64)
+    open_[64:68, 1] += 14 / SIDE
+    open_[54:60, 1] += 14 / SIDE
+    return open_
+
+
+def face(points: NDArray[np.float64], inside: tuple[int, int, int]) -> Image:
+    photo = np.empty((SIDE, SIDE, 3), np.uint8)
+    photo[:] = SKIN
+    for outline, colour in ((points[48:60], LIPS), (points[60:68], inside)):
+        cv2.fillConvexPoly(photo, cv2.convexHull(np.rint(outline * SIDE - 0.5).astype(np.int32)), colour)
+    return photo
+
+
+def painting(colour: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    mask, paint = np.zeros((SIDE, SIDE), np.float32), np.empty((SIDE, SIDE, 3), np.float32)
+    mask[172:184, 100:157] = 1
+    paint[:] = np.array(colour) / 255
+    return mask, paint
+
+
+def test_teeth_are_known_by_being_pale_and_lighter_than_lips(points: NDArray[np.float64]) -> None:
+    pixels = points * SIDE - 0.5
+    assert own_teeth(face(points, TEETH), pixels) == pytest.approx(np.array(TEETH) / 255, abs=0.02)
+    assert own_teeth(face(points, DARK), pixels) is None, "an open mouth without teeth in it"
+    assert own_teeth(face(points, (225, 130, 130)), pixels) is None, "light, but red: a tongue"
+    closed = mean_points().numpy() * SIDE - 0.5
+    closed[60:68, 1] = closed[60:68, 1].mean()
+    assert own_teeth(face(points, TEETH), closed) is None, "too little to see"
+
+
+def test_the_photos_teeth_stay_where_the_paint_agrees(card: FlowCard, points: NDArray[np.float64]) -> None:
+    still = np.zeros((SIDE // FINE, SIDE // FINE, 2), np.float32)
+    mask, paint = painting((200, 190, 180))
+    kept = with_own_mouth(mask, paint, still, face(points, TEETH), points, card)
+    assert kept[mask > 0].mean() < 0.05 and mask.max() == 1, "what was given is left alone"
+    mask, dark = painting(DARK)
+    assert with_own_mouth(mask, dark, still, face(points, TEETH), points, card) is mask, (
+        "the mouth opens: it is painted"
+    )
+    mask, paint = painting((200, 190, 180))
+    toothless = face(points, DARK)
+    assert with_own_mouth(mask, paint, still, toothless, points, card) is mask, "the photo has none to show"
+    nothing = np.zeros_like(mask)
+    assert with_own_mouth(nothing, paint, still, face(points, TEETH), points, card) is nothing
+
+
+def test_a_mouth_is_judged_as_a_whole(card: FlowCard, points: NDArray[np.float64]) -> None:
+    still = np.zeros((SIDE // FINE, SIDE // FINE, 2), np.float32)
+    mask, paint = painting((200, 190, 180))
+    paint[:, 128:] = np.array(DARK) / 255  # half of it dark: no half row of teeth is kept
+    assert with_own_mouth(mask, paint, still, face(points, TEETH), points, card) is mask
