@@ -15,7 +15,7 @@ Conventions
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -34,6 +34,8 @@ _TILE = 256, 128
 """Width and height of what is in work at a time: it stays within a processor's cache, and where nothing is to be done
 little is done; half as many pixels cost more in calls than they gain."""
 _THREADS = 4
+_NEARLY_ALL = 0.75
+"""Share of a tile from which on it is not worth while to look for the part where something is done."""
 _REACH = 2
 """Crop pixels beyond a point that its cubic interpolation looks at."""
 _BLUR = 0.5
@@ -136,13 +138,18 @@ def lift(
     window = _Window.around_crop(matrix, side, (height, width))
     if window is not None:
         answer = window.without_the_finest(answer)
+        if answer.flow is not None:
+            answer = replace(answer, flow=_in_photo(answer.flow, window.crop_from_window[:, :2]))
         softening = None if answer.flow is None else _softening(answer.flow, window.crop_from_window[:, :2])
+        neutral = ((answer.flow, 0), (answer.shading, 1), (answer.residual, 0), (answer.paint_mask, 0), (softening, 0))
+        acts = [None if field is None else _differs(field, value) for field, value in neutral]
 
         def seam(part: _Window) -> Field:
             return part.seam(feather, region.box, image_size)
 
         def work(tile: _Window) -> None:
-            _apply(patch, region.pixels, tile, answer, softening, seam)
+            parts = [None if each is None else tile.acting(each) for each in acts]
+            _apply(patch, region.pixels, tile, answer, softening, parts, seam)
 
         tiles = window.tiles()
         list(_pool().map(work, tiles) if len(tiles) > 1 else map(work, tiles))
@@ -209,6 +216,12 @@ class _Window:
         """Rows and columns of this window in those of another one around it."""
         return slice(self.y0 - other.y0, self.y1 - other.y0), slice(self.x0 - other.x0, self.x1 - other.x0)
 
+    def within(self, other: _Window) -> _Window | None:
+        """What of this window lies in another one; None where nothing does."""
+        x0, y0 = max(self.x0, other.x0), max(self.y0, other.y0)
+        x1, y1 = min(self.x1, other.x1), min(self.y1, other.y1)
+        return self.part(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
     def part(self, x0: int, y0: int, x1: int, y1: int) -> _Window:
         """These columns and rows of the region as a window."""
         moved = self.crop_from_window.copy()
@@ -222,19 +235,23 @@ class _Window:
         ))  # fmt: skip
         return [self.part(x0, y0, x1, y1) for (y0, y1), (x0, x1) in product(rows, columns)]
 
-    def acting(self, field: NDArray[Any], neutral: float) -> _Window | None:
-        """The smallest part of the window that holds all places where a field over the crop, or a cubic's reach of it,
-        is anything but ``neutral``; None where there is none."""
+    def acting(self, acts: NDArray[np.bool_]) -> _Window | None:
+        """The smallest part of the window that holds all places where a field over the crop acts (S, S), or a cubic's
+        reach of it; None where it acts nowhere."""
         height, width = self.size
-        corners = np.array([(x, y) for x in (0, width - 1) for y in (0, height - 1)])
-        places = corners @ self.crop_from_window[:, :2].T + self.crop_from_window[:, 2]
-        left, top = np.maximum(np.floor(places.min(axis=0)).astype(int) - _REACH, 0)
-        right, bottom = np.ceil(places.max(axis=0)).astype(int) + _REACH + 1
-        acts = field[top : max(bottom, 1), left : max(right, 1)] != neutral
-        acts = acts if acts.ndim == 2 else acts.any(axis=2)
-        rows, columns = np.flatnonzero(acts.any(axis=1)), np.flatnonzero(acts.any(axis=0))
+        (a, b, tx), (c, d, ty) = self.crop_from_window.tolist()
+        across, down = width - 1, height - 1
+        left = max(int(tx + min(a * across, 0) + min(b * down, 0)) - _REACH - 1, 0)
+        top = max(int(ty + min(c * across, 0) + min(d * down, 0)) - _REACH - 1, 0)
+        right = int(tx + max(a * across, 0) + max(b * down, 0)) + _REACH + 2
+        bottom = int(ty + max(c * across, 0) + max(d * down, 0)) + _REACH + 2
+        acts = acts[top : max(bottom, 1), left : max(right, 1)]
+        rows = np.flatnonzero(acts.any(axis=1))
         if not len(rows):
             return None
+        columns = np.flatnonzero(acts.any(axis=0))
+        if (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1) > _NEARLY_ALL * acts.size:
+            return self
         x, y = (ends[[0, -1]] + (-_REACH, _REACH) for ends in (left + columns, top + rows))
         linear, shift = self.crop_from_window[:, :2], self.crop_from_window[:, 2]
         corners = np.array(list(product(x, y))) - shift
@@ -299,7 +316,8 @@ class _Window:
         weight = across * down
         (a, b, tx), (c, d, ty) = self.crop_from_window.astype(np.float32)
         for along in (a * x + (b * y + tx), c * x + (d * y + ty)):  # crop coordinates of every pixel
-            distance = np.minimum(along + np.float32(0.5), np.float32(self.side - 0.5) - along)
+            # A hair less than half a pixel, so that no rounding lets the seam begin outside the crop.
+            distance = np.minimum(along + np.float32(0.4999), np.float32(self.side - 0.5001) - along)
             weight *= _smoothstep(distance / np.float32(max(feather * self.side, 1e-6)))
         return weight
 
@@ -324,70 +342,83 @@ def _smoothstep(t: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _apply(
     canvas: _Canvas, source: Image, window: _Window, answer: CropAnswer, softening: Field | None,
-    seam_of: Callable[[_Window], Field],
+    parts: Sequence[_Window | None], seam_of: Callable[[_Window], Field],
 ) -> None:  # fmt: skip
+    """Do to a tile what the answer asks; ``parts`` are those of it where flow, shading, residual, paint and softening
+    act."""
     import cv2
 
     place = window.place
     levels: Image = source[place].copy()
-    seam = seam_of(window)
-    if answer.flow is not None and (part := window.acting(answer.flow, neutral=0)):
+    border = window.part(window.x0 - 1, window.y0 - 1, window.x1 + 1, window.y1 + 1)
+    around = seam_of(border)
+    seam = np.ascontiguousarray(around[1:-1, 1:-1])
+    moving, lit, added, painted, squeezed = parts
+    if answer.flow is not None and moving:
         # The flow itself fades, besides the alpha: half-way between two places no feature may show twice.
-        wide = part.part(part.x0 - 1, part.y0 - 1, part.x1 + 1, part.y1 + 1)
-        flow = _photo_flow(wide, answer.flow) * seam_of(wide)[..., np.newaxis]
-        canvas.flow[part.place] = flow[1:-1, 1:-1]
+        wide = moving.part(moving.x0 - 1, moving.y0 - 1, moving.x1 + 1, moving.y1 + 1)
+        # No eye sees a bend in where things come from, as it would see one in light; straight pieces take a quarter of
+        # the time of cubics.
+        flow = wide.sample(answer.flow, smoothly=False) * around[wide.inside(border)][..., np.newaxis]
+        canvas.flow[moving.place] = flow[1:-1, 1:-1]
         moved = _moved(source, wide, flow)
-        if softening is not None and (squeezed := part.acting(softening, neutral=0)):
+        if softening is not None and squeezed and (squeezed := squeezed.within(moving)):
             _soften(moved, squeezed, wide, squeezed.sample(softening, smoothly=False))
-        levels[part.inside(window)] = moved[1:-1, 1:-1]
-    if answer.shading is not None and (part := window.acting(answer.shading, neutral=1)):
-        factor = part.sample(answer.shading)
+        levels[moving.inside(window)] = moved[1:-1, 1:-1]
+    if answer.shading is not None and lit:
+        factor = lit.sample(answer.shading)
         if factor.ndim == 2:
             factor = cv2.merge([factor] * 3)
-        here = part.inside(window)  # negative factors, which cubics make beside zeros, end as black
+        here = lit.inside(window)  # negative factors, which cubics make beside zeros, end as black
         levels[here] = cv2.multiply(np.ascontiguousarray(levels[here]), factor, dtype=cv2.CV_8U)
-    if answer.residual is not None and (part := window.acting(answer.residual, neutral=0)):
-        here = part.inside(window)
-        levels[here] = _rounded(levels[here] + part.sample(answer.residual))
-    if (
-        answer.paint is not None
-        and answer.paint_mask is not None
-        and (part := window.acting(answer.paint_mask, neutral=0))
-    ):
-        here = part.inside(window)
-        mask = np.clip(part.sample(answer.paint_mask), 0, 1)
-        canvas.painted[part.place] = mask * seam[here]
+    if answer.residual is not None and added:
+        here = added.inside(window)
+        levels[here] = _rounded(levels[here] + added.sample(answer.residual))
+    if answer.paint is not None and answer.paint_mask is not None and painted:
+        here = painted.inside(window)
+        mask = np.clip(painted.sample(answer.paint_mask), 0, 1)
+        canvas.painted[painted.place] = mask * seam[here]
         below = levels[here].astype(np.float32)
-        below += mask[..., np.newaxis] * (part.sample(answer.paint) - below)
+        below += mask[..., np.newaxis] * (painted.sample(answer.paint) - below)
         levels[here] = _rounded(below)
     alpha = seam if answer.alpha is None else seam * np.clip(window.sample(answer.alpha), 0, 1)
     canvas.alpha[place] = alpha
     cv2.copyTo(levels, (alpha > 0).view(np.uint8), canvas.pixels[place])
 
 
+def _differs(field: NDArray[Any], neutral: float) -> NDArray[np.bool_]:
+    """Where a field (S, S) or (S, S, n) is anything but ``neutral``, (S, S)."""
+    if field.ndim == 2:
+        return field != neutral
+    first, *others = (field[..., channel] != neutral for channel in range(field.shape[2]))
+    for other in others:
+        first |= other
+    return first
+
+
 def _rounded(pixels: Field) -> Image:
     return np.rint(np.clip(pixels, 0, 255, out=pixels), out=pixels).astype(np.uint8)
 
 
-def _softening(flow: NDArray[Any], linear: NDArray[np.float64]) -> Field | None:
+def _softening(flow: Field, linear: NDArray[np.float64]) -> Field | None:
     """By how much of its second differences along the photo's x and y a moved picture is softened, (S, S, 2); None
     where nowhere.
 
     Skin that is pushed together shows finer detail than any camera would have taken of it: the blur of the lens has
     been squeezed with it. With standard deviations s before and s / k after a squeeze by k, what is lacking is a blur
-    of variance s^2 (1 - 1 / k^2); a kernel (a, 1 - 2a, a) has the variance 2a. ``linear`` (2, 2) takes the photo's
-    directions to the crop's.
+    of variance s^2 (1 - 1 / k^2); a kernel (a, 1 - 2a, a) has the variance 2a. ``flow`` is in the photo's
+    pixels, ``linear`` (2, 2) takes the photo's directions to the crop's.
     """
-    turned = flow @ np.linalg.inv(linear).T  # in the photo's pixels
-    down, across = np.gradient(turned, axis=(0, 1))
-    lacking = []
-    for axis in range(2):
-        step = linear[0, axis] * across + linear[1, axis] * down
+    import cv2
+
+    across, down = (cv2.Sobel(flow, cv2.CV_32F, dx, dy, ksize=1, scale=0.5) for dx, dy in ((1, 0), (0, 1)))
+    softening = np.empty_like(flow)
+    for axis, (a, b) in enumerate(linear.T):
+        step = cv2.addWeighted(across, a, down, b, 0)
         step[..., axis] += 1
-        squeeze = np.maximum((step**2).sum(axis=2), 1)
-        lacking.append(_BLUR**2 * (1 - 1 / squeeze) / 2)
-    softening = np.stack(lacking, axis=2, dtype=np.float32)
-    softening *= _smoothstep(softening.max(axis=2, keepdims=True) / _SHARP_ENOUGH - 1)
+        squeeze = np.maximum(step[..., 0] ** 2 + step[..., 1] ** 2, 1)
+        softening[..., axis] = _BLUR**2 / 2 - (_BLUR**2 / 2) / squeeze
+    softening *= _smoothstep(np.maximum(softening[..., :1], softening[..., 1:]) / _SHARP_ENOUGH - 1)
     return softening if softening.any() else None
 
 
@@ -397,19 +428,17 @@ def _soften(picture: Image, part: _Window, wide: _Window, softening: Field) -> N
 
     rows, columns = part.inside(wide)
     around = picture[rows.start - 1 : rows.stop + 1, columns.start - 1 : columns.stop + 1]
-    softened = around.astype(np.float32)
-    for axis, (dx, dy) in enumerate(((2, 0), (0, 2))):
-        second = cv2.Sobel(around, cv2.CV_32F, dx, dy, ksize=1)
-        softened[1:-1, 1:-1] += softening[..., axis, np.newaxis] * second[1:-1, 1:-1]
-    picture[rows, columns] = _rounded(softened[1:-1, 1:-1])
+    softened = picture[rows, columns].astype(np.float32)
+    for share, (dx, dy) in zip(cv2.split(softening), ((2, 0), (0, 2)), strict=True):
+        second = cv2.Sobel(around, cv2.CV_32F, dx, dy, ksize=1)[1:-1, 1:-1]
+        softened += cv2.multiply(np.ascontiguousarray(second), cv2.merge([share] * 3))
+    picture[rows, columns] = _rounded(softened)
 
 
-def _photo_flow(window: _Window, flow: NDArray[Any]) -> Field:
-    """Flow in crop pixels -> flow in the photo's: q = A p + t, hence A (p + v) + t = q + f gives v = A^-1 f."""
-    inverse = np.linalg.inv(window.crop_from_window[:, :2]).astype(np.float32)
-    # Turned while it is small, for sampling is linear. No eye sees a bend in where things come from, as it would see
-    # one in light; straight pieces take a quarter of the time.
-    return window.sample(flow @ inverse.T, smoothly=False)
+def _in_photo(flow: NDArray[Any], linear: NDArray[np.float64]) -> Field:
+    """Flow in crop pixels -> flow in the photo's: q = A p + t, hence A (p + v) + t = q + f gives v = A^-1 f. Turned
+    while it is small, for sampling is linear."""
+    return np.asarray(flow, np.float32) @ np.linalg.inv(linear).T.astype(np.float32)
 
 
 def _moved(source: Image, window: _Window, flow: Field) -> Image:

@@ -213,14 +213,14 @@ def test_work_is_done_only_where_the_answer_acts_and_nothing_is_missed(
     worked: list[int] = []
     acting = _Window.acting
 
-    def watched(self: _Window, field: NDArray[Any], neutral: float) -> _Window | None:
-        if part := acting(self, field, neutral):
+    def watched(self: _Window, acts: NDArray[np.bool_]) -> _Window | None:
+        if part := acting(self, acts):
             worked.append((part.x1 - part.x0) * (part.y1 - part.y0))
         return part
 
     monkeypatch.setattr(_Window, "acting", watched)
     frugal = lift(region, matrix(*MATRICES[case]), answer)
-    monkeypatch.setattr(_Window, "acting", lambda self, field, neutral: self)
+    monkeypatch.setattr(_Window, "acting", lambda self, acts: self)
     whole = lift(region, matrix(*MATRICES[case]), answer)
     assert frugal.flow is not None and whole.flow is not None
     difference = np.abs(frugal.pixels.astype(int) - whole.pixels)
@@ -273,7 +273,7 @@ def test_no_seam_on_a_real_photo(shared: Path) -> None:
     result, changed = paste(image, [face], [patch])
     assert changed.any()
     added = result.astype(int) - image
-    room = (image < 190).all(axis=2)  # where nothing is cut off at 255
+    room = np.asarray((image < 190).all(axis=2))  # where nothing is cut off at 255
     pairs = room[:, 1:] & room[:, :-1]
     assert np.abs(np.diff(added, axis=1))[pairs].max() <= 4
 
