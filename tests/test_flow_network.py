@@ -217,6 +217,23 @@ def test_flow_loss_by_hand() -> None:
     assert losses.flow_loss(true, flow, known) == pytest.approx(0.0, abs=1e-7), "painted pixels have no flow to learn"
 
 
+def test_the_flow_counts_more_where_lids_and_lips_are() -> None:
+    answer = answer_of(8)
+    photo, nothing = torch.rand(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
+    points, weights = torch.rand(1, 68, 2), torch.zeros(1, 5)
+
+    def loss(x: int, y: int) -> float:
+        true = torch.zeros(1, 2, 8, 8)
+        true[0, 0, y, x] = 1.0
+        batch = Batch(
+            torch.rand(1, 3, 8, 8), photo, photo, true, nothing, nothing + 1, weights, weights, weights, points, points,
+            points,
+        )  # fmt: skip
+        return float(losses.losses(answer, batch)["flow"])
+
+    assert loss(4, 4) == pytest.approx(3 * loss(1, 1), rel=1e-4), "the window is 2 pixels from the border"
+
+
 def test_smaller_losses_by_hand() -> None:
     ramp = torch.arange(4.0).expand(1, 1, 3, 4)
     assert float(losses.total_variation(ramp)) == pytest.approx(1.0)

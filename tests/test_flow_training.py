@@ -146,6 +146,8 @@ def test_the_file_agrees_with_pytorch_and_carries_its_card(run: Outcome, tmp_pat
     assert found.controls == CONTROLS and tuple(found.presets) == EXPRESSIONS
     assert found.licence == "CC BY 4.0" and found.training_data["licences"] == {"CC BY 4.0": 2}
     assert "psnr_trained_on" in found.training_data, "nobody was held out, and the card must not claim it"
+    halves = [node for node in stored.graph.node if node.op_type not in ("Constant", "Shape", "Greater", "Reshape")]
+    assert [node.op_type for node in halves] == ["If", "If"], "the half that is not asked for does not run"
     with torch.no_grad():
         net.decoder.flow.bias.add_(0.5)
     assert max(compare(run.model.read_bytes(), net).values()) > TOLERANCE["float16"], "the comparison can fail"
