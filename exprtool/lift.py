@@ -38,9 +38,9 @@ _NEARLY_ALL = 0.75
 """Share of a tile from which on it is not worth while to look for the part where something is done."""
 _REACH = 2
 """Crop pixels beyond a point that its cubic interpolation looks at."""
-_BLUR = 0.5
-"""Standard deviation, in the photo's pixels, of what a well focused camera makes of a point (modulation is one half at
-0.37 cycles per pixel)."""
+_BLUR = 0.6
+"""Standard deviation, in the photo's pixels, of what a camera makes of a point: modulation is one half at 0.31 cycles
+per pixel, in the middle of what lenses and colour filters leave of a well focused picture."""
 _SHARP_ENOUGH = 0.006
 """Softening up to which none is needed (skin squeezed by 2 %); from twice as much on it is done in full."""
 FEATHER = 0.08

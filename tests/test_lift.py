@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exprtool.composite import paste
 from exprtool.errors import PluginError
 from exprtool.images import read_image
-from exprtool.lift import CropAnswer, _Window, crop_from_region, lift
+from exprtool.lift import _BLUR, CropAnswer, _Window, crop_from_region, lift
 from exprtool.types import Face, FaceRegion
 
 SIDE = 64
@@ -187,7 +187,7 @@ def test_what_is_squeezed_is_as_soft_as_a_camera_would_take_it(degrees: float, s
         assert patch.flow is not None
         middle = (slice(130, 160), slice(190, 220))
         plain = 127 + 80 * np.sin(per_pixel * (along + patch.flow[..., place]))
-        lacking = 0.5**2 * (1 - 1 / squeeze**2) / 2
+        lacking = _BLUR**2 * (1 - 1 / squeeze**2) / 2
         kept = 1 - 2 * lacking * (1 - np.cos(per_pixel * squeeze))
         found = patch.pixels[middle][..., 0] - 127.0
         ratio = float((found * (plain[middle] - 127)).sum() / ((plain[middle] - 127) ** 2).sum())
