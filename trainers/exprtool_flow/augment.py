@@ -169,16 +169,12 @@ def _to_size(pair: StoredPair, size: int, similarity: NDArray[np.float64], bend:
         )
     there = _scaled(similarity, source.shape[0], size, fine)
     flow_there = _scaled(similarity, stored, size, size)
-    places = {side: bend.places(side) for side in (size, fine)} if bend else {}
+    looked = {side: _looked(bend, matrix, side) for side, matrix in ((size, flow_there), (fine, there))} if bend else {}
 
     def moved(values: NDArray, matrix: NDArray[np.float64], side: int, flags: int, border: int) -> Any:
         if bend is None:
             return cv2.warpAffine(values, matrix, (side, side), flags=flags, borderMode=border)
-        at = (
-            transform(invert(matrix), places[side].reshape(-1, 2).astype(np.float64))
-            .reshape(side, side, 2)
-            .astype(np.float32)
-        )
+        at = looked[side]
         return cv2.remap(values, at[..., 0], at[..., 1], flags, borderMode=border)
 
     def placed(points: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -205,6 +201,12 @@ def _to_size(pair: StoredPair, size: int, similarity: NDArray[np.float64], bend:
         target_points=placed(np.asarray(pair.target_points)),
         known=np.full((POINTS, 2), np.nan, np.float32),
     )
+
+
+def _looked(bend: Bend, matrix: NDArray[np.float64], side: int) -> NDArray[np.float32]:
+    """Where to look in a stored picture for each pixel of its bent crop, (side, side, 2)."""
+    places = bend.places(side).reshape(-1, 2).astype(np.float64)
+    return transform(invert(matrix), places).reshape(side, side, 2).astype(np.float32)
 
 
 def _scaled(similarity: NDArray[np.float64], stored: int, size: int, side: int) -> NDArray[np.float64]:

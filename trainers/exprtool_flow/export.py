@@ -146,34 +146,21 @@ def _traced(half: nn.Module, given: dict[str, Tensor], outputs: list[str], batch
 
 def _branch(half: onnx.ModelProto, prefix: str) -> list[onnx.NodeProto]:
     """Nodes that answer as ``half`` does, or, where its first input is an empty batch, with empty batches at once."""
-    from onnx import GraphProto, TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper, numpy_helper
+    from onnx.compose import add_prefix_graph
 
     graph = half.graph
-    inputs = {value.name for value in graph.input}
-
-    def own(name: str) -> str:
-        return name if name in inputs or not name else f"{prefix}/{name}"
-
-    taken = GraphProto()
+    taken = add_prefix_graph(graph, f"{prefix}/", rename_inputs=False)
     taken.name = prefix
-    taken.initializer.extend(graph.initializer)
-    for tensor in taken.initializer:
-        tensor.name = own(tensor.name)
-    taken.node.extend(graph.node)
-    for node in taken.node:
-        node.name = own(node.name)
-        node.input[:] = map(own, node.input)
-        node.output[:] = map(own, node.output)
-    taken.output.extend(graph.output)
+    del taken.input[:]  # a branch takes what it needs from the graph around it
     empty: list[onnx.NodeProto] = []
     none: list[onnx.ValueInfoProto] = []
-    for value in taken.output:
+    for value in graph.output:
         sides = [axis.dim_value for axis in value.type.tensor_type.shape.dim[1:]]
         name = f"{prefix}/empty/{value.name}"
         nothing = numpy_helper.from_array(np.zeros((0, *sides), np.float32))
         empty.append(helper.make_node("Constant", [], [name], value=nothing))
         none.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["none", *sides]))
-        value.name = own(value.name)
     at = {part: f"{prefix}/asked/{part}" for part in ("zero", "none", "shape", "any", "whether")}
     constants = [
         helper.make_node("Constant", [], [at["zero"]], value=numpy_helper.from_array(np.array([0]))),

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -237,18 +237,8 @@ def variation(step: int, config: FlowConfig) -> Variation:
     """How the pairs of a step (from 0) are varied. At first the decoder is told what every face wears, then less and
     less often: what is read then is hardly better than a guess, and would teach it to listen to nobody."""
     tell = 1 - (1 - config.tell) * min(1.0, step / (_LEARN_TO_READ * config.steps))
-    return Variation(
-        config.flip,
-        config.turn,
-        config.zoom,
-        config.shift,
-        config.bend,
-        config.colour,
-        config.spoil,
-        config.same,
-        tell,
-        config.know,
-    )
+    shares = {each.name: getattr(config, each.name) for each in fields(Variation)}
+    return Variation(**{**shares, "tell": tell})
 
 
 def _card(config: FlowConfig, pairs: PairSet, train_on: NDArray[np.int64], learner: Learner) -> FlowCard:
