@@ -15,6 +15,7 @@ Conventions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -45,6 +46,13 @@ _SHARP_ENOUGH = 0.006
 """Softening up to which none is needed (skin squeezed by 2 %); from twice as much on it is done in full."""
 FEATHER = 0.08
 """Width of the seam in which the answer fades out toward the crop's border, as a fraction of the crop's side."""
+_SLOPE = 2.6
+"""Motion that goes on beyond the crop fades out over this many times its length: then no point moves more than 0.6
+pixels further than its neighbour, and nothing folds over."""
+_STILL = 1.0
+"""Width of the seam, in crop pixels, at a border where nothing happens."""
+_FARTHEST = 0.3
+"""How far beyond the crop anything goes on at most, as a fraction of its side."""
 
 Field = NDArray[np.float32]
 
@@ -120,36 +128,38 @@ def lift(
     answer: CropAnswer,
     *,
     feather: float = FEATHER,
-    image_size: tuple[int, int] | None = None,
+    beyond: bool = False,
     notes: tuple[str, ...] = (),
     details: dict[str, Any] | None = None,
 ) -> FacePatch:
     """Carry the network's ``answer`` about a crop to the pixels of ``region``.
 
     Toward the crop's border, and toward the region's where that cuts the crop, everything fades out within
-    ``feather`` (fraction of the crop's side) so that no seam remains. With the photo's ``image_size`` (h, w) a border
-    of the region that is also the photo's is known to need no seam. Pixels for which the answer asks nothing (no
-    flow, no residual ...) keep their bits. Raises `PluginError` for parts that do not fit.
+    ``feather`` (fraction of the crop's side) so that no seam remains; where the photo itself ends, none is needed. An
+    answer that holds up to the crop's border can go on ``beyond`` it instead, and fade out there: a jaw that drops
+    pushes the throat down with it, and within the crop there is no room for that. Pixels for which the answer asks
+    nothing (no flow, no residual ...) keep their bits. Raises `PluginError` for parts that do not fit.
     """
     side = answer.checked()
     matrix = crop_from_region(region, crop_from_image)
     height, width = region.pixels.shape[:2]
     patch = _Canvas(region.pixels)
-    window = _Window.around_crop(matrix, side, (height, width))
+    seam = _Seam.beyond(answer, side, feather) if beyond else _Seam.within(side, feather)
+    window = _Window.around_crop(matrix, side, (height, width), seam)
     if window is not None:
         answer = window.without_the_finest(answer)
         if answer.flow is not None:
             answer = replace(answer, flow=_in_photo(answer.flow, window.crop_from_window[:, :2]))
         softening = None if answer.flow is None else _softening(answer.flow, window.crop_from_window[:, :2])
         neutral = ((answer.flow, 0), (answer.shading, 1), (answer.residual, 0), (answer.paint_mask, 0), (softening, 0))
-        acts = [None if field is None else _differs(field, value) for field, value in neutral]
+        acts = [None if field is None else _around(_differs(field, value), seam.margin) for field, value in neutral]
 
-        def seam(part: _Window) -> Field:
-            return part.seam(feather, region.box, image_size)
+        def weight(part: _Window) -> Field:
+            return part.weight(seam, region.box, region.image_size)
 
         def work(tile: _Window) -> None:
-            parts = [None if each is None else tile.acting(each) for each in acts]
-            _apply(patch, region.pixels, tile, answer, softening, parts, seam)
+            parts = [None if each is None else tile.acting(each, seam.margin) for each in acts]
+            _apply(patch, region.pixels, tile, answer, softening, parts, weight)
 
         tiles = window.tiles()
         list(_pool().map(work, tiles) if len(tiles) > 1 else map(work, tiles))
@@ -175,6 +185,45 @@ class _Canvas:
 
 
 @dataclass(frozen=True, eq=False)
+class _Seam:
+    """Where an answer fades out, in crop pixels: at the ``distances`` from the crop's border (left, top, right, bottom;
+    outwards positive) it has come to nothing, and it begins to fade ``widths`` further in. ``border`` is the width
+    where the region ends."""
+
+    distances: tuple[float, ...]
+    widths: tuple[float, ...]
+    border: float
+
+    @property
+    def margin(self) -> int:
+        """How many pixels around the crop are still touched."""
+        return int(np.ceil(max(0.0, *self.distances) - 0.5))
+
+    @classmethod
+    def within(cls, side: int, feather: float) -> _Seam:
+        """A seam inside the crop."""
+        width = max(feather * side, 1e-6)
+        # A hair less than to the outermost pixels' edges, so that no rounding lets the seam begin outside the crop.
+        return cls((0.4999,) * 4, (width,) * 4, width)
+
+    @classmethod
+    def beyond(cls, answer: CropAnswer, side: int, feather: float) -> _Seam:
+        """A seam outside, at each border as wide as what happens there needs."""
+        width = max(feather * side, 1e-6)
+
+        def needed(x: int | slice, y: int | slice) -> float:
+            motion = 0.0 if answer.flow is None else float(np.hypot(*answer.flow[y, x].T).max())
+            still = (answer.shading is None or (answer.shading[y, x] == 1).all()) and (
+                answer.residual is None or not answer.residual[y, x].any()
+            )
+            return max(min(_SLOPE * motion, _FARTHEST * side), _STILL if still else width)
+
+        all_ = slice(None)
+        left, top, right, bottom = needed(0, all_), needed(all_, 0), needed(-1, all_), needed(all_, -1)
+        return cls((left, top, right, bottom), (left, top, right, bottom), width)
+
+
+@dataclass(frozen=True, eq=False)
 class _Window:
     """The part of the region that the crop covers: rows and columns, and the matrix from its pixels to the crop."""
 
@@ -186,10 +235,13 @@ class _Window:
     side: int
 
     @classmethod
-    def around_crop(cls, crop_from_region: NDArray[np.float64], side: int, size: tuple[int, int]) -> _Window | None:
+    def around_crop(
+        cls, crop_from_region: NDArray[np.float64], side: int, size: tuple[int, int], seam: _Seam
+    ) -> _Window | None:
+        """Around the crop, and what lies beyond it within the ``seam``."""
         linear, shift = crop_from_region[:, :2], crop_from_region[:, 2]
-        low, high = -0.5, side - 0.5
-        corners = np.array([(low, low), (high, low), (high, high), (low, high)])
+        left, top, right, bottom = np.maximum(seam.distances, 0.5)
+        corners = np.array(list(product((-left, side - 1 + right), (-top, side - 1 + bottom))))
         corners = (corners - shift) @ np.linalg.inv(linear).T
         x0, y0 = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
         x1, y1 = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 1, (size[1], size[0]))
@@ -235,32 +287,37 @@ class _Window:
         ))  # fmt: skip
         return [self.part(x0, y0, x1, y1) for (y0, y1), (x0, x1) in product(rows, columns)]
 
-    def acting(self, acts: NDArray[np.bool_]) -> _Window | None:
-        """The smallest part of the window that holds all places where a field over the crop acts (S, S), or a cubic's
-        reach of it; None where it acts nowhere."""
+    def acting(self, acts: NDArray[np.bool_], margin: int) -> _Window | None:
+        """The smallest part of the window that holds all places where a field acts, or a cubic's reach of it; None
+        where it acts nowhere. ``acts`` is over the crop and ``margin`` pixels around it."""
+        import cv2
+
         height, width = self.size
         (a, b, tx), (c, d, ty) = self.crop_from_window.tolist()
+        tx, ty = tx + margin, ty + margin
         across, down = width - 1, height - 1
         left = max(int(tx + min(a * across, 0) + min(b * down, 0)) - _REACH - 1, 0)
         top = max(int(ty + min(c * across, 0) + min(d * down, 0)) - _REACH - 1, 0)
         right = int(tx + max(a * across, 0) + max(b * down, 0)) + _REACH + 2
         bottom = int(ty + max(c * across, 0) + max(d * down, 0)) + _REACH + 2
         acts = acts[top : max(bottom, 1), left : max(right, 1)]
-        rows = np.flatnonzero(acts.any(axis=1))
-        if not len(rows):
+        if not acts.size:
             return None
-        columns = np.flatnonzero(acts.any(axis=0))
-        if (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1) > _NEARLY_ALL * acts.size:
+        x, y, wide, tall = cv2.boundingRect(acts.view(np.uint8))
+        if wide * tall == 0:
+            return None
+        if wide * tall > _NEARLY_ALL * acts.size:
             return self
-        x, y = (ends[[0, -1]] + (-_REACH, _REACH) for ends in (left + columns, top + rows))
-        linear, shift = self.crop_from_window[:, :2], self.crop_from_window[:, 2]
-        corners = np.array(list(product(x, y))) - shift
-        here = corners @ np.linalg.inv(linear).T
-        x0, y0 = np.clip(np.floor(here.min(axis=0)).astype(int), 0, (width, height))
-        x1, y1 = np.clip(np.ceil(here.max(axis=0)).astype(int) + 1, 0, (width, height))
+        x, y = left + x - _REACH - tx, top + y - _REACH - ty
+        corners = list(product((x, x + wide - 1 + 2 * _REACH), (y, y + tall - 1 + 2 * _REACH)))
+        square = a * d - b * c
+        columns = [(d * u - b * v) / square for u, v in corners]
+        rows = [(a * v - c * u) / square for u, v in corners]
+        x0, x1 = max(math.floor(min(columns)), 0), min(math.ceil(max(columns)) + 1, width)
+        y0, y1 = max(math.floor(min(rows)), 0), min(math.ceil(max(rows)) + 1, height)
         if x0 >= x1 or y0 >= y1:
             return None
-        return self.part(self.x0 + int(x0), self.y0 + int(y0), self.x0 + int(x1), self.y0 + int(y1))
+        return self.part(self.x0 + x0, self.y0 + y0, self.x0 + x1, self.y0 + y1)
 
     def without_the_finest(self, answer: CropAnswer) -> CropAnswer:
         """Where the photo is coarser than the crop: the answer without what the photo's pixels cannot show."""
@@ -292,15 +349,15 @@ class _Window:
         )
         return np.asarray(sampled, dtype=np.float32)
 
-    def seam(self, feather: float, box: IntBox, image_size: tuple[int, int] | None) -> Field:
-        """Weight (h, w): 0 outside the crop, rising smoothly to 1 within ``feather`` of the side from its border.
+    def weight(self, seam: _Seam, box: IntBox, image_size: tuple[int, int] | None) -> Field:
+        """How much of an answer to take (h, w): all of it inside, falling smoothly to 0 along the ``seam``.
 
         ``box`` is the region's: where it ends inside the crop and inside the photo, its border would show as well.
         """
         height, width = self.size
         x = np.arange(width, dtype=np.float32)
         y = np.arange(height, dtype=np.float32)[:, np.newaxis]
-        reach = max(feather * self.side / self.scale, 1e-6)  # the same width in the photo's pixels
+        reach = seam.border / self.scale  # in the photo's pixels
         x0, y0, x1, y1 = box
         bottom, right = image_size or (-1, -1)
         columns, rows = x + np.float32(self.x0 + x0), y + np.float32(self.y0 + y0)
@@ -314,11 +371,14 @@ class _Window:
         if y1 != bottom:
             down *= _smoothstep((y1 - 0.5 - rows) / reach)
         weight = across * down
-        (a, b, tx), (c, d, ty) = self.crop_from_window.astype(np.float32)
-        for along in (a * x + (b * y + tx), c * x + (d * y + ty)):  # crop coordinates of every pixel
-            # A hair less than half a pixel, so that no rounding lets the seam begin outside the crop.
-            distance = np.minimum(along + np.float32(0.4999), np.float32(self.side - 0.5001) - along)
-            weight *= _smoothstep(distance / np.float32(max(feather * self.side, 1e-6)))
+        for side, (distance, wide) in enumerate(zip(seam.distances, seam.widths, strict=True)):
+            # Linear over the crop, and so over the window: how far in from where nothing is taken, in widths.
+            a, b, shift = (self.crop_from_window[side % 2] / wide).tolist()
+            if side >= 2:
+                a, b, shift = -a, -b, (self.side - 1) / wide - shift
+            shift += distance / wide
+            if shift + min(a * (width - 1), 0) + min(b * (height - 1), 0) < 1:
+                weight *= _smoothstep(np.float32(a) * x + (np.float32(b) * y + np.float32(shift)))
         return weight
 
 
@@ -342,7 +402,7 @@ def _smoothstep(t: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _apply(
     canvas: _Canvas, source: Image, window: _Window, answer: CropAnswer, softening: Field | None,
-    parts: Sequence[_Window | None], seam_of: Callable[[_Window], Field],
+    parts: Sequence[_Window | None], weight_of: Callable[[_Window], Field],
 ) -> None:  # fmt: skip
     """Do to a tile what the answer asks; ``parts`` are those of it where flow, shading, residual, paint and softening
     act."""
@@ -351,7 +411,7 @@ def _apply(
     place = window.place
     levels: Image = source[place].copy()
     border = window.part(window.x0 - 1, window.y0 - 1, window.x1 + 1, window.y1 + 1)
-    around = seam_of(border)
+    around = weight_of(border)
     seam = np.ascontiguousarray(around[1:-1, 1:-1])
     moving, lit, added, painted, squeezed = parts
     if answer.flow is not None and moving:
@@ -384,6 +444,11 @@ def _apply(
     alpha = seam if answer.alpha is None else seam * np.clip(window.sample(answer.alpha), 0, 1)
     canvas.alpha[place] = alpha
     cv2.copyTo(levels, (alpha > 0).view(np.uint8), canvas.pixels[place])
+
+
+def _around(acts: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
+    """The same with ``margin`` pixels around, where the border's go on."""
+    return np.pad(acts, margin, mode="edge") if margin else acts
 
 
 def _differs(field: NDArray[Any], neutral: float) -> NDArray[np.bool_]:

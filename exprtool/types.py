@@ -67,6 +67,8 @@ class FaceRegion:
     ``box`` is the rectangle in image coordinates; ``pixels`` is a read-only view of it, never resampled. ``others``
     are the remaining faces of the photo that touch the rectangle, so that a backend can keep off them.
     ``track_state`` is whatever the backend's `begin_track` returned for this face's track (video), else None.
+    ``image_size`` (h, w) is the photo's, where it is known: a border of the rectangle that is also the photo's needs
+    no seam.
     """
 
     face: Face
@@ -74,6 +76,7 @@ class FaceRegion:
     pixels: Image
     others: tuple[Face, ...] = ()
     track_state: Any = None
+    image_size: tuple[int, int] | None = None
 
     def to_region(self, points: Points) -> Points:
         """Move points (n, 2) from image coordinates to this region's."""

@@ -178,6 +178,7 @@ def test_region_ends_at_the_picture(shared):
         x0, y0, x1, y1 = region.box
         assert 0 <= x0 < x1 <= 400 and 0 <= y0 < y1 <= 240
         assert all(isinstance(value, int) for value in region.box)
+        assert region.image_size == (240, 400)
 
 
 def test_region_turns_with_the_face():

@@ -213,14 +213,14 @@ def test_work_is_done_only_where_the_answer_acts_and_nothing_is_missed(
     worked: list[int] = []
     acting = _Window.acting
 
-    def watched(self: _Window, acts: NDArray[np.bool_]) -> _Window | None:
-        if part := acting(self, acts):
+    def watched(self: _Window, acts: NDArray[np.bool_], margin: int) -> _Window | None:
+        if part := acting(self, acts, margin):
             worked.append((part.x1 - part.x0) * (part.y1 - part.y0))
         return part
 
     monkeypatch.setattr(_Window, "acting", watched)
     frugal = lift(region, matrix(*MATRICES[case]), answer)
-    monkeypatch.setattr(_Window, "acting", lambda self, acts: self)
+    monkeypatch.setattr(_Window, "acting", lambda self, acts, margin: self)
     whole = lift(region, matrix(*MATRICES[case]), answer)
     assert frugal.flow is not None and whole.flow is not None
     difference = np.abs(frugal.pixels.astype(int) - whole.pixels)
@@ -242,13 +242,34 @@ def test_alpha_of_the_network_is_respected(region: FaceRegion) -> None:
 
 def test_fades_at_the_regions_border_unless_the_photo_ends_there(photo: NDArray[np.uint8]) -> None:
     h, w = photo.shape[:2]
-    whole = FaceRegion(Face((0, 0, 1, 1), 1.0, np.zeros((5, 2))), (0, 0, w, h), photo)
+    whole = FaceRegion(Face((0, 0, 1, 1), 1.0, np.zeros((5, 2))), (0, 0, w, h), photo, image_size=(h, w))
     similarity = matrix(0.0, SIDE / 900, np.array([210.0, 150.0]))  # the crop is larger than the photo
     answer = CropAnswer(residual=np.ones((SIDE, SIDE, 3)))
-    assert (lift(whole, similarity, answer, image_size=(h, w)).alpha == 1).all()
-    part = FaceRegion(whole.face, (0, 0, 200, h), photo[:, :200])
-    alpha = lift(part, similarity, answer, image_size=(h, w)).alpha
+    assert (lift(whole, similarity, answer).alpha == 1).all()
+    part = FaceRegion(whole.face, (0, 0, 200, h), photo[:, :200], image_size=(h, w))
+    alpha = lift(part, similarity, answer).alpha
     assert (alpha[:, -1] < 0.1).all() and (alpha[:, 0] == 1).all()
+
+
+def test_motion_goes_on_beyond_the_crop_and_folds_nothing(region: FaceRegion) -> None:
+    similarity = matrix(0.0, 0.4)
+    flow = np.zeros((SIDE, SIDE, 2))
+    flow[SIDE // 2 :, :, 1] = np.linspace(0, -4, SIDE // 2)[:, None]  # a jaw that drops, furthest at the lower border
+    flow[:, : SIDE // 4] = flow[:, -SIDE // 4 :] = 0
+    within, beyond = (lift(region, similarity, CropAnswer(flow=flow), beyond=each) for each in (False, True))
+    assert within.flow is not None and beyond.flow is not None
+    at = crop_points(region, similarity)
+    border = (np.abs(at[..., 1] - (SIDE - 1)) < 0.3) & (np.abs(at[..., 0] - SIDE / 2) < 4)
+    assert np.abs(within.flow[border]).max() < 0.1 * 4 / 0.4
+    assert np.allclose(beyond.flow[border], (0, -4 / 0.4), atol=0.8)
+    below = (at[..., 1] > SIDE + 1) & (np.abs(at[..., 0] - SIDE / 2) < 4)
+    assert (beyond.pixels[below] != region.pixels[below]).any()
+    assert np.array_equal(within.pixels[below], region.pixels[below])
+    column = beyond.flow[:, int(np.abs(at[0, :, 0] - SIDE / 2).argmin()), 1]
+    assert np.diff(column).max() < 0.65, "where it fades out, rows keep their order"
+    still = (at[..., 0] < -2) | (at[..., 0] > SIDE + 1) | (at[..., 1] < -2)
+    assert still.any() and np.array_equal(beyond.pixels[still], region.pixels[still])
+    assert not beyond.alpha[still].any()
 
 
 def test_a_crop_beside_the_region_changes_nothing(region: FaceRegion) -> None:

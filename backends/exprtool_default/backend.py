@@ -158,7 +158,7 @@ class FlowBackend(Backend):
         paint = with_tongue(paint, answer.mask, self.card)
         answer = replace(answer, paint=with_teeth(paint, answer.mask, face.photo, points, self.card))
         whole = with_own_eyes(crop_answer(answer, share), face.photo, points, self.card)
-        return lift(face.region, face.matrix, whole, details=details)
+        return lift(face.region, face.matrix, whole, beyond=True, details=details)
 
 
 def _from_region(matrix: Matrix, region: FaceRegion) -> Matrix:

@@ -158,7 +158,7 @@ def region_of(image: Image, face: Face, others: Sequence[Face] = ()) -> FaceRegi
     pixels = image[box[1] : box[3], box[0] : box[2]]
     pixels.flags.writeable = False
     near = tuple(other for other in others if other is not face and _touches(other, box))
-    return FaceRegion(face, box, pixels, near)
+    return FaceRegion(face, box, pixels, near, image_size=(height, width))
 
 
 # How far the head reaches from the middle between eyes and mouth, in spans between eyes and mouth (see `_reach`).
