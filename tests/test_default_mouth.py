@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from exprtool.faces.align import CropTemplate
 from exprtool.types import Image
 from exprtool_default.card import FINE, FlowCard
-from exprtool_default.mouth import with_own_mouth
-from exprtool_default.teeth import own_teeth
+from exprtool_default.mouth import look_at_mouth, with_own_mouth
 from exprtool_flow.points import mean_points
 
 SKIN, LIPS, TEETH, DARK = (200, 150, 125), (150, 75, 75), (215, 210, 195), (25, 12, 12)
 SIDE = 256
+OWN = np.array(TEETH) / 255
 
 
 @pytest.fixture(scope="module")
@@ -48,34 +48,45 @@ def painting(colour: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray
     return mask, paint
 
 
-def test_teeth_are_known_by_being_pale_and_lighter_than_lips(points: NDArray[np.float64]) -> None:
-    pixels = points * SIDE - 0.5
-    assert own_teeth(face(points, TEETH), pixels) == pytest.approx(np.array(TEETH) / 255, abs=0.02)
-    assert own_teeth(face(points, DARK), pixels) is None, "an open mouth without teeth in it"
-    assert own_teeth(face(points, (225, 130, 130)), pixels) is None, "light, but red: a tongue"
-    closed = mean_points().numpy() * SIDE - 0.5
+def test_a_look_tells_teeth_from_the_dark_and_from_a_tongue(card: FlowCard, points: NDArray[np.float64]) -> None:
+    same, teeth = look_at_mouth(face(points, TEETH), points, card)
+    assert teeth == pytest.approx(np.array(TEETH) / 255, abs=0.02) and np.array_equal(same, points)
+    for inside, why in ((DARK, "an open mouth without teeth in it"), ((225, 110, 130), "light, but red: a tongue")):
+        same, teeth = look_at_mouth(face(points, inside), points, card)
+        assert teeth is None, why
+    closed = mean_points().numpy().astype(np.float64)
     closed[60:68, 1] = closed[60:68, 1].mean()
-    assert own_teeth(face(points, TEETH), closed) is None, "too little to see"
+    same, teeth = look_at_mouth(face(points, TEETH), closed, card)
+    assert teeth is None and np.array_equal(same, closed), "nothing to see between these lips"
+
+
+def test_lips_that_only_the_landmarks_part_are_closed(card: FlowCard) -> None:
+    points = mean_points().numpy().astype(np.float64)
+    points[[61, 62, 63], 1] = 0.671 - 1.3 / SIDE  # 2 mm apart, as landmarkers draw closed lips
+    points[[67, 66, 65], 1] = 0.671 + 1.3 / SIDE
+    found, teeth = look_at_mouth(face(points, LIPS), points, card)
+    assert teeth is None
+    gap = (found[[67, 66, 65], 1] - found[[61, 62, 63], 1]) * SIDE
+    assert (gap < 1.8).all() and (gap >= 0).all()
+    others = np.setdiff1d(np.arange(68), [61, 62, 63, 65, 66, 67])
+    assert np.allclose(found[others], points[others], atol=1e-12)
 
 
 def test_the_photos_teeth_stay_where_the_paint_agrees(card: FlowCard, points: NDArray[np.float64]) -> None:
     still = np.zeros((SIDE // FINE, SIDE // FINE, 2), np.float32)
     mask, paint = painting((200, 190, 180))
-    kept = with_own_mouth(mask, paint, still, face(points, TEETH), points, card)
+    kept = with_own_mouth(mask, paint, still, face(points, TEETH), OWN, card)
     assert kept[mask > 0].mean() < 0.05 and mask.max() == 1, "what was given is left alone"
     mask, dark = painting(DARK)
-    assert with_own_mouth(mask, dark, still, face(points, TEETH), points, card) is mask, (
-        "the mouth opens: it is painted"
-    )
+    assert with_own_mouth(mask, dark, still, face(points, TEETH), OWN, card) is mask, "the mouth opens: it is painted"
     mask, paint = painting((200, 190, 180))
-    toothless = face(points, DARK)
-    assert with_own_mouth(mask, paint, still, toothless, points, card) is mask, "the photo has none to show"
+    assert with_own_mouth(mask, paint, still, face(points, DARK), None, card) is mask, "the photo has none to show"
     nothing = np.zeros_like(mask)
-    assert with_own_mouth(nothing, paint, still, face(points, TEETH), points, card) is nothing
+    assert with_own_mouth(nothing, paint, still, face(points, TEETH), OWN, card) is nothing
 
 
 def test_a_mouth_is_judged_as_a_whole(card: FlowCard, points: NDArray[np.float64]) -> None:
     still = np.zeros((SIDE // FINE, SIDE // FINE, 2), np.float32)
     mask, paint = painting((200, 190, 180))
     paint[:, 128:] = np.array(DARK) / 255  # half of it dark: no half row of teeth is kept
-    assert with_own_mouth(mask, paint, still, face(points, TEETH), points, card) is mask
+    assert with_own_mouth(mask, paint, still, face(points, TEETH), OWN, card) is mask

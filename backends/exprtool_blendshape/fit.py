@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from exprtool.errors import ExprtoolError
 from exprtool.types import FaceRegion, Points
 from exprtool_blendshape.camera import Camera
-from exprtool_blendshape.lipline import Lips, MouthFrame, find_lips
+from exprtool_blendshape.lipline import Lips, MouthFrame, find_lips, with_closed_lips
 from exprtool_blendshape.model import CONTOUR_LEFT, CONTOUR_RIGHT, FaceModel, face_model
 from exprtool_blendshape.names import mirrored
 from exprtool_blendshape.points68 import landmark_shifts
@@ -161,7 +161,7 @@ def _fit(
         )
     basis = _basis(model)
     lips = find_lips(region.pixels, landmarks, _first_camera(landmarks, basis).scale, moving=track is not None)
-    seen = landmarks if lips.open else _with_closed_lips(landmarks, lips)
+    seen = landmarks if lips.open else with_closed_lips(landmarks, lips)
     solution = _solve(seen, basis, identity, None if track is None else track.offset)
     neutral = _neutral(model, solution.identity) if track is None else track.neutral
     fit = Fit(
@@ -177,25 +177,6 @@ def _fit(
         lips=lips,
     )
     return fit, solution.tangents
-
-
-def _with_closed_lips(landmarks: Points, lips: Lips) -> Points:
-    """The landmarks (68, 2) with the inner lip points no further apart than a closed mouth's are.
-
-    A landmarker may take a pale lip for an opening; the fit would then open the jaw to explain it.
-    """
-    scale = 2 * lips.frame.half / 5.0  # a mouth is about 5 cm wide
-    across = lips.frame.to_frame(landmarks)[:, 1]
-    seam = lips.frame.to_frame(lips.seam)
-    closed = landmarks.copy()
-    for upper, lower in ((61, 67), (62, 66), (63, 65)):
-        middle = lips.frame.to_frame((landmarks[[upper]] + landmarks[[lower]]) / 2)[0]
-        half = min(across[lower] - across[upper], 0.12 * scale) / 2
-        y = np.interp(middle[0], seam[:, 0], seam[:, 1])
-        if across[lower] - across[upper] > 0.12 * scale:
-            closed[upper] += (y - half - across[upper]) * lips.frame.across
-            closed[lower] += (y + half - across[lower]) * lips.frame.across
-    return closed
 
 
 def _neutral(model: FaceModel, identity: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,6 +21,8 @@ _SEARCH = 0.30
 OPEN_GAP = 0.22
 """Gap (cm) between the inner lip landmarks from which on a mouth counts as open. The landmarker draws closed lips up
 to 0.15 cm apart."""
+CLOSED_GAP = 0.12
+"""Gap (cm) that the inner landmarks of a closed mouth have at most, once it is known to be closed."""
 SEEN_GAP = 2.2
 """Gap in pixels that a clip must show besides: over less the landmarks wander, and the mouth would open and shut."""
 _SAMPLES = 65
@@ -98,6 +100,25 @@ def find_lips(pixels: Image, landmarks: Points, scale: float, moving: bool = Fal
         upper = lower = seam
     image = [frame.to_image(np.stack([x, y], 1)) for y in (seam, upper, lower)]
     return Lips(is_open, teeth > _TEETH_SHARE, max(gap, 0.0) if is_open else 0.0, frame, *image)
+
+
+def with_closed_lips(landmarks: Points, lips: Lips) -> Points:
+    """The landmarks (68, 2) with the inner lip points no further apart than a closed mouth's are.
+
+    A landmarker may take a pale lip for an opening; the fit would then open the jaw to explain it.
+    """
+    scale = 2 * lips.frame.half / 5.0  # a mouth is about 5 cm wide
+    across = lips.frame.to_frame(landmarks)[:, 1]
+    seam = lips.frame.to_frame(lips.seam)
+    closed = landmarks.copy()
+    for upper, lower in ((61, 67), (62, 66), (63, 65)):
+        middle = lips.frame.to_frame((landmarks[[upper]] + landmarks[[lower]]) / 2)[0]
+        half = min(across[lower] - across[upper], CLOSED_GAP * scale) / 2
+        y = np.interp(middle[0], seam[:, 0], seam[:, 1])
+        if across[lower] - across[upper] > CLOSED_GAP * scale:
+            closed[upper] += (y - half - across[upper]) * lips.frame.across
+            closed[lower] += (y + half - across[lower]) * lips.frame.across
+    return closed
 
 
 def _curve(marks: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:

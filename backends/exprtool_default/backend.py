@@ -25,7 +25,7 @@ from exprtool_blendshape.targets import Move, weights_for
 from exprtool_default.card import FINE
 from exprtool_default.eyes import with_own_eyes
 from exprtool_default.irises import with_irises
-from exprtool_default.mouth import with_own_mouth
+from exprtool_default.mouth import look_at_mouth, with_own_mouth
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
 from exprtool_default.suitability import why_not
 from exprtool_default.teeth import with_teeth
@@ -49,13 +49,14 @@ REST = 0.15
 @dataclass(frozen=True, eq=False)
 class PreparedFace:
     """A face that was looked at. ``photo`` (2S, 2S, 3) is its crop at twice the network's size, and ``matrix`` takes
-    image points there. ``worn`` is what it wears by the network's reading, ``rest`` what its track wears at rest,
-    ``held`` what it wears in the frames around it."""
+    image points there. ``teeth`` is the colour (3,) of those that it shows, if any. ``worn`` is what it wears by the
+    network's reading, ``rest`` what its track wears at rest, ``held`` what it wears in the frames around it."""
 
     region: FaceRegion
     matrix: Matrix
     photo: Image
     seen: Seen
+    teeth: NDArray[Any] | None
     worn: Mapping[str, float]
     rest: Mapping[str, float] | None
     unsuitable: str | None
@@ -91,11 +92,23 @@ class FlowBackend(Backend):
             for region, matrix in zip(regions, matrices, strict=True)
         ]
         points = [_landmarks(region, matrix, side) for region, matrix in zip(regions, matrices, strict=True)]
-        found = self.network.encode(np.stack([halved(photo) for photo in photos]), np.stack(points))
-        return [
-            PreparedFace(region, matrix, photo, seen, self._named(seen), region.track_state, why_not(region))
-            for region, matrix, photo, seen in zip(regions, matrices, photos, found, strict=True)
+        mouths = [
+            None if np.isnan(each).any() else self._mouth(region, photo, each)
+            for region, photo, each in zip(regions, photos, points, strict=True)
         ]
+        known = [each if mouth is None else mouth[0] for each, mouth in zip(points, mouths, strict=True)]
+        found = self.network.encode(np.stack([halved(photo) for photo in photos]), np.stack(known))
+        faces = []
+        for region, matrix, photo, seen, mouth in zip(regions, matrices, photos, found, mouths, strict=True):
+            _, teeth = mouth or self._mouth(region, photo, seen.features[-1])
+            worn, unsuitable = self._named(seen), why_not(region)
+            faces.append(PreparedFace(region, matrix, photo, seen, teeth, worn, region.track_state, unsuitable))
+        return faces
+
+    def _mouth(
+        self, region: FaceRegion, photo: Image, points: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        return look_at_mouth(photo, points, self.card, moving=region.track_state is not None)
 
     def trace(self, prepared: PreparedFace) -> Mapping[str, float]:
         return prepared.worn
@@ -152,11 +165,12 @@ class FlowBackend(Backend):
     def _patch(self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float]) -> FacePatch:
         details = {"source": _rounded(face.worn, UNSURE), "target": _rounded(goal, UNSURE)}
         points = face.seen.features[-1]
-        mask = with_own_mouth(decided(answer.mask), answer.paint, answer.flow, face.photo, points, self.card)
+        mask = with_own_mouth(decided(answer.mask), answer.paint, answer.flow, face.photo, face.teeth, self.card)
         answer = replace(answer, mask=mask)
         paint = with_irises(answer.paint, answer.mask, points, self.card)
         paint = with_tongue(paint, answer.mask, self.card)
-        answer = replace(answer, paint=with_teeth(paint, answer.mask, face.photo, points, self.card))
+        paint = with_teeth(paint, answer.mask, face.photo, points, face.teeth, self.card)
+        answer = replace(answer, paint=paint)
         whole = with_own_eyes(crop_answer(answer, share), face.photo, points, self.card)
         return lift(face.region, face.matrix, whole, beyond=True, details=details)
 

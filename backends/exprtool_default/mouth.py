@@ -1,7 +1,10 @@
-"""Mouths that show teeth already: where the photo's own, moved, look as the paint wants it, they are shown.
+"""What the photo's own mouth tells: whether it is open, and which teeth it shows.
 
-The network paints a mouth that changes as a whole, and its paint is an average. Teeth that only have to be where the
-lips carry them are better left to the photo. A mouth is judged as a whole, so that no tooth is half drawn.
+Closed lips are told from lips a little open by their pixels, as the face model's backend does it
+(`exprtool_blendshape.lipline`); landmarks cannot tell. Where a mouth shows teeth already and the photo's own, moved,
+look as the paint wants it, they are shown: the network paints a mouth that changes as a whole, and its paint is an
+average. Teeth that only have to be where the lips carry them are better left to the photo. A mouth is judged as a
+whole, so that no tooth is half drawn.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from exprtool.types import Image
 from exprtool_blendshape.grids import smooth
+from exprtool_blendshape.lipline import CLOSED_GAP, find_lips, with_closed_lips
 from exprtool_default.card import FINE, FlowCard
 from exprtool_default.teeth import LUMA, own_teeth
 
@@ -26,21 +30,37 @@ _AROUND = 4.0
 """Over how much of a mouth colours are compared (standard deviation, pixels of the doubled crop): about a tooth."""
 
 
+def look_at_mouth(
+    photo: Image, points: NDArray[Any], card: FlowCard, *, moving: bool = False
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """The landmarks (68, 2), in shares of the side, with a closed mouth's inner lips together; and the colour (3,) in
+    [0, 1] of the teeth that the photo's crop (H, H, 3) shows, None where it shows none. ``moving`` tells that the photo
+    is a frame of a clip."""
+    side = photo.shape[0]
+    here, per_cm = points * side - 0.5, 10 * card.pixels_per_mm(side)
+    if (np.linalg.norm(here[[61, 62, 63]] - here[[67, 66, 65]], axis=1) <= CLOSED_GAP * per_cm).all():
+        return points, None
+    lips = find_lips(photo, here, per_cm, moving)
+    if not lips.open:
+        return (with_closed_lips(here, lips) + 0.5) / side, None
+    return points, own_teeth(photo, here) if lips.teeth else None
+
+
 def with_own_mouth(
     mask: NDArray[np.float32], paint: NDArray[np.float32], flow: NDArray[np.float32], photo: Image,
-    points: NDArray[Any], card: FlowCard,
+    own: NDArray[Any] | None, card: FlowCard,
 ) -> NDArray[np.float32]:  # fmt: skip
     """``mask`` (H, H), smaller in the mouth's window where the photo will do.
 
     ``paint`` (H, H, 3) in [0, 1]; ``flow`` (H/2, H/2, 2) backward, in its own pixels; ``photo`` (H, H, 3) is the crop
-    and ``points`` (68, 2) are its landmarks in shares of the side. The mask is returned as it is where nothing is
-    painted, or the photo shows no teeth.
+    and ``own`` (3,) the colour of the teeth that it shows. The mask is returned as it is where nothing is painted, or
+    the photo shows no teeth.
     """
     side = mask.shape[0]
     x0, y0, x1, y1 = card.box("mouth", side)
     here = slice(y0, y1), slice(x0, x1)
     inside = mask[here]
-    if inside.max() < 0.5 or (own := own_teeth(photo, points * side - 0.5)) is None:
+    if own is None or inside.max() < 0.5:
         return mask
     u0, v0, u1, v1 = (value // FINE for value in (x0, y0, x1, y1))
     moved = FINE * cv2.resize(flow[v0:v1, u0:u1], (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)

@@ -32,9 +32,9 @@ _TINT = np.array([1.05, 1.0, 0.92], np.float32)
 """Enamel beside the white of the eyes."""
 _BRIGHTEST, _BESIDE_EYES = 0.85, 1.22
 """Quantile of an eye's luma that is its white, in the shade of the lids; and how much brighter lit teeth are."""
-_ENOUGH, _OWN, _LIGHTER, _BRIGHTER = 150, 0.8, 1.35, 1.05
-"""From how many pixels between the lips on they are looked at for teeth; quantile of their luma that is enamel; how
-much lighter than the lips it must be; and how much brighter it is where no lip casts a shadow."""
+_ENOUGH, _OWN, _BRIGHTER = 60, 0.8, 1.05
+"""From how many pixels between the lips on their colour is trusted; quantile of their luma that is enamel; and how much
+brighter that is where no lip casts a shadow."""
 _LIT_SKIN, _BESIDE_SKIN = 0.75, 0.92
 """Quantile of the skin's luma that is fully lit, and what teeth have of that at least: eyes may lie in the dark."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -48,13 +48,13 @@ _GAP = 0.14
 """How dark it is between two teeth."""
 
 
-def with_teeth(paint: Floats, mask: Floats, photo: Image, points: Floats, card: FlowCard) -> Floats:
+def with_teeth(paint: Floats, mask: Floats, photo: Image, points: Floats, own: Floats | None, card: FlowCard) -> Floats:
     """``paint`` (H, W, 3) in [0, 1] with teeth drawn where it is light, inside the mouth's window.
 
     ``mask`` (H, W) tells what is painted at all, ``photo`` (H, W, 3) is the crop itself and ``points`` (68, 2) are its
-    landmarks in shares of the side: eyes and skin tell how bright the light is that falls on the teeth. The paint is
-    returned as it is where nothing, or nothing light, is painted: the photo's own teeth, where they are only moved, are
-    not painted at all.
+    landmarks in shares of the side: eyes and skin tell how bright the light is that falls on the teeth, where ``own``
+    (3,), the colour of those that the photo shows, does not. The paint is returned as it is where nothing, or nothing
+    light, is painted: the photo's own teeth, where they are only moved, are not painted at all.
     """
     x0, y0, x1, y1 = card.box("mouth", paint.shape[0])
     inside = mask[y0:y1, x0:x1]
@@ -62,7 +62,7 @@ def with_teeth(paint: Floats, mask: Floats, photo: Image, points: Floats, card: 
         return paint
     here = paint[y0:y1, x0:x1]
     luma = here @ LUMA
-    enamel = _enamel(photo, points * paint.shape[0] - 0.5)
+    enamel = _enamel(photo, points * paint.shape[0] - 0.5) if own is None else np.minimum(_BRIGHTER * own, 1)
     share = smooth((luma / (enamel @ LUMA) - _DARK) / (_LIGHT - _DARK)) * np.clip(2 * inside, 0, 1)
     skin = photo[y0:y1, x0:x1][inside < 0.02] / np.float32(255)
     lips = max(_PALE, _PALER * float(np.median(_redness(skin)))) if len(skin) else _PALE
@@ -82,18 +82,13 @@ def _redness(colour: Floats) -> Floats:
 
 
 def own_teeth(photo: Image, points: Floats) -> Floats | None:
-    """The colour (3,) in [0, 1] of the teeth that the ``photo`` (H, W, 3) shows, None where it shows none. ``points``
-    (68, 2) are the landmarks in its pixels."""
-    inner = _filled(photo, points[60:68])
-    inside = photo[inner > 0] / np.float32(255)
+    """The colour (3,) in [0, 1] of the teeth that the ``photo`` (H, W, 3) shows between the inner lips, None where
+    there is too little to see. ``points`` (68, 2) are the landmarks in its pixels."""
+    inside = photo[_filled(photo, points[60:68]) > 0] / np.float32(255)
     if len(inside) < _ENOUGH:
         return None
     luma = inside @ LUMA
-    own = np.median(inside[luma >= np.quantile(luma, _OWN)], axis=0)
-    lips = photo[_filled(photo, points[48:60]) > inner] / np.float32(255)
-    if _redness(own) > _PALE or own @ LUMA < _LIGHTER * float(np.median(lips @ LUMA)):
-        return None
-    return own
+    return np.median(inside[luma >= np.quantile(luma, _OWN)], axis=0)
 
 
 def _filled(photo: Image, *outlines: Floats) -> NDArray[np.uint8]:
@@ -107,12 +102,10 @@ def _filled(photo: Image, *outlines: Floats) -> NDArray[np.uint8]:
 
 
 def _enamel(photo: Image, points: Floats) -> Floats:
-    """The colour (3,) of lit teeth: that of the photo's own where it shows some, else that of the white of the eyes,
-    half as colourful, but brighter. ``points`` (68, 2) are the landmarks in pixels of the ``photo`` (H, W, 3)."""
+    """The colour (3,) of lit teeth: that of the white of the eyes, half as colourful, but brighter. ``points`` (68, 2)
+    are the landmarks in pixels of the ``photo`` (H, W, 3)."""
     import cv2
 
-    if (own := own_teeth(photo, points)) is not None:
-        return np.minimum(_BRIGHTER * own, 1).astype(np.float32)
     whites = []
     for eye in (points[36:42], points[42:48]):
         pixels = photo[cv2.erode(_filled(photo, eye), np.ones((3, 3), np.uint8)) > 0] / np.float32(255)
