@@ -49,14 +49,14 @@ def painting(colour: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray
 
 
 def test_a_look_tells_teeth_from_the_dark_and_from_a_tongue(card: FlowCard, points: NDArray[np.float64]) -> None:
-    same, teeth = look_at_mouth(face(points, TEETH), points, card)
+    same, teeth = look_at_mouth(face(points, TEETH), points, card.pixels_per_mm(SIDE))
     assert teeth == pytest.approx(np.array(TEETH) / 255, abs=0.02) and np.array_equal(same, points)
     for inside, why in ((DARK, "an open mouth without teeth in it"), ((225, 110, 130), "light, but red: a tongue")):
-        same, teeth = look_at_mouth(face(points, inside), points, card)
+        same, teeth = look_at_mouth(face(points, inside), points, card.pixels_per_mm(SIDE))
         assert teeth is None, why
     closed = mean_points().numpy().astype(np.float64)
     closed[60:68, 1] = closed[60:68, 1].mean()
-    same, teeth = look_at_mouth(face(points, TEETH), closed, card)
+    same, teeth = look_at_mouth(face(points, TEETH), closed, card.pixels_per_mm(SIDE))
     assert teeth is None and np.array_equal(same, closed), "nothing to see between these lips"
 
 
@@ -64,7 +64,7 @@ def test_lips_that_only_the_landmarks_part_are_closed(card: FlowCard) -> None:
     points = mean_points().numpy().astype(np.float64)
     points[[61, 62, 63], 1] = 0.671 - 1.3 / SIDE  # 2 mm apart, as landmarkers draw closed lips
     points[[67, 66, 65], 1] = 0.671 + 1.3 / SIDE
-    found, teeth = look_at_mouth(face(points, LIPS), points, card)
+    found, teeth = look_at_mouth(face(points, LIPS), points, card.pixels_per_mm(SIDE))
     assert teeth is None
     gap = (found[[67, 66, 65], 1] - found[[61, 62, 63], 1]) * SIDE
     assert (gap < 1.8).all() and (gap >= 0).all()

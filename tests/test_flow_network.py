@@ -37,7 +37,7 @@ def _one_thread():
 
 def test_shapes_and_size_of_the_default_network() -> None:
     net = FlowNet(NetConfig(controls=57)).eval()
-    assert 0.9e6 < count_parameters(net) < 2.7e6
+    assert 0.9e6 < count_parameters(net) < 3.5e6, "8 MB as float16, with room for the graph"
     with torch.no_grad():
         answer, seen = net(torch.rand(2, 3, 128, 128), torch.rand(2, 57))
     assert seen.worn.shape == (2, 57) and seen.points.shape == (2, 68, 2)

@@ -22,11 +22,12 @@ from safetensors.torch import load_file  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from exprtool.cli.main import app  # noqa: E402
-from exprtool.errors import ModelError, TrainingError, UnknownNameError, UsageError  # noqa: E402
+from exprtool.errors import DataError, ModelError, TrainingError, UnknownNameError, UsageError  # noqa: E402
 from exprtool.expressions import EXPRESSIONS  # noqa: E402
 from exprtool.faces.align import transform  # noqa: E402
 from exprtool.settings import read_toml  # noqa: E402
 from exprtool.types import Edit, Face, FacePatch, FaceRefusal, FaceRegion  # noqa: E402
+from exprtool_blendshape.fit import worn_by_landmarks  # noqa: E402
 from exprtool_blendshape.names import CONTROLS  # noqa: E402
 from exprtool_blendshape.targets import presets, weights_for  # noqa: E402
 from exprtool_default.backend import FlowBackend, decided, open_model  # noqa: E402
@@ -42,9 +43,11 @@ from exprtool_flow.export import TOLERANCE, compare, export  # noqa: E402
 from exprtool_flow.loop import Outcome, train, variation  # noqa: E402
 from exprtool_flow.motion import fit_motion  # noqa: E402
 from exprtool_flow.reading import fit_reader  # noqa: E402
+from exprtool_flow.readings import make_readings, open_readings  # noqa: E402
 from exprtool_flow.shards import open_sets  # noqa: E402
 from exprtool_flow.state import load_average, stored_config  # noqa: E402
 from exprtool_gan.run_folder import RunFolder  # noqa: E402
+from exprtool_synth.states import vector_of  # noqa: E402
 
 STEPS = 45
 
@@ -282,6 +285,27 @@ def test_a_run_may_begin_with_the_network_of_another(run: Outcome, pairs: Path, 
         train(replace(begun, out=tmp_path / "third", width=0.5))
 
 
+def test_readings_are_what_a_fit_finds_and_the_same_however_they_are_made(
+    pairs: Path, face_model: Path, tmp_path: Path
+) -> None:
+    set_ = open_sets([pairs])
+    for name, workers in (("one", 1), ("two", 2)):
+        make_readings(set_, range(len(set_)), 600, 7, tmp_path / name, workers=workers)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    points, worn = open_readings(tmp_path / "one")
+    photos = [pair for pair in (set_[i] for i in range(len(set_))) if not pair.source_drawn[0]]
+    own = np.array([pair.source_points for pair in photos])
+    first = points[: len(photos)] * set_.size - 0.5
+    apart = [61, 62, 63, 65, 66, 67]  # closed lips are closed
+    np.testing.assert_allclose(np.delete(first, apart, 1), np.delete(own, apart, 1), atol=0.01)
+    for row in (0, len(photos), 599):
+        found = worn_by_landmarks((points[row] * set_.size - 0.5).astype(np.float64))
+        np.testing.assert_allclose(worn[row], vector_of(found), atol=0.01)
+    assert len(np.unique(points, axis=0)) == 600 - len(photos) + len(np.unique(own, axis=0))
+    with pytest.raises(DataError, match="no readings"):
+        open_readings(pairs / "datasheet.json")
+
+
 def test_training_leaves_the_reader_as_it_was_fitted(run: Outcome, pairs: Path) -> None:
     set_ = open_sets([pairs])
     members, _ = set_.split(0.06, 0)
@@ -397,13 +421,14 @@ def test_one_command_makes_the_packages_network(shared: Path, tmp_path: Path) ->
     command = [
         sys.executable, "-m", "exprtool_flow.default_model", "--faces", "portraits", "--licence", "CC BY 4.0",
         "--leave-out", "held.txt", "--work", "work", "--recipe", "recipe.toml", "--out", "model.onnx",
-        "--per-face", "3", "--size", "96",
+        "--per-face", "3", "--size", "96", "--readings", "20",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     card = open_model(tmp_path / "model.onnx").card
     assert card.step == 3 and card.training_data["portraits"] == 1, "nobody who is kept for measuring was used"
     assert card.training_data["licences"] == {"CC BY 4.0": 1}
+    assert open_readings(tmp_path / "work" / "readings.npz")[0].shape == (20, 68, 2)
     first = (tmp_path / "model.onnx").read_bytes()
     (tmp_path / "model.onnx").unlink()
     again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -108,7 +108,8 @@ class FlowBackend(Backend):
     def _mouth(
         self, region: FaceRegion, photo: Image, points: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        return look_at_mouth(photo, points, self.card, moving=region.track_state is not None)
+        per_mm = self.card.pixels_per_mm(photo.shape[0])
+        return look_at_mouth(photo, points, per_mm, moving=region.track_state is not None)
 
     def trace(self, prepared: PreparedFace) -> Mapping[str, float]:
         return prepared.worn

@@ -82,10 +82,15 @@ class FlowCard:
 
     def pixels_per_mm(self, side: int) -> float:
         """How large a grown-up's face is in a crop of ``side`` pixels."""
-        return side * (self.template.left_eye[0] - self.template.right_eye[0]) / _MM_BETWEEN_EYES
+        return pixels_per_mm(self.template, side)
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)
+
+
+def pixels_per_mm(template: CropTemplate, side: int) -> float:
+    """How large a grown-up's face is in a crop of ``side`` pixels by this template."""
+    return side * (template.left_eye[0] - template.right_eye[0]) / _MM_BETWEEN_EYES
 
 
 def card_from_json(text: str, where: str) -> FlowCard:

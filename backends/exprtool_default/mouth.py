@@ -31,13 +31,13 @@ _AROUND = 4.0
 
 
 def look_at_mouth(
-    photo: Image, points: NDArray[Any], card: FlowCard, *, moving: bool = False
+    photo: Image, points: NDArray[Any], per_mm: float, *, moving: bool = False
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """The landmarks (68, 2), in shares of the side, with a closed mouth's inner lips together; and the colour (3,) in
-    [0, 1] of the teeth that the photo's crop (H, H, 3) shows, None where it shows none. ``moving`` tells that the photo
-    is a frame of a clip."""
+    [0, 1] of the teeth that the photo's crop (H, H, 3) shows, None where it shows none. ``per_mm`` are its pixels for
+    each millimetre of the face; ``moving`` tells that it is a frame of a clip."""
     side = photo.shape[0]
-    here, per_cm = points * side - 0.5, 10 * card.pixels_per_mm(side)
+    here, per_cm = points * side - 0.5, 10 * per_mm
     if (np.linalg.norm(here[[61, 62, 63]] - here[[67, 66, 65]], axis=1) <= CLOSED_GAP * per_cm).all():
         return points, None
     lips = find_lips(photo, here, per_cm, moving)

@@ -27,6 +27,7 @@ class FlowConfig:
     stop_at: int = setting(0, "Run", "Save and stop after this step; 0: run to the end.", stored=False)
 
     data: tuple[Path, ...] = setting((), "Data", "A set made by `exprtool data synth`; repeatable.")
+    readings: str = setting("", "Data", "A file of `exprtool_flow.readings`: more faces to learn reading from.")
     test_fraction: float = setting(0.06, "Data", "Share of the people who are held out.")
     split_seed: int = setting(0, "Data", "Another number holds out other people.")
 

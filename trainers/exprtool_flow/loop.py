@@ -28,6 +28,7 @@ from exprtool_flow.motion import fit_motion
 from exprtool_flow.networks import FlowNet, NetConfig, count_parameters, windows
 from exprtool_flow.parts import Parts
 from exprtool_flow.reading import fit_reader
+from exprtool_flow.readings import open_readings
 from exprtool_flow.shards import PairSet, open_sets, person_of
 from exprtool_flow.state import Learner, Progress, load_training, save_average, save_training
 from exprtool_gan.run_folder import RunFolder
@@ -84,7 +85,9 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         elif config.begin_from:
             learner.begin_from(Path(config.begin_from))
         else:
-            learner.begin_with(motion, fit_reader(pairs, train_on, len(CONTROLS), motion.typical, config.seed))
+            readings = open_readings(Path(config.readings)) if config.readings else None
+            reader = fit_reader(pairs, train_on, len(CONTROLS), motion.typical, config.seed, readings)
+            learner.begin_with(motion, reader)
         folder.open(config, {"datasheets": list(pairs.datasheets), "fingerprint": pairs.fingerprint})
         folder.forget_after(progress.step)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from exprtool_default.card import FINE, Box
 from exprtool_flow.fields import double, inverted, sample
 from exprtool_flow.motion import CELLS, SHAPES, Motion, bilinear
-from exprtool_flow.points import POINTS, carried, displacement_weights, expected, grid, mean_points
+from exprtool_flow.points import POINTS, displacement_weights, expected, grid, mean_points
 
 _GRID = 64
 _WINDOWS = {"mouth": (18, 30, 46, 58), "right_eye": (12, 14, 30, 28), "left_eye": (34, 14, 52, 28)}
@@ -38,8 +39,8 @@ _PLACES, _PLACE_CELLS = 12, 16
 """How many learned maps say where a condition acts, and their cells along either side of the mean face's frame."""
 _AWAY = 40.0
 """Factor on the landmarks' displacements from their means, shares of the side, where they are read as numbers."""
-_READING = 256
-"""Units of the reader's two layers."""
+_READING, _READING_LAYERS = 320, 3
+"""Units of each of the reader's hidden layers, and how many there are."""
 _LOUD, _HEED = 4.0, 0.08
 """Factor on the condition, whose entries are few and small, and standard deviation of the first weights that let it
 steer: with a soft voice and deaf ears the network spends its first thousand steps on the mean expression."""
@@ -138,10 +139,9 @@ class Reader(nn.Module):
     def __init__(self, controls: int) -> None:
         super().__init__()
         self.register_buffer("mean", mean_points(), persistent=False)
-        self.layers = nn.Sequential(
-            nn.Linear(2 * POINTS, _READING), nn.SiLU(), nn.Linear(_READING, _READING), nn.SiLU(),
-            nn.Linear(_READING, controls),
-        )  # fmt: skip
+        sides = (2 * POINTS, *[_READING] * _READING_LAYERS)
+        hidden = [layer for pair in pairwise(sides) for layer in (nn.Linear(*pair), nn.SiLU())]
+        self.layers = nn.Sequential(*hidden, nn.Linear(_READING, controls))
 
     def forward(self, points: Tensor) -> Tensor:
         return self.layers(_AWAY * (points - self.mean).flatten(1))
@@ -206,7 +206,6 @@ class Decoder(nn.Module):
     """
 
     mean: Tensor
-    shape: Tensor
     grid1: Tensor
     grid4: Tensor
 
@@ -220,11 +219,13 @@ class Decoder(nn.Module):
         self.places = nn.Linear(d, _PLACES * _PLACE_CELLS**2)
         self.motion = nn.Linear(config.controls * (1 + SHAPES), 2 * CELLS**2, bias=False)
         nn.init.normal_(self.motion.weight, std=0.003)
-        self.register_buffer("shape", torch.zeros(SHAPES, 2 * POINTS))
+        self.shape = nn.Parameter(torch.zeros(SHAPES, 2 * POINTS))
         cells = config.size // 4
         self.register_buffer("mean", mean_points(), persistent=False)
-        # To start from; where the forehead or the jaw's corner lies follows from landmarks in ways that are learned.
-        self.displacement = nn.Parameter(displacement_weights(cells))
+        # To start from, either coordinate by itself; where the forehead or the jaw's corner lies follows from landmarks
+        # in ways that are learned.
+        along = displacement_weights(cells)
+        self.displacement = nn.Parameter(torch.kron(torch.eye(2), along).reshape(-1, 2, POINTS).mT.flatten(1))
         for part in (1, 2, 4, 8):
             self.register_buffer(f"grid{part}", grid(config.size // part), persistent=False)
         self.bottom = nn.ModuleList([_Steered(w[4], w[4], d), _Steered(w[4], w[4], d)])
@@ -293,7 +294,7 @@ class Decoder(nn.Module):
     def _frame(self, away: Tensor) -> Tensor:
         """Which point of the mean face lies at each centre of a grid over this one, (N, 2, S/4, S/4) in shares of the
         side, by the landmarks' displacements (N, 68, 2)."""
-        moved = carried(away, self.displacement)
+        moved = F.linear(away.flatten(1), self.displacement).reshape(-1, *self.grid4.shape[1:])
         return self.grid4 - sample(moved, self.grid4 - moved)
 
     def _general(self, difference: Tensor, away: Tensor, frame: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Reading what a face wears from its landmarks: learned before anything else, from all the landmarks of a set.
 
 Three kinds of faces teach the reader. Portraits wear what the fit finds in them. Their landmarks in other proportions,
-of which the set has as many as pairs, wear what a fit finds in these. Renders wear what they were given, which a fit
+of which the set has as many as pairs, wear what a fit finds in these, and so do the heads of `exprtool_flow.readings`,
+where there are some; portraits then come from there. Renders wear what they were given, which a fit
 would hardly find again: they show the reader strong expressions but count little, for where a faint one looks like the
 shape of somebody's face, it is that in every photo that the network will be given.
 """
@@ -22,10 +23,10 @@ from exprtool_flow.networks import Reader
 from exprtool_flow.points import POINTS
 from exprtool_flow.shards import PairSet
 
-_BATCH = 96
+_BATCH = 192
 """Of either sort of faces."""
-_EPOCHS, _LONGEST = 40, 6000
-"""How often every pair is drawn, and after how many steps it is enough."""
+_EPOCHS, _LONGEST = 40, 20_000
+"""How often every face is drawn, and after how many steps it is enough."""
 _RATE, _DECAY = 2e-3, 1e-2
 _RENDERS = 0.1
 """What a render counts."""
@@ -34,15 +35,20 @@ _ASTRAY = 0.8 / 128
 
 
 def fit_reader(
-    pairs: PairSet, members: Sequence[int] | NDArray[np.int64], controls: int, typical: Tensor, seed: int
-) -> Reader:
-    """The reader over ``members`` of the set; ``typical`` (F, C) says what an error in a control counts."""
-    faces, renders = _faces(pairs, members)
+    pairs: PairSet, members: Sequence[int] | NDArray[np.int64], controls: int, typical: Tensor, seed: int,
+    readings: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
+) -> Reader:  # fmt: skip
+    """The reader over ``members`` of the set and ``readings``, points (N, 68, 2) in shares of the side with weights
+    (N, C); ``typical`` (F, C) says what an error in a control counts."""
+    faces, renders = _faces(pairs, members, portraits=readings is None)
+    if readings is not None:
+        more = _mirrored_too(*readings)
+        faces = torch.cat([faces[0], more[0]]), torch.cat([faces[1], more[1]])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reader = Reader(controls)
         adam = torch.optim.AdamW(reader.parameters(), _RATE, weight_decay=_DECAY)
-        steps = min(_LONGEST, 1 + _EPOCHS * len(members) // _BATCH)
+        steps = min(_LONGEST, 1 + _EPOCHS * len(faces[0]) // _BATCH)
         for step in range(steps):
             for group in adam.param_groups:
                 group["lr"] = _RATE * (1 - step / steps)
@@ -58,8 +64,11 @@ def fit_reader(
     return reader.requires_grad_(False)
 
 
-def _faces(pairs: PairSet, members: Sequence[int] | NDArray[np.int64]) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Points (N, 68, 2), shares of the side, and weights (N, C): of faces without a render, and of renders."""
+def _faces(
+    pairs: PairSet, members: Sequence[int] | NDArray[np.int64], *, portraits: bool
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Points (N, 68, 2), shares of the side, and weights (N, C): of faces without a render, with the ``portraits``
+    themselves or only in other proportions, and of renders."""
     points: tuple[list[NDArray], list[NDArray]] = ([], [])
     worn: tuple[list[NDArray], list[NDArray]] = ([], [])
     for member in members:
@@ -70,8 +79,9 @@ def _faces(pairs: PairSet, members: Sequence[int] | NDArray[np.int64]) -> tuple[
             (1, pair.target_points, pair.target_weights),
             (0, pair.other_points, pair.other_weights),
         ):
-            points[kind].append(np.asarray(at))
-            worn[kind].append(np.asarray(weights))
+            if portraits or kind or at is pair.other_points:
+                points[kind].append(np.asarray(at))
+                worn[kind].append(np.asarray(weights))
     return tuple(
         _mirrored_too((np.stack(at) + 0.5) / pairs.size, np.stack(weights))
         for at, weights in zip(points, worn, strict=True)
