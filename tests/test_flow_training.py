@@ -293,15 +293,20 @@ def test_readings_are_what_a_fit_finds_and_the_same_however_they_are_made(
         make_readings(set_, range(len(set_)), 600, 7, tmp_path / name, workers=workers)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     points, worn = open_readings(tmp_path / "one")
-    photos = [pair for pair in (set_[i] for i in range(len(set_))) if not pair.source_drawn[0]]
-    own = np.array([pair.source_points for pair in photos])
-    first = points[: len(photos)] * set_.size - 0.5
+    own = np.array(
+        [
+            at
+            for pair in (set_[i] for i in range(len(set_)))
+            for at in ([] if pair.source_drawn[0] else [pair.source_points]) + [pair.target_points]
+        ]
+    )
+    first = points[: len(own)] * set_.size - 0.5
     apart = [61, 62, 63, 65, 66, 67]  # closed lips are closed
     np.testing.assert_allclose(np.delete(first, apart, 1), np.delete(own, apart, 1), atol=0.01)
-    for row in (0, len(photos), 599):
+    for row in (0, len(own), 599):
         found = worn_by_landmarks((points[row] * set_.size - 0.5).astype(np.float64))
         np.testing.assert_allclose(worn[row], vector_of(found), atol=0.01)
-    assert len(np.unique(points, axis=0)) == 600 - len(photos) + len(np.unique(own, axis=0))
+    assert len(np.unique(points, axis=0)) == 600 - len(own) + len(np.unique(own, axis=0))
     with pytest.raises(DataError, match="no readings"):
         open_readings(pairs / "datasheet.json")
 

@@ -1,8 +1,10 @@
 """Landmarks of heads that nobody has, with what a fit reads from them: what the reader learns from besides a set.
 
 A fit is a function of landmarks, with thresholds that portraits of a thousand people do not show often enough. It can
-be asked about any landmarks, a hundred times a second. Here it is asked about faces between two portraits, in other
-proportions. It needs the face model; training with what it answered does not.
+be asked about any landmarks, a hundred times a second. Here it is asked about faces between two faces of a set,
+portraits and renders, in other proportions. A render counts as what a fit finds in it, not as what was rendered: a
+portrait that looks a little like an angry render is somebody's face at rest. It needs the face model; training with
+what it answered does not.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from exprtool_synth.states import vector_of
 
 _BLOCK = 500
 _BETWEEN = 0.5
-"""Share of the faces that lie between two portraits; the others are one portrait each."""
+"""Share of the heads that lie between two faces of the set; the others are one face each."""
 _WIDER = (0.5, 2.0)
 """How much more or less than usual proportions are changed: thresholds lie at the rim, too."""
 
@@ -38,8 +40,8 @@ _WIDER = (0.5, 2.0)
 class _Reader:
     """Draws a block of faces by its number; made once per process."""
 
-    def __init__(self, portraits: NDArray[np.float64], size: int, seed: int) -> None:
-        self._portraits, self._size, self._seed = portraits, size, seed
+    def __init__(self, faces: NDArray[np.float64], size: int, seed: int) -> None:
+        self._faces, self._size, self._seed = faces, size, seed
 
     def __call__(self, block: range) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         random = np.random.default_rng([self._seed, block.start])
@@ -48,16 +50,17 @@ class _Reader:
         return np.stack(points), np.stack(worn)
 
     def _face(self, number: int, random: np.random.Generator) -> NDArray[np.float64]:
-        if number < len(self._portraits):
-            return self._portraits[number]
-        one, other = self._portraits[random.choice(len(self._portraits), 2)]
+        if number < len(self._faces):
+            return self._faces[number]
+        one, other = self._faces[random.choice(len(self._faces), 2)]
         way = random.random() if random.random() < _BETWEEN else 0.0
         between = one + way * (other - one)
         return between + random.uniform(*_WIDER) * (reshaped(between, self._size, random) - between)
 
 
-def portraits_of(pairs: PairSet, members: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
-    """The landmarks (N, 68, 2), in pixels of the set, of the photos among the sources; closed lips are closed."""
+def faces_of(pairs: PairSet, members: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
+    """The landmarks (N, 68, 2), in pixels of the set, of targets and of the photos among sources; closed lips of these
+    are closed."""
     per_mm = pixels_per_mm(SYNTH_TEMPLATE, pairs.size)
     found = []
     for member in members:
@@ -65,6 +68,7 @@ def portraits_of(pairs: PairSet, members: Sequence[int] | NDArray[np.int64]) -> 
         if not pair.source_drawn[0]:
             shares = (np.asarray(pair.source_points, np.float64) + 0.5) / pairs.size
             found.append(look_at_mouth(np.asarray(pair.source), shares, per_mm)[0] * pairs.size - 0.5)
+        found.append(np.asarray(pair.target_points, np.float64))
     return np.array(found).reshape(-1, POINTS, 2)
 
 
@@ -73,14 +77,12 @@ def make_readings(
     *, workers: int | None = None, progress: Callable[[int, int], None] = lambda done, count: None,
 ) -> None:  # fmt: skip
     """Write ``count`` readings as .npz: ``points`` (N, 68, 2) in shares of the crop's side and ``worn`` (N, C). First
-    come the portraits among ``members`` themselves. The same set and seed give the same bytes, whatever the workers."""
-    portraits = portraits_of(pairs, members)
-    if not len(portraits):
-        raise DataError("The set has no pair whose source is a photo; make it with more than one pair per portrait.")
-    count = max(count, len(portraits))
+    come the faces of ``members`` themselves. The same set and seed give the same bytes, whatever the workers."""
+    faces = faces_of(pairs, members)
+    count = max(count, len(faces))
     blocks = {start: range(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK)}
     found: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
-    for start, block in over_items(blocks, _Reader, (portraits, pairs.size, seed), workers=workers):
+    for start, block in over_items(blocks, _Reader, (faces, pairs.size, seed), workers=workers):
         found[start] = block
         progress(min(len(found) * _BLOCK, count), count)
     points, worn = (np.concatenate([found[start][i] for start in blocks]) for i in (0, 1))
