@@ -10,6 +10,7 @@ from exprtool.faces.align import CropTemplate
 from exprtool.lift import CropAnswer
 from exprtool.types import Image
 from exprtool_default.card import FINE, FlowCard
+from exprtool_default.eyeballs import eyeballs, with_eyeballs
 from exprtool_default.eyes import with_own_eyes
 
 CARD = FlowCard(
@@ -32,12 +33,16 @@ def points() -> np.ndarray:
     return found
 
 
-def photo() -> Image:
-    """Skin, whites with a dark iris, and the light in it."""
-    image = np.full((SIDE, SIDE, 3), (200, 160, 140), np.uint8)
+def photo(iris: int = 6) -> Image:
+    """Skin, whites with a dark iris of some radius, and the light in it."""
+    skin = np.full((SIDE, SIDE, 3), (200, 160, 140), np.uint8)
+    image, between_lids = skin.copy(), np.zeros((SIDE, SIDE, 1), np.uint8)
     for x, y in CENTRES.values():
+        cv2.ellipse(between_lids, (x, y), (16, 7), 0, 0, 360, 1, -1)
         cv2.ellipse(image, (x, y), (16, 7), 0, 0, 360, (225, 220, 215), -1)
-        cv2.circle(image, (x, y), 6, (60, 40, 30), -1)
+        cv2.circle(image, (x, y), iris, (60, 40, 30), -1)
+    image = np.where(between_lids > 0, image, skin)
+    for x, y in CENTRES.values():
         image[y - 4 : y - 2, x + 1 : x + 3] = 255
     return image
 
@@ -54,9 +59,38 @@ def opened(image: Image) -> CropAnswer:
 
 
 @pytest.mark.parametrize("eye", CENTRES)
+def test_an_opened_eye_keeps_its_own_eyeball_and_is_completed_from_it(eye: str) -> None:
+    image = photo(iris=9)  # whose top the lid hides
+    answer = opened(image)
+    assert answer.paint is not None and answer.paint_mask is not None
+    assert not eyeballs(image, np.zeros_like(answer.paint_mask), points(), CARD), "where nothing is painted"
+    found = eyeballs(image, answer.paint_mask, points(), CARD)
+    assert set(found) == set(CENTRES) and all(each.shown == 1 for each in found.values())
+    grey = np.full_like(answer.paint, 0.55)  # what a network paints that does not know
+    paint = with_eyeballs(grey, answer.paint_mask, image, found, CARD)
+    x, y = CENTRES[eye]
+    assert paint[y - 7, x - 2 : x + 3].mean() < 0.4, "the iris goes on under the lid that has risen"
+    assert paint[y - 4 : y + 3, x + 12].mean() > 0.6, "beside it the white does"
+    assert np.array_equal(paint[answer.paint_mask == 0], grey[answer.paint_mask == 0])
+    kept = with_own_eyes(answer, image, points(), found, CARD)
+    assert kept.paint_mask is not None and kept.flow is not None
+    assert kept.paint_mask[y - 1 : y + 3, x - 4 : x + 5].max() < 0.05, "the photo's own pixels"
+    assert kept.paint_mask[y - 10, x] == 1 and kept.flow[y - 20, x, 1] == 5
+
+
+def test_an_eye_that_is_hardly_open_is_not_completed() -> None:
+    narrow = points()
+    narrow[36:48, 1] = CENTRES["right_eye"][1] / SIDE + (narrow[36:48, 1] - CENTRES["right_eye"][1] / SIDE) / 3
+    grey, mask = np.full((SIDE, SIDE, 3), 0.55, np.float32), np.ones((SIDE, SIDE), np.float32)
+    found = eyeballs(photo(), mask, narrow, CARD)
+    assert found and all(each.shown == 0 for each in found.values())
+    assert with_eyeballs(grey, mask, photo(), found, CARD) is grey
+
+
+@pytest.mark.parametrize("eye", CENTRES)
 def test_the_eyeball_stays_and_what_is_uncovered_is_painted(eye: str) -> None:
     image = photo()
-    found = with_own_eyes(opened(image), image, points(), CARD)
+    found = with_own_eyes(opened(image), image, points(), {}, CARD)
     assert found.paint_mask is not None and found.flow is not None
     x, y = CENTRES[eye]
     inside = np.s_[y - 3 : y + 4, x - 6 : x + 7]
@@ -74,7 +108,7 @@ def test_an_eye_that_becomes_another_one_is_painted() -> None:
     lids = CropAnswer(
         flow=answer.flow, paint=np.full_like(answer.paint, 255) * np.float32([0, 0.8, 0]), paint_mask=answer.paint_mask
     )
-    found = with_own_eyes(lids, image, points(), CARD)
+    found = with_own_eyes(lids, image, points(), {}, CARD)
     assert np.array_equal(found.paint_mask, answer.paint_mask) and np.array_equal(found.flow, answer.flow)
     bare = CropAnswer(flow=answer.flow)
-    assert with_own_eyes(bare, image, points(), CARD) is bare
+    assert with_own_eyes(bare, image, points(), {}, CARD) is bare

@@ -11,10 +11,10 @@ The iris is found as in J. Daugman, "How Iris Recognition Works" (2004), eq. 1, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from exprtool_blendshape.grids import Grid, smooth
@@ -23,6 +23,8 @@ IRIS_RADIUS = 0.59
 """cm; the visible iris of adults varies by a few percent only."""
 UNSEEN_IRIS = np.array([0.42, 0.30, 0.22], np.float32)
 """Colour of an iris that hardly shows, in shares of the luma of lit skin: brown, as most are."""
+_RAYS = 24
+"""To either side of an iris, along which its rim is looked for."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -82,7 +84,7 @@ def complete(picture: Grid, hole: NDArray[np.bool_], corners: NDArray[np.float64
     grey = cv2.GaussianBlur(crop @ _LUMA, (0, 0), 0.045 * u)
     gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     from_lid = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 3)
-    cx, cy, radius, _ = _find_iris(
+    cx, cy, radius = _find_iris(
         gx, gy, grey, from_lid, float(centre[0] - x0), float(centre[1] - y0), width, IRIS_RADIUS * u, 0.05 * u
     )
     rows, cols = np.mgrid[0 : crop.shape[0], 0 : crop.shape[1]].astype(np.float32)
@@ -151,42 +153,29 @@ def _iris_shade(radius: NDArray[np.float64]) -> NDArray[np.float64]:
     return 0.15 + 0.85 * smooth((radius - 0.32) / 0.10) * (1 - 0.5 * smooth((radius - 0.75) / 0.25))
 
 
-@njit(cache=True)
-def _find_iris(gx, gy, grey, from_lid, x, y, width, radius, clear):  # pragma: no cover - compiled
-    """Centre, radius (work pixels) and score of the circle across whose sides the picture brightens most."""
+def _find_iris(
+    gx: Grid, gy: Grid, grey: Grid, from_lid: Grid, x: float, y: float, width: float, radius: float, clear: float
+) -> tuple[float, float, float]:
+    """Centre and radius (work pixels) of the circle near (x, y) across whose sides the picture brightens most."""
     height, columns = grey.shape
-    best = (x, y, radius, 0.0)
-    for ri in range(7):
-        r = radius * (0.88 + 0.04 * ri)
-        for yi in range(-6, 7):
-            cy = y + yi * 0.022 * width
-            for xi in range(-10, 11):
-                cx = x + xi * 0.022 * width
-                total = 0.0
-                right = 0
-                left = 0
-                for k in range(48):
-                    side = 1.0 if k < 24 else -1.0
-                    angle = -0.75 + 1.35 * (k % 24) / 23.0
-                    ca = side * np.cos(angle)
-                    sa = np.sin(angle)
-                    px = int(cx + r * ca)
-                    py = int(cy + r * sa)
-                    if px < 0 or py < 0 or px >= columns or py >= height or from_lid[py, px] <= clear:
-                        continue
-                    total += gx[py, px] * ca + gy[py, px] * sa
-                    if k < 24:
-                        right += 1
-                    else:
-                        left += 1
-                if right < 4 or left < 4:
-                    continue
-                mid_y = min(max(int(cy), 0), height - 1)
-                mid_x = min(max(int(cx), 0), columns - 1)
-                score = total / (right + left) - 0.05 * grey[mid_y, mid_x]
-                if score > best[3]:
-                    best = (cx, cy, r, score)
-    return best
+    angles = np.tile(np.linspace(-0.75, 0.6, _RAYS), 2)
+    away, down = np.repeat([1.0, -1.0], _RAYS) * np.cos(angles), np.sin(angles)
+    radii = radius * (0.88 + 0.04 * np.arange(7))
+    xs, ys = x + 0.022 * width * np.arange(-10, 11), y + 0.022 * width * np.arange(-6, 7)
+    at_x = (xs[:, None] + (radii[:, None] * away)[:, None, None]).astype(int)  # (7, 1, 21, rays)
+    at_y = (ys[:, None, None] + (radii[:, None] * down)[:, None, None]).astype(int)  # (7, 13, 1, rays)
+    on = (at_x >= 0) & (at_x < columns) & (at_y >= 0) & (at_y < height)
+    place = np.clip(at_y, 0, height - 1) * columns + np.clip(at_x, 0, columns - 1)
+    seen = on & (from_lid.ravel() > clear)[place]
+    rise = seen * (gx.ravel()[place] * away + gy.ravel()[place] * down)
+    right, left = seen[..., :_RAYS].sum(-1), seen[..., _RAYS:].sum(-1)
+    mid_x, mid_y = np.clip(xs.astype(int), 0, columns - 1), np.clip(ys.astype(int), 0, height - 1)
+    score = rise.sum(-1) / np.maximum(right + left, 1) - 0.05 * grey[mid_y[:, None], mid_x]
+    score[(right < 4) | (left < 4)] = 0
+    best = np.unravel_index(score.argmax(), score.shape)
+    if score[best] <= 0:
+        return x, y, radius
+    return float(xs[best[2]]), float(ys[best[1]]), float(radii[best[0]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,27 +199,24 @@ def paint(eye: Eye, hole: NDArray[np.bool_], flow: Grid, u: float) -> EyePaint:
     moved = smooth(moved / 0.06)
     was_open = cv2.erode(eye.open.astype(np.uint8), np.ones((2, 2), np.uint8)).astype(np.float32)
     keep = moved * eye.trusted + (1 - moved) * np.where(now, np.maximum(was_open, 1 - moved), 0)
-    shadow = 1 - moved * (
-        0.40 * np.exp(-run_length(now, down=True) / (0.07 * u))
-        + 0.16 * np.exp(-run_length(now, down=False) / (0.05 * u))
-    )
+    shadow = 1 - moved * (1 - lid_shadow(now, u))
     alpha *= np.float32(eye.shown)
     return EyePaint(eye.window, alpha, keep.astype(np.float32), eye.completed, shadow.astype(np.float32))
 
 
+def lid_shadow(hole: NDArray[np.bool_], u: float) -> Grid:
+    """What the lids leave of the light on an eyeball that shows in ``hole`` (h, w), a factor."""
+    upper, lower = (run_length(hole, down=each) / u for each in (True, False))
+    return 1 - 0.40 * np.exp(-upper / 0.07) - 0.16 * np.exp(-lower / 0.05)
+
+
 def run_length(mask: NDArray[np.bool_], down: bool) -> Grid:
     """How many mask pixels lie above (``down``) or below each one without a break, itself included."""
-    out = np.zeros(mask.shape, np.float32)
-    _count(mask if down else mask[::-1], out if down else out[::-1])
+    out = mask.astype(np.float32)
+    rows = out if down else out[::-1]
+    for above, row in pairwise(rows):
+        row *= 1 + above
     return out
-
-
-@njit(cache=True)
-def _count(mask, out):  # pragma: no cover - compiled
-    for i in range(mask.shape[0]):
-        for j in range(mask.shape[1]):
-            if mask[i, j]:
-                out[i, j] = np.float32(1) + (out[i - 1, j] if i else np.float32(0))
 
 
 LASHES, LASHES_END = 0.50, 1.10

@@ -23,6 +23,7 @@ from exprtool_blendshape.names import expand
 from exprtool_blendshape.steady import smoothed, within_track
 from exprtool_blendshape.targets import Move, weights_for
 from exprtool_default.card import FINE
+from exprtool_default.eyeballs import eyeballs, with_eyeballs
 from exprtool_default.eyes import with_own_eyes
 from exprtool_default.irises import with_irises
 from exprtool_default.mouth import look_at_mouth, with_own_mouth
@@ -168,11 +169,13 @@ class FlowBackend(Backend):
         points = face.seen.features[-1]
         mask = with_own_mouth(decided(answer.mask), answer.paint, answer.flow, face.photo, face.teeth, self.card)
         answer = replace(answer, mask=mask)
+        eyes = eyeballs(face.photo, answer.mask, points, self.card)
         paint = with_irises(answer.paint, answer.mask, points, self.card)
+        paint = with_eyeballs(paint, answer.mask, face.photo, eyes, self.card)
         paint = with_tongue(paint, answer.mask, self.card)
         paint = with_teeth(paint, answer.mask, face.photo, points, face.teeth, self.card)
         answer = replace(answer, paint=paint)
-        whole = with_own_eyes(crop_answer(answer, share), face.photo, points, self.card)
+        whole = with_own_eyes(crop_answer(answer, share), face.photo, points, eyes, self.card)
         return lift(face.region, face.matrix, whole, beyond=True, details=details)
 
 

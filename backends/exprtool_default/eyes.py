@@ -1,12 +1,13 @@
 """Eyes that open show the photo's own iris: the lids move, the eyeball stays where it is.
 
-What the network paints in an opened eye is right in colour and soft in detail; the light that an eye reflects is lost
-in it. Where the photo shows the eyeball already, inside the lids as they were, and the paint agrees with it, the photo
-is shown in its place instead, and paint remains for what the lids have uncovered.
+Paint is soft in detail; the light that an eye reflects is lost in it. Where the photo shows the eyeball already, free
+of lashes and the lids' shade, the photo is shown in its place instead, and paint remains for what the lids have
+uncovered. In eyes that are hardly open it is shown where it agrees with the paint.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from exprtool.lift import CropAnswer
 from exprtool.types import Image
+from exprtool_blendshape.eyes import Eye
 from exprtool_blendshape.grids import smooth
 from exprtool_default.card import FlowCard
 
@@ -31,9 +33,12 @@ _UNDER_PAINT = 0.5
 """Share of the seam in which the flow comes to rest, under the paint, before the paint opens."""
 
 
-def with_own_eyes(answer: CropAnswer, photo: Image, points: NDArray[np.floating], card: FlowCard) -> CropAnswer:
+def with_own_eyes(
+    answer: CropAnswer, photo: Image, points: NDArray[np.floating], eyes: Mapping[str, Eye], card: FlowCard
+) -> CropAnswer:
     """``answer`` for a crop (H, H) with flow and paint, made to leave eyeballs alone that ``photo`` (H, H, 3), the crop
-    itself, shows. ``points`` (68, 2) are the photo's landmarks in shares of the side."""
+    itself, shows. ``points`` (68, 2) are the photo's landmarks in shares of the side, ``eyes`` what
+    `exprtool_default.eyeballs` found by window."""
     if answer.paint_mask is None or answer.paint is None or answer.flow is None:
         return answer
     side = answer.checked()
@@ -45,8 +50,16 @@ def with_own_eyes(answer: CropAnswer, photo: Image, points: NDArray[np.floating]
         here = slice(y0, y1), slice(x0, x1)
         if mask[here].max() < 0.5:
             continue
-        still = _between_lids(points[eye] * side - 0.5 - (x0, y0), (y1 - y0, x1 - x0))
-        still *= _agreement(answer.paint[here] / 255 - photo[here] / np.float32(255), mask[here])
+        ball = eyes.get(name)
+        shown = 0.0 if ball is None else ball.shown
+        still = np.zeros((side, side), np.float32)
+        if ball is not None:
+            still[ball.window] = shown * ball.trusted
+        still = still[here]
+        if shown < 1:
+            agrees = _agreement(answer.paint[here] / 255 - photo[here] / np.float32(255), mask[here])
+            lids = _between_lids(points[eye] * side - 0.5 - (x0, y0), (y1 - y0, x1 - x0))
+            still = still + (1 - shown) * lids * agrees
         flow[here] *= (1 - mask[here] * smooth(still / _UNDER_PAINT))[..., None]
         mask[here] *= 1 - smooth((still - _UNDER_PAINT) / (1 - _UNDER_PAINT))
     return replace(answer, paint_mask=mask, flow=flow)
