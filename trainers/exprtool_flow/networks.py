@@ -41,6 +41,8 @@ _AWAY = 40.0
 """Factor on the landmarks' displacements from their means, shares of the side, where they are read as numbers."""
 _READING, _READING_LAYERS = 320, 3
 """Units of each of the reader's hidden layers, and how many there are."""
+_TRACE = 0.015
+"""Worn weights up to this are taken for none."""
 _LOUD, _HEED = 4.0, 0.08
 """Factor on the condition, whose entries are few and small, and standard deviation of the first weights that let it
 steer: with a soft voice and deaf ears the network spends its first thousand steps on the mean expression."""
@@ -187,8 +189,10 @@ class Encoder(nn.Module):
             features.append(x)
         found = self._points(x, features[3])
         points = found if known is None else torch.where(known.isnan(), found, known)
-        # What is read must not move the landmarks, which are true or false by themselves.
-        return Seen(features, points, self.reader(points.detach()), found)
+        # What is read must not move the landmarks, which are true or false by themselves. A fit finds nothing or
+        # something, and nothing negative; a reader answers with traces.
+        worn = self.reader(points.detach())
+        return Seen(features, points, worn * (worn > _TRACE), found)
 
     def _points(self, coarse: Tensor, finer: Tensor) -> Tensor:
         """Each landmark's expected place (N, 68, 2), from features at S/16 and S/8, over heat maps at S/4."""
