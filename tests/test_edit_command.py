@@ -379,7 +379,7 @@ def test_ctrl_c_keeps_finished_outputs_and_exits_with_130(tmp_path: Path, green_
         assert process.poll() is None, "the run ended before it could be interrupted"
     process.send_signal(signal.SIGINT)
     _, message = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, message
     assert "interrupted" in message
     assert "Traceback" not in message
     done = list(out.iterdir())

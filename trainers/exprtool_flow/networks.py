@@ -228,8 +228,8 @@ class Decoder(nn.Module):
         self.register_buffer("mean", mean_points(), persistent=False)
         # To start from, either coordinate by itself; where the forehead or the jaw's corner lies follows from landmarks
         # in ways that are learned.
-        along = displacement_weights(cells)
-        self.displacement = nn.Parameter(torch.kron(torch.eye(2), along).reshape(-1, 2, POINTS).mT.flatten(1))
+        either = torch.kron(torch.eye(2), displacement_weights(cells))  # (x and y of cells, x and y of landmarks)
+        self.displacement = nn.Parameter(either.reshape(-1, 2, POINTS).mT.flatten(1))
         for part in (1, 2, 4, 8):
             self.register_buffer(f"grid{part}", grid(config.size // part), persistent=False)
         self.bottom = nn.ModuleList([_Steered(w[4], w[4], d), _Steered(w[4], w[4], d)])

@@ -72,6 +72,4 @@ def displacement_weights(cells: int) -> Tensor:
 def carried(away: Tensor, weights: Tensor) -> Tensor:
     """Displacements (N, 68, 2) of the landmarks, carried over the grid of `displacement_weights`: (N, 2, h, h)."""
     cells = round(len(weights) ** 0.5)
-    # One axis at a time: ONNX Runtime multiplies empty matrices, but not empty stacks of them.
-    moved = torch.stack([F.linear(along, weights) for along in away.unbind(2)], dim=1)
-    return moved.reshape(-1, 2, cells, cells)
+    return F.linear(away.mT, weights).reshape(-1, 2, cells, cells)
