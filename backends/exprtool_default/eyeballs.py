@@ -21,15 +21,13 @@ from exprtool_blendshape.eyes import Eye, complete, lid_shadow
 from exprtool_blendshape.grids import smooth
 from exprtool_default.card import FlowCard
 from exprtool_default.eyes import EYES
-from exprtool_default.teeth import LUMA
+from exprtool_default.teeth import lit_skin
 
 Floats = NDArray[Any]
 _NARROW, _OPEN = 0.2, 0.26
 """Height of an eye by its width up to which its eyeball is not completed, and from which on all of it is."""
-_CHEEKS = (1, 15, 28, 33)
-"""Landmarks of a box around cheeks and nose, whose brighter skin is lit skin."""
-_LIT = 70
-"""Percentile of its luma that is."""
+_USUAL_SKIN = 0.6
+"""Luma of lit skin where none is to be seen."""
 _EDGE = 0.35, 0.65
 """Of a paint mask, between which its colour goes over from the network's to the eyeball's."""
 
@@ -43,9 +41,8 @@ def eyeballs(photo: Image, mask: Floats, points: NDArray[np.floating], card: Flo
     side = photo.shape[0]
     at, per_cm = points * side - 0.5, 10 * card.pixels_per_mm(side)
     picture = photo.astype(np.float32) / 255
-    left, right, top, bottom = (at[i, k] for i, k in zip(_CHEEKS, (0, 0, 1, 1), strict=True))
-    skin = picture[_within(top, bottom, side), _within(left, right, side)] @ LUMA
-    lit = float(np.percentile(skin, _LIT)) if skin.size else 0.6
+    skin = lit_skin(photo, at)
+    lit = _USUAL_SKIN if skin is None else skin
     found = {}
     for name in wanted:
         numbers = EYES[name]
@@ -83,7 +80,3 @@ def _painted(mask: Floats, name: str, card: FlowCard) -> bool:
     """Whether anything is painted in a window."""
     x0, y0, x1, y1 = card.box(name, mask.shape[0])
     return bool(mask[y0:y1, x0:x1].max() >= 0.5)
-
-
-def _within(low: float, high: float, side: int) -> slice:
-    return slice(int(np.clip(low, 0, side)), int(np.clip(high, 0, side)))

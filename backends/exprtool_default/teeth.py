@@ -114,12 +114,20 @@ def _enamel(photo: Image, points: Floats) -> Floats:
             whites.append(pixels[luma >= np.quantile(luma, _BRIGHTEST)].mean(0))
     white = np.clip(_BESIDE_EYES * np.mean(whites, 0), 0.38, 0.98) if whites else np.full(3, 0.8)
     white = (white + white.mean()) / 2
+    if (skin := lit_skin(photo, points)) is not None:
+        white = white * max(1.0, _BESIDE_SKIN * skin / float(white @ LUMA))
+    return np.minimum(_TINT * white, 1).astype(np.float32)
+
+
+def lit_skin(photo: Image, points: Floats) -> float | None:
+    """Luma in [0, 1] of the face's fully lit skin, None where none is to be seen. ``points`` (68, 2) are the landmarks
+    in pixels of the ``photo`` (H, W, 3)."""
+    import cv2
+
     features = _filled(photo, points[17:22], points[22:27], points[36:42], points[42:48], points[48:60])
     bare = _filled(photo, points) > cv2.dilate(features, np.ones((9, 9), np.uint8))
     skin = photo[::2, ::2][bare[::2, ::2]] @ LUMA / 255  # enough of it to tell how bright it is
-    if len(skin):
-        white = white * max(1.0, _BESIDE_SKIN * float(np.quantile(skin, _LIT_SKIN)) / float(white @ LUMA))
-    return np.minimum(_TINT * white, 1).astype(np.float32)
+    return float(np.quantile(skin, _LIT_SKIN)) if len(skin) else None
 
 
 def _row(share: Floats, per_mm: float) -> tuple[Floats, Floats]:
