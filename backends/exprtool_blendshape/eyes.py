@@ -241,11 +241,22 @@ def carry_lashes(flow: Grid, hole: NDArray[np.bool_], u: float) -> None:
     top = cv2.GaussianBlur(top.astype(np.float32)[None], kernel, 0.06 * u)[0]
     at = np.clip((top - 0.07 * u).round().astype(int), 0, flow.shape[0] - 1)
     margin = cv2.GaussianBlur(flow[at, xs][None], kernel, 0.12 * u)[0]  # (n, 2)
+    follow_margin(flow, int(x0), top, margin, u)
+
+
+def follow_margin(flow: Grid, x0: int, top: Grid, margin: Grid, u: float, share: Grid | float = 1.0) -> None:
+    """Move the band above a lid's margin as the margin moves (in place).
+
+    The margin lies at the rows ``top`` (n,) of the columns from ``x0`` on, and ``margin`` (n, 2) is its flow;
+    ``share`` (n,) in [0, 1] of the band follows it.
+    """
+    xs = np.arange(x0, x0 + len(top))
+    x1 = x0 + len(top)
     first = max(0, int(top.min() - LASHES_END * u) - 1)
     last = min(flow.shape[0], int(top.max()) + 2)
     above = (top[None] - np.arange(first, last)[:, None]) / u
     weight = (1 - smooth((above - LASHES) / (LASHES_END - LASHES))) * smooth((above + 0.1) / 0.1)
     side = np.minimum(xs - x0, x1 - 1 - xs) / (0.25 * u)
-    weight = (weight * smooth(side)[None])[..., None]
+    weight = (weight * share * smooth(side)[None])[..., None]
     band = flow[first:last, x0:x1]
     flow[first:last, x0:x1] = band * (1 - weight) + margin[None] * weight

@@ -26,6 +26,7 @@ from exprtool_default.card import FINE
 from exprtool_default.eyeballs import eyeballs, with_eyeballs
 from exprtool_default.eyes import with_own_eyes
 from exprtool_default.irises import with_irises
+from exprtool_default.lids import with_lids
 from exprtool_default.mouth import look_at_mouth, with_own_mouth
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
 from exprtool_default.suitability import why_not
@@ -167,8 +168,10 @@ class FlowBackend(Backend):
     def _patch(self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float]) -> FacePatch:
         details = {"source": _rounded(face.worn, UNSURE), "target": _rounded(goal, UNSURE)}
         points = face.seen.features[-1]
-        mask = with_own_mouth(decided(answer.mask), answer.paint, answer.flow, face.photo, face.teeth, self.card)
-        answer = replace(answer, mask=mask)
+        flow = enlarged(answer.flow * np.float32(FINE), answer.mask.shape[0], smoothly=True)
+        flow, mask = with_lids(flow, decided(answer.mask), points, self.card)
+        mask = with_own_mouth(mask, answer.paint, flow, face.photo, face.teeth, self.card)
+        answer = replace(answer, mask=mask, flow=flow)
         eyes = eyeballs(face.photo, answer.mask, points, self.card)
         paint = with_irises(answer.paint, answer.mask, points, self.card)
         paint = with_eyeballs(paint, answer.mask, face.photo, eyes, self.card)
@@ -207,22 +210,22 @@ def decided(mask: NDArray[np.float32]) -> NDArray[np.float32]:
     return smooth((mask - low) / (high - low))
 
 
-def crop_answer(answer: Answer, share: float = 1.0) -> CropAnswer:
-    """The answer as `exprtool.lift` takes it, for a crop of twice the size; ``share`` in [0, 1] of its effect."""
+def enlarged(field: NDArray[np.float32], side: int, *, smoothly: bool = False) -> NDArray[np.float32]:
+    """A field over a crop as one over the same crop of ``side`` pixels, by cubics or linearly."""
     import cv2
 
+    how = cv2.INTER_CUBIC if smoothly else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(field, (side, side), interpolation=how), np.float32)
+
+
+def crop_answer(answer: Answer, share: float = 1.0) -> CropAnswer:
+    """The answer, its flow enlarged, as `exprtool.lift` takes it; ``share`` in [0, 1] of its effect."""
     side = answer.mask.shape[0]
-
-    def enlarged(field: NDArray[np.float32], how: int) -> NDArray[np.float32]:
-        return np.asarray(cv2.resize(field, (side, side), interpolation=how), np.float32)
-
     # Softly to exactly nothing: a trace of motion or shade nobody sees, but it would touch every pixel.
-    flow = answer.flow * np.float32(FINE)
-    flow *= share * smooth(np.hypot(flow[..., :1], flow[..., 1:]) / UNMOVED - 1)
-    flow = enlarged(flow, cv2.INTER_CUBIC)
+    flow = answer.flow * (share * smooth(np.hypot(answer.flow[..., :1], answer.flow[..., 1:]) / UNMOVED - 1))
     light = answer.shading * np.float32(share)
     light *= smooth(np.abs(light).max(-1, keepdims=True) / UNSEEN - 1)
-    shading = enlarged(np.exp(light), cv2.INTER_LINEAR) if light.any() else None
+    shading = enlarged(np.exp(light), side) if light.any() else None
     mask = np.clip(answer.mask * share, 0, 1)
     if not mask.any():
         return CropAnswer(flow=flow, shading=shading)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from exprtool.types import Image
 from exprtool_blendshape.grids import smooth
 from exprtool_blendshape.lipline import CLOSED_GAP, find_lips, with_closed_lips
-from exprtool_default.card import FINE, FlowCard
+from exprtool_default.card import FlowCard
 from exprtool_default.teeth import LUMA, own_teeth
 
 _FEW, _MOST = 0.72, 0.82
@@ -52,7 +52,7 @@ def with_own_mouth(
 ) -> NDArray[np.float32]:  # fmt: skip
     """``mask`` (H, H), smaller in the mouth's window where the photo will do.
 
-    ``paint`` (H, H, 3) in [0, 1]; ``flow`` (H/2, H/2, 2) backward, in its own pixels; ``photo`` (H, H, 3) is the crop
+    ``paint`` (H, H, 3) in [0, 1]; ``flow`` (H, H, 2) backward, in its own pixels; ``photo`` (H, H, 3) is the crop
     and ``own`` (3,) the colour of the teeth that it shows. The mask is returned as it is where nothing is painted, or
     the photo shows no teeth.
     """
@@ -62,9 +62,7 @@ def with_own_mouth(
     inside = mask[here]
     if own is None or inside.max() < 0.5:
         return mask
-    u0, v0, u1, v1 = (value // FINE for value in (x0, y0, x1, y1))
-    moved = FINE * cv2.resize(flow[v0:v1, u0:u1], (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
-    at = moved + np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), axis=-1).astype(np.float32)
+    at = flow[here] + np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), axis=-1).astype(np.float32)
     shown = cv2.remap(photo, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     weight = cv2.GaussianBlur(inside, (0, 0), _AROUND) + 1e-3
     difference = cv2.GaussianBlur((paint[here] @ LUMA - shown @ LUMA / 255) * inside, (0, 0), _AROUND) / weight
