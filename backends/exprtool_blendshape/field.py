@@ -11,13 +11,19 @@ Conventions
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from exprtool.types import FaceRegion
+from exprtool_blendshape.frame import WorkFrame
 from exprtool_blendshape.grids import Grid, smooth
 
+FADE_AT_BORDER = 0.5
+"""Over this many cm an edit fades where the working grid ends."""
 CELL = 0.25
 """Size (cm) of the cells in which the flow outside the mesh is worked out; it is smooth there."""
 SHORTEST_FADE, FADE_SLOPE = 0.8, 2.6
@@ -80,13 +86,54 @@ def _joined(flow, outside, keep, known, out):  # pragma: no cover - compiled
                 out[i, j, k] = flow[i, j, k] * share + outside[i, j, k] * (one - share)
 
 
-def at_border(shape: tuple[int, int], u: float) -> Grid:
-    """1 inside the working grid, falling to 0 over 0.5 cm at its border: no edit ends in a hard edge."""
-    height, width = shape
-    margin = max(2.0, 0.5 * u)
-    y = np.minimum(np.arange(height), height - 1 - np.arange(height)) / margin
-    x = np.minimum(np.arange(width), width - 1 - np.arange(width)) / margin
-    return (smooth(y)[:, None] * smooth(x)[None]).astype(np.float32)
+@dataclass(frozen=True, eq=False)
+class Border:
+    """What holds an edit back at the border of the working grid, (H, W) or broadcast to that, 1 where nothing does.
+
+    ``free`` falls to 0 over 0.5 cm where the grid ends within the photo: no edit may end in a hard edge. Where the
+    photo itself ends no edge can be seen, and a jaw may drop out of the picture; but what lies beyond is not known, so
+    motion that would bring it in falls to 0 there, too: ``sides`` are the falls at the left, right, top and bottom.
+    """
+
+    free: Grid
+    sides: tuple[Grid, Grid, Grid, Grid]
+
+    def hold(self, flow: Grid) -> None:
+        """Hold a backward flow (H, W, 2) back, in place."""
+        flow *= self.free[..., None]
+        for axis, outward, side in zip((0, 0, 1, 1), (-1, 1, -1, 1), self.sides, strict=True):
+            along = flow[..., axis]
+            along *= np.where(outward * along > 0, side, np.float32(1))
+
+
+def border(frame: WorkFrame, region: FaceRegion) -> Border:
+    """The border of the grid ``frame`` over a region."""
+    height, width = frame.shape
+    margin = max(2.0, FADE_AT_BORDER * frame.u)
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    left, right, top, bottom = (smooth(away / margin) for away in (x, width - 1 - x, y, height - 1 - y))
+    sides = left[None], right[None], top[:, None], bottom[:, None]
+    ends = (
+        np.c_[np.zeros_like(y), y],
+        np.c_[np.full_like(y, width - 1), y],
+        np.c_[x, np.zeros_like(x)],
+        np.c_[x, np.full_like(x, height - 1)],
+    )
+    free = np.ones((height, width), np.float32)
+    for side, points in zip(sides, ends, strict=True):
+        within = smooth(_within_photo(points, frame, region) / margin)
+        free *= 1 - (within[:, None] if len(side) == 1 else within[None]) * (1 - side)
+    return Border(free, sides)
+
+
+def _within_photo(points: Grid, frame: WorkFrame, region: FaceRegion) -> Grid:
+    """How far work points (n, 2) lie inside the photo, in work pixels, (n,); far where its size is not known."""
+    if region.image_size is None:
+        return np.full(len(points), np.inf, np.float32)
+    back = frame.region_from_work
+    at = points @ back[:, :2].T + back[:, 2] + region.box[:2]
+    last = np.array(region.image_size[::-1]) - 1
+    return (np.minimum(at, last - at).min(1) * frame.scale - 1).astype(np.float32)
 
 
 def sample(values: Grid, flow: Grid) -> Grid:
