@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool import blur as lens
 from exprtool.devices import usable_cpus
 from exprtool.errors import PluginError
 from exprtool.resample import resample
@@ -39,9 +40,9 @@ _NEARLY_ALL = 0.75
 """Share of a tile from which on it is not worth while to look for the part where something is done."""
 _REACH = 2
 """Crop pixels beyond a point that its cubic interpolation looks at."""
-_BLUR = 0.6
-"""Standard deviation, in the photo's pixels, of what a camera makes of a point: modulation is one half at 0.31 cycles
-per pixel, in the middle of what lenses and colour filters leave of a well focused picture."""
+_PER_PASS = 0.25
+"""Of its second differences a picture takes at once; with a quarter along either axis no detail turns into its
+negative."""
 _SHARP_ENOUGH = 0.006
 """Softening up to which none is needed (skin squeezed by 2 %); from twice as much on it is done in full."""
 FEATHER = 0.08
@@ -129,6 +130,7 @@ def lift(
     *,
     feather: float = FEATHER,
     beyond: bool = False,
+    blur: float = lens.USUAL,
     notes: tuple[str, ...] = (),
     details: dict[str, Any] | None = None,
 ) -> FacePatch:
@@ -137,8 +139,9 @@ def lift(
     Toward the crop's border, and toward the region's where that cuts the crop, everything fades out within
     ``feather`` (fraction of the crop's side) so that no seam remains; where the photo itself ends, none is needed. An
     answer that holds up to the crop's border can go on ``beyond`` it instead, and fade out there: a jaw that drops
-    pushes the throat down with it, and within the crop there is no room for that. Pixels for which the answer asks
-    nothing (no flow, no residual ...) keep their bits. Raises `PluginError` for parts that do not fit.
+    pushes the throat down with it, and within the crop there is no room for that. Skin that is pushed together stays
+    as soft as the photo is: ``blur`` is its lens's, a standard deviation in pixels (`exprtool.blur`). Pixels for which
+    the answer asks nothing (no flow, no residual ...) keep their bits. Raises `PluginError` for parts that do not fit.
     """
     side = answer.checked()
     matrix = crop_from_region(region, crop_from_image)
@@ -150,7 +153,7 @@ def lift(
         answer = window.without_the_finest(answer)
         if answer.flow is not None:
             answer = replace(answer, flow=_in_photo(answer.flow, window.crop_from_window[:, :2]))
-        softening = None if answer.flow is None else _softening(answer.flow, window.crop_from_window[:, :2])
+        softening = None if answer.flow is None else _softening(answer.flow, window.crop_from_window[:, :2], blur)
         neutral = ((answer.flow, 0), (answer.shading, 1), (answer.residual, 0), (answer.paint_mask, 0), (softening, 0))
         acts = [None if field is None else _around(_differs(field, value), seam.margin) for field, value in neutral]
 
@@ -465,14 +468,14 @@ def _rounded(pixels: Field) -> Image:
     return np.rint(np.clip(pixels, 0, 255, out=pixels), out=pixels).astype(np.uint8)
 
 
-def _softening(flow: Field, linear: NDArray[np.float64]) -> Field | None:
+def _softening(flow: Field, linear: NDArray[np.float64], blur: float) -> Field | None:
     """By how much of its second differences along the photo's x and y a moved picture is softened, (S, S, 2); None
     where nowhere.
 
     Skin that is pushed together shows finer detail than any camera would have taken of it: the blur of the lens has
     been squeezed with it. With standard deviations s before and s / k after a squeeze by k, what is lacking is a blur
-    of variance s^2 (1 - 1 / k^2); a kernel (a, 1 - 2a, a) has the variance 2a. ``flow`` is in the photo's
-    pixels, ``linear`` (2, 2) takes the photo's directions to the crop's.
+    of variance s^2 (1 - 1 / k^2); a kernel (a, 1 - 2a, a) has the variance 2a. ``flow`` and ``blur``, the s, are in
+    the photo's pixels, ``linear`` (2, 2) takes the photo's directions to the crop's.
     """
     import cv2
 
@@ -482,7 +485,7 @@ def _softening(flow: Field, linear: NDArray[np.float64]) -> Field | None:
         step = cv2.addWeighted(across, a, down, b, 0)
         step[..., axis] += 1
         squeeze = np.maximum(step[..., 0] ** 2 + step[..., 1] ** 2, 1)
-        softening[..., axis] = _BLUR**2 / 2 - (_BLUR**2 / 2) / squeeze
+        softening[..., axis] = blur**2 / 2 - (blur**2 / 2) / squeeze
     softening *= _smoothstep(np.maximum(softening[..., :1], softening[..., 1:]) / _SHARP_ENOUGH - 1)
     return softening if softening.any() else None
 
@@ -493,11 +496,14 @@ def _soften(picture: Image, part: _Window, wide: _Window, softening: Field) -> N
 
     rows, columns = part.inside(wide)
     around = picture[rows.start - 1 : rows.stop + 1, columns.start - 1 : columns.stop + 1]
-    softened = picture[rows, columns].astype(np.float32)
-    for share, (dx, dy) in zip(cv2.split(softening), ((2, 0), (0, 2)), strict=True):
-        second = cv2.Sobel(around, cv2.CV_32F, dx, dy, ksize=1)[1:-1, 1:-1]
-        softened += cv2.multiply(np.ascontiguousarray(second), cv2.merge([share] * 3))
-    picture[rows, columns] = _rounded(softened)
+    passes = max(1, math.ceil(float(softening.max()) / _PER_PASS))
+    shares = [cv2.merge([share / passes] * 3) for share in cv2.split(softening)]
+    for _ in range(passes):
+        softened = around[1:-1, 1:-1].astype(np.float32)
+        for share, (dx, dy) in zip(shares, ((2, 0), (0, 2)), strict=True):
+            second = cv2.Sobel(around, cv2.CV_32F, dx, dy, ksize=1)[1:-1, 1:-1]
+            softened += cv2.multiply(np.ascontiguousarray(second), share)
+        around[1:-1, 1:-1] = _rounded(softened)
 
 
 def _in_photo(flow: NDArray[Any], linear: NDArray[np.float64]) -> Field:

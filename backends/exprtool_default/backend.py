@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.blur import USUAL, measured_blur
 from exprtool.errors import UnknownNameError
-from exprtool.faces.align import Matrix, crop, crop_from_image, transform
+from exprtool.faces.align import Matrix, crop, crop_from_image, invert, transform
 from exprtool.lift import CropAnswer, lift
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
 from exprtool_blendshape.grids import smooth
@@ -51,8 +52,8 @@ REST = 0.15
 @dataclass(frozen=True, eq=False)
 class PreparedFace:
     """A face that was looked at. ``photo`` (2S, 2S, 3) is its crop at twice the network's size, and ``matrix`` takes
-    image points there. ``teeth`` is the colour (3,) of those that it shows, if any. ``worn`` is what it wears by the
-    network's reading, ``rest`` what its track wears at rest, ``held`` what it wears in the frames around it."""
+    image points there. ``teeth`` is the colour (3,) of those that it shows, if any. ``blur`` is the photo's, in its
+    pixels (`exprtool.blur`). ``worn`` is what it wears by the network's reading, ``rest`` what its track wears at rest, ``held`` what it wears in the frames around it."""
 
     region: FaceRegion
     matrix: Matrix
@@ -62,6 +63,7 @@ class PreparedFace:
     worn: Mapping[str, float]
     rest: Mapping[str, float] | None
     unsuitable: str | None
+    blur: float
     held: Mapping[str, float] | None = None
 
 
@@ -104,7 +106,8 @@ class FlowBackend(Backend):
         for region, matrix, photo, seen, mouth in zip(regions, matrices, photos, found, mouths, strict=True):
             _, teeth = mouth or self._mouth(region, photo, seen.features[-1])
             worn, unsuitable = self._named(seen), why_not(region)
-            faces.append(PreparedFace(region, matrix, photo, seen, teeth, worn, region.track_state, unsuitable))
+            blur = max(USUAL, measured_blur(_features(region, matrix, seen.features[-1], side)))
+            faces.append(PreparedFace(region, matrix, photo, seen, teeth, worn, region.track_state, unsuitable, blur))
         return faces
 
     def _mouth(
@@ -179,7 +182,7 @@ class FlowBackend(Backend):
         paint = with_teeth(paint, answer.mask, face.photo, points, face.teeth, self.card)
         answer = replace(answer, paint=paint)
         whole = with_own_eyes(crop_answer(answer, share), face.photo, points, eyes, self.card)
-        return lift(face.region, face.matrix, whole, beyond=True, details=details)
+        return lift(face.region, face.matrix, whole, beyond=True, blur=face.blur, details=details)
 
 
 def _from_region(matrix: Matrix, region: FaceRegion) -> Matrix:
@@ -194,6 +197,14 @@ def _landmarks(region: FaceRegion, matrix: Matrix, side: int) -> NDArray[np.floa
     if region.face.landmarks68 is None:
         return np.full((68, 2), np.nan)
     return (transform(matrix, region.face.landmarks68) + 0.5) / side
+
+
+def _features(region: FaceRegion, matrix: Matrix, points: NDArray[Any], side: int) -> Image:
+    """The region's pixels from brows to lips, where a face has its finest detail; ``points`` (68, 2) are its landmarks
+    in shares of the crop's ``side``."""
+    at = transform(invert(_from_region(matrix, region)), points[17:] * side - 0.5)
+    (x0, y0), (x1, y1) = np.maximum(at.min(0), 0).astype(int), np.maximum(at.max(0), 0).astype(int)
+    return region.pixels[y0:y1, x0:x1]
 
 
 def halved(photo: Image) -> Image:
