@@ -26,7 +26,15 @@ _FILLED, _WHOLE = 0.85, 1.4
 """Share of a tall opening that crowns fill, and how much more of them shows then at most: all of it."""
 _ROUND = 0.7
 """How much shorter, in mm, a crown is at its sides."""
-_BELOW = 0.3
+_EDGE = 2.4
+"""Pixels of the doubled crop over which a crown ends: enamel is translucent there."""
+_RIM, _RIM_WIDE = 0.6, 1.9
+"""How bright teeth are right beside a lip, whose shadow falls on them, and over how many mm that rises to 1."""
+_TOP, _TOP_DEEP = 0.85, 4.7
+"""The same under the upper lip, which keeps off the light from above."""
+_TURNED = 0.68
+"""How much darker the last tooth of the row is than those in the middle: it is turned away and lies deeper."""
+_BELOW = 0.35
 """Brightness under the edge of the crowns, as a share of the paint's: there is only the dark of the mouth."""
 _TINT = np.array([1.05, 1.0, 0.92], np.float32)
 """Enamel beside the white of the eyes."""
@@ -39,12 +47,12 @@ _LIT_SKIN, _BESIDE_SKIN = 0.75, 0.92
 """Quantile of the skin's luma that is fully lit, and what teeth have of that at least: eyes may lie in the dark."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """How much red, green and blue count for brightness (ITU-R BT.601)."""
-_LIGHT, _DARK = 0.5, 0.24
+_LIGHT, _DARK = 0.74, 0.22
 """Luma of the network's paint, as a share of the enamel's, from which on it surely means teeth, and up to which not."""
 _PALE, _PALER, _RED = 0.36, 0.8, 0.12
 """Redness from which on paint is lips and not teeth: this much, or in warm light a share of the skin's; and by how much
 more it surely is."""
-_GAP = 0.14
+_GAP = 0.13
 """How dark it is between two teeth."""
 
 
@@ -69,7 +77,9 @@ def with_teeth(paint: Floats, mask: Floats, photo: Image, points: Floats, own: F
     share = (share * (1 - smooth((_redness(here) - lips) / _RED)))[..., None]
     if not share.any():
         return paint
-    row, crown = _row(share[..., 0], card.pixels_per_mm(paint.shape[0]))
+    per_mm = card.pixels_per_mm(paint.shape[0])
+    row, crown = _row(share[..., 0], per_mm)
+    row = row * _beside_lips(inside, per_mm)
     drawn = crown[..., None] * enamel * row[..., None] + (1 - crown[..., None]) * _BELOW * here
     out = paint.copy()
     out[y0:y1, x0:x1] = here + share * (drawn - here)
@@ -130,6 +140,14 @@ def lit_skin(photo: Image, points: Floats) -> float | None:
     return float(np.quantile(skin, _LIT_SKIN)) if len(skin) else None
 
 
+def _beside_lips(inside: Floats, per_mm: float) -> Floats:
+    """What lips leave of the light, a factor (h, w), between those that enclose what is painted, (h, w)."""
+    import cv2
+
+    away = cv2.distanceTransform((inside > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
+    return _RIM + (1 - _RIM) * smooth(away / (_RIM_WIDE * per_mm))
+
+
 def _row(share: Floats, per_mm: float) -> tuple[Floats, Floats]:
     """Brightness of the row of teeth (h, w), 1 in the middle of a tooth that faces the viewer; and where its crowns
     are, (h, w) in [0, 1]."""
@@ -145,7 +163,7 @@ def _row(share: Floats, per_mm: float) -> tuple[Floats, Floats]:
     near = np.minimum(np.abs(across[:, None] - edges[None, :]).min(1) * per_mm, 9)
     gap = 1 - _GAP * np.exp(-((near / 0.85) ** 2))
     gap[across < 0.35] = np.maximum(gap[across < 0.35], 0.72)  # the two in the middle stand close
-    turned = np.clip(1.03 - 0.55 * (across / edges[-1]) ** 2, 0.25, 1)
+    turned = np.clip(1.01 - _TURNED * (across / edges[-1]) ** 2, 0.25, 1)
     # Down from where the row begins under the lip: gums' shade above, a brighter edge below.
     rows = np.arange(height)[:, None]
     top = np.where(columns > 0.5, np.argmax(share > 0.4, axis=0), np.nan)
@@ -157,9 +175,9 @@ def _row(share: Floats, per_mm: float) -> tuple[Floats, Floats]:
     else:
         top = np.zeros(width)
     down = (rows - top) / per_mm
-    shadow = 0.72 + 0.28 * np.clip(down / 2.5, 0, 1)
+    shadow = _TOP + (1 - _TOP) * smooth(down / _TOP_DEEP)
     tall = float(np.quantile(columns[columns > 1], 0.75)) / per_mm if (columns > 1).any() else 0.0
     longer = np.clip(_FILLED * tall / max(_LENGTHS), 1, _WHOLE)
     edge = np.array(_LENGTHS)[tooth] * longer - _ROUND * (2 * within - 1) ** 4
-    crown = smooth((edge - down) * per_mm / 1.6 + 0.5)
+    crown = smooth((edge - down) * per_mm / _EDGE + 0.5)
     return (round_ * gap * turned * shadow).astype(np.float32), crown.astype(np.float32)
