@@ -22,7 +22,7 @@ LARGEST = 3.0
 _ADDED = 0.6, 1.5
 """Standard deviations of the blurs that are added. Without the first, noise and compression would be measured."""
 _SLOPE = 1.7
-"""The power 3 - p / 2 of faces: with it, faces that are made larger by 1.5 to 2.5 come out blurred as many times more."""
+"""The power 3 - p / 2 of faces: with it, faces that are made 1.5 to 2.5 times as large are as much more blurred."""
 _STRIPS, _ROWS = 4, 48
 """Of a large picture no more than so many strips, each of so many rows, are looked at."""
 _LEAST = 12

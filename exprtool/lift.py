@@ -55,6 +55,10 @@ _STILL = 1.0
 _FARTHEST = 0.3
 """How far beyond the crop anything goes on at most, as a fraction of its side."""
 
+_HELD = 0.03
+"""Over this fraction of the crop's side motion that leads out of the photo comes to rest: half a centimetre of a face.
+"""
+
 Field = NDArray[np.float32]
 
 
@@ -137,9 +141,10 @@ def lift(
     """Carry the network's ``answer`` about a crop to the pixels of ``region``.
 
     Toward the crop's border, and toward the region's where that cuts the crop, everything fades out within
-    ``feather`` (fraction of the crop's side) so that no seam remains; where the photo itself ends, none is needed. An
-    answer that holds up to the crop's border can go on ``beyond`` it instead, and fade out there: a jaw that drops
-    pushes the throat down with it, and within the crop there is no room for that. Skin that is pushed together stays
+    ``feather`` (fraction of the crop's side) so that no seam remains; where the photo itself ends, none is needed, but
+    motion that would bring in what lies beyond comes to rest. An answer that holds up to the crop's border can go on
+    ``beyond`` it instead, and fade out there: a jaw that drops pushes the throat down with it, and within the crop
+    there is no room for that. Skin that is pushed together stays
     as soft as the photo is: ``blur`` is its lens's, a standard deviation in pixels (`exprtool.blur`). Pixels for which
     the answer asks nothing (no flow, no residual ...) keep their bits. Raises `PluginError` for parts that do not fit.
     """
@@ -160,9 +165,12 @@ def lift(
         def weight(part: _Window) -> Field:
             return part.weight(seam, region.box, region.image_size)
 
+        def hold(part: _Window, flow: Field) -> None:
+            part.hold(flow, region.box, region.image_size)
+
         def work(tile: _Window) -> None:
             parts = [None if each is None else tile.acting(each, seam.margin) for each in acts]
-            _apply(patch, region.pixels, tile, answer, softening, parts, weight)
+            _apply(patch, region.pixels, tile, answer, softening, parts, weight, hold)
 
         tiles = window.tiles()
         list(_pool().map(work, tiles) if len(tiles) > 1 else map(work, tiles))
@@ -384,6 +392,27 @@ class _Window:
                 weight *= _smoothstep(np.float32(a) * x + (np.float32(b) * y + np.float32(shift)))
         return weight
 
+    def hold(self, flow: Field, box: IntBox, image_size: tuple[int, int] | None) -> None:
+        """Let what a backward ``flow`` (h, w, 2) brings in from beyond the photo come to rest at its border, in place.
+
+        Near where the photo ends, that is, and only motion that leads out there.
+        """
+        if image_size is None:
+            return
+        x0, y0 = box[:2]
+        reach = _HELD * self.side / self.scale
+        for axis, (low, high, last) in enumerate(
+            ((self.x0 + x0, self.x1 + x0, image_size[1] - 1), (self.y0 + y0, self.y1 + y0, image_size[0] - 1))
+        ):
+            if low > reach and last - high > reach:
+                continue
+            at = np.arange(low, high, dtype=np.float32)
+            before, after = (_smoothstep(away / reach) for away in (at, last - at))
+            along = flow[..., axis]
+            if axis == 1:
+                before, after = before[:, None], after[:, None]
+            along *= np.where(along < 0, before, after)
+
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
@@ -405,7 +434,7 @@ def _smoothstep(t: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _apply(
     canvas: _Canvas, source: Image, window: _Window, answer: CropAnswer, softening: Field | None,
-    parts: Sequence[_Window | None], weight_of: Callable[[_Window], Field],
+    parts: Sequence[_Window | None], weight_of: Callable[[_Window], Field], hold: Callable[[_Window, Field], None],
 ) -> None:  # fmt: skip
     """Do to a tile what the answer asks; ``parts`` are those of it where flow, shading, residual, paint and softening
     act."""
@@ -423,6 +452,7 @@ def _apply(
         # No eye sees a bend in where things come from, as it would see one in light; straight pieces take a quarter of
         # the time of cubics.
         flow = wide.sample(answer.flow, smoothly=False) * around[wide.inside(border)][..., np.newaxis]
+        hold(wide, flow)
         canvas.flow[moving.place] = flow[1:-1, 1:-1]
         moved = _moved(source, wide, flow)
         if softening is not None and squeezed and (squeezed := squeezed.within(moving)):

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from exprtool.types import Face, FaceRegion
 from exprtool_blendshape import eyes, field, lips, occluders, shading, wrinkles
 from exprtool_blendshape.frame import work_frame
 from exprtool_blendshape.tone import tone_of
@@ -47,6 +48,40 @@ def test_frame_puts_pixels_where_it_puts_points(u):
     ys, xs = np.mgrid[0 : drawn.shape[0], 0 : drawn.shape[1]]
     centre = np.array([(drawn * xs).sum(), (drawn * ys).sum()]) / drawn.sum()
     np.testing.assert_allclose(centre, frame.points(np.array([[x, y]]))[0], atol=0.35)
+
+
+# --- its border
+
+
+def _region(box: tuple[int, int, int, int], photo: tuple[int, int] | None) -> FaceRegion:
+    x0, y0, x1, y1 = box
+    pixels = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+    return FaceRegion(Face((0, 0, 1, 1), 1.0, np.zeros((5, 2))), box, pixels, image_size=photo)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.15])
+def test_edits_fade_within_the_photo_but_not_at_its_end(angle):
+    u, box = 20.0, (100, 200, 500, 600)
+    frame = work_frame(_landmarks(angle, u, (200, 200)), u, (400, 400))
+    inside, at_bottom = (field.border(frame, _region(box, photo)) for photo in ((1000, 1000), (600, 1000)))
+    h, w = frame.shape
+    for each in (inside, at_bottom, field.border(frame, _region(box, None))):
+        assert each.free[h // 2, w // 2] == 1 and not each.free[0, w // 2] and not each.free[h // 2, [0, -1]].any()
+    assert not inside.free[-1, w // 2]
+    assert at_bottom.free[-1, w // 2] == 1, "here the photo ends"
+
+
+def test_what_lies_beyond_the_photo_is_not_brought_in():
+    u = 20.0
+    frame = work_frame(_landmarks(0.0, u, (200, 200)), u, (400, 400))
+    border = field.border(frame, _region((0, 0, 400, 400), (400, 400)))
+    h, w = frame.shape
+    up, down = np.zeros((h, w, 2), np.float32), np.zeros((h, w, 2), np.float32)
+    up[..., 1], down[..., 1] = -3, 3  # backward: what lies above is shown, a jaw drops; and what lies below
+    border.hold(up)
+    border.hold(down)
+    assert up[-1, w // 2, 1] == -3 and up[0, w // 2, 1] == 0
+    assert down[-1, w // 2, 1] == 0 and down[0, w // 2, 1] == 3
 
 
 # --- flow

@@ -73,7 +73,7 @@ def test_lips_that_only_the_landmarks_part_are_closed(card: FlowCard) -> None:
 
 
 def test_the_photos_teeth_stay_where_the_paint_agrees(card: FlowCard, points: NDArray[np.float64]) -> None:
-    still = np.zeros((SIDE // FINE, SIDE // FINE, 2), np.float32)
+    still = np.zeros((SIDE, SIDE, 2), np.float32)
     mask, paint = painting((200, 190, 180))
     kept = with_own_mouth(mask, paint, still, face(points, TEETH), OWN, card)
     assert kept[mask > 0].mean() < 0.05 and mask.max() == 1, "what was given is left alone"
@@ -86,7 +86,7 @@ def test_the_photos_teeth_stay_where_the_paint_agrees(card: FlowCard, points: ND
 
 
 def test_a_mouth_is_judged_as_a_whole(card: FlowCard, points: NDArray[np.float64]) -> None:
-    still = np.zeros((SIDE // FINE, SIDE // FINE, 2), np.float32)
+    still = np.zeros((SIDE, SIDE, 2), np.float32)
     mask, paint = painting((200, 190, 180))
     paint[:, 128:] = np.array(DARK) / 255  # half of it dark: no half row of teeth is kept
     assert with_own_mouth(mask, paint, still, face(points, TEETH), OWN, card) is mask

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exprtool.composite import paste
 from exprtool.errors import PluginError
 from exprtool.images import read_image
-from exprtool.lift import _BLUR, CropAnswer, _Window, crop_from_region, lift
+from exprtool.lift import CropAnswer, _Window, crop_from_region, lift
 from exprtool.types import Face, FaceRegion
 
 SIDE = 64
@@ -167,7 +167,10 @@ def test_shading_multiplies_and_paint_replaces(region: FaceRegion) -> None:
 
 @pytest.mark.parametrize(("degrees", "scale"), [(0.0, 0.4), (90.0, 0.4), (-35.0, 0.7)])
 @pytest.mark.parametrize("squeeze", [1.0, 1.25, 1.6])
-def test_what_is_squeezed_is_as_soft_as_a_camera_would_take_it(degrees: float, scale: float, squeeze: float) -> None:
+@pytest.mark.parametrize("blur", [0.6, 1.1])
+def test_what_is_squeezed_is_as_soft_as_the_camera_would_take_it(
+    degrees: float, scale: float, squeeze: float, blur: float
+) -> None:
     x, y = np.meshgrid(np.arange(420.0), np.arange(300.0))
     per_pixel = 0.9  # radians
     for along, across in ((x, y), (y, x)):
@@ -183,12 +186,13 @@ def test_what_is_squeezed_is_as_soft_as_a_camera_would_take_it(degrees: float, s
         flow = np.zeros((SIDE, SIDE, 2))
         place = 0 if along is x else 1
         flow[..., place] = (squeeze - 1) * (photo_at[..., place] - centre)
-        patch = lift(region, similarity, CropAnswer(flow=flow @ similarity[:, :2].T))
+        patch = lift(region, similarity, CropAnswer(flow=flow @ similarity[:, :2].T), blur=blur)
         assert patch.flow is not None
         middle = (slice(130, 160), slice(190, 220))
         plain = 127 + 80 * np.sin(per_pixel * (along + patch.flow[..., place]))
-        lacking = _BLUR**2 * (1 - 1 / squeeze**2) / 2
-        kept = 1 - 2 * lacking * (1 - np.cos(per_pixel * squeeze))
+        lacking = blur**2 * (1 - 1 / squeeze**2) / 2
+        passes = max(1, np.ceil(lacking / 0.25))
+        kept = (1 - 2 * lacking / passes * (1 - np.cos(per_pixel * squeeze))) ** passes
         found = patch.pixels[middle][..., 0] - 127.0
         ratio = float((found * (plain[middle] - 127)).sum() / ((plain[middle] - 127) ** 2).sum())
         assert ratio == pytest.approx(kept, abs=0.03), across.shape
@@ -322,3 +326,19 @@ def test_matrices_that_are_no_similarity_are_refused(region: FaceRegion) -> None
     for wrong in (np.eye(3), [[1, 0.5, 0], [0, 1, 0]], [[-1, 0, 0], [0, 1, 0]], [[np.nan, 0, 0], [0, 1, 0]]):
         with pytest.raises(PluginError, match="crop_from_image"):
             lift(region, np.asarray(wrong, dtype=np.float64), answer)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_what_lies_beyond_the_photo_is_not_brought_in(photo: NDArray[np.uint8], up: bool) -> None:
+    h, w = photo.shape[:2]
+    whole = FaceRegion(Face((0, 0, 1, 1), 1.0, np.zeros((5, 2))), (0, 0, w, h), photo, image_size=(h, w))
+    similarity = matrix(0.0, SIDE / 900, np.array([210.0, 150.0]))  # the crop is larger than the photo
+    flow = np.zeros((SIDE, SIDE, 2))
+    flow[..., 1] = 0.5 if up else -0.5
+    found = lift(whole, similarity, CropAnswer(flow=flow)).flow
+    assert found is not None
+    outward, inward = (-1, 0) if up else (0, -1)  # the border that the flow leads out of, and the other
+    assert not found[outward].any() and np.abs(found[inward, :, 1]).min() > 6.9
+    rows = np.arange(h)[:, None] + found[..., 1]
+    assert rows.min() >= 0 and rows.max() <= h - 1, "all that is shown lies in the photo"
+    assert (np.diff(rows, axis=0) > 0).all(), "and nothing folds over"

@@ -52,8 +52,9 @@ REST = 0.15
 @dataclass(frozen=True, eq=False)
 class PreparedFace:
     """A face that was looked at. ``photo`` (2S, 2S, 3) is its crop at twice the network's size, and ``matrix`` takes
-    image points there. ``teeth`` is the colour (3,) of those that it shows, if any. ``blur`` is the photo's, in its
-    pixels (`exprtool.blur`). ``worn`` is what it wears by the network's reading, ``rest`` what its track wears at rest, ``held`` what it wears in the frames around it."""
+    image points there. ``teeth`` is the colour (3,) of those that it shows, if any; ``blur`` is the photo's, in its
+    pixels (`exprtool.blur`). ``worn`` is what it wears by the network's reading, ``rest`` what its track wears at rest,
+    ``held`` what it wears in the frames around it."""
 
     region: FaceRegion
     matrix: Matrix
