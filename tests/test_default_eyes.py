@@ -12,6 +12,7 @@ from exprtool.types import Image
 from exprtool_default.card import FINE, FlowCard
 from exprtool_default.eyeballs import eyeballs, with_eyeballs
 from exprtool_default.eyes import with_own_eyes
+from exprtool_default.skin import Skin
 
 CARD = FlowCard(
     128,
@@ -21,6 +22,7 @@ CARD = FlowCard(
     {"right_eye": (24, 28, 60, 56), "left_eye": (68, 28, 104, 56)},
 )
 SIDE = FINE * CARD.size
+SKIN = Skin(0.66)
 CENTRES = {"right_eye": (86, 84), "left_eye": (170, 84)}
 
 
@@ -63,8 +65,8 @@ def test_an_opened_eye_keeps_its_own_eyeball_and_is_completed_from_it(eye: str) 
     image = photo(iris=9)  # whose top the lid hides
     answer = opened(image)
     assert answer.paint is not None and answer.paint_mask is not None
-    assert not eyeballs(image, np.zeros_like(answer.paint_mask), points(), CARD), "where nothing is painted"
-    found = eyeballs(image, answer.paint_mask, points(), CARD)
+    assert not eyeballs(image, np.zeros_like(answer.paint_mask), points(), SKIN, CARD), "where nothing is painted"
+    found = eyeballs(image, answer.paint_mask, points(), SKIN, CARD)
     assert set(found) == set(CENTRES) and all(each.shown == 1 for each in found.values())
     grey = np.full_like(answer.paint, 0.55)  # what a network paints that does not know
     paint = with_eyeballs(grey, answer.paint_mask, image, found, CARD)
@@ -82,7 +84,7 @@ def test_an_eye_that_is_hardly_open_is_not_completed() -> None:
     narrow = points()
     narrow[36:48, 1] = CENTRES["right_eye"][1] / SIDE + (narrow[36:48, 1] - CENTRES["right_eye"][1] / SIDE) / 3
     grey, mask = np.full((SIDE, SIDE, 3), 0.55, np.float32), np.ones((SIDE, SIDE), np.float32)
-    found = eyeballs(photo(), mask, narrow, CARD)
+    found = eyeballs(photo(), mask, narrow, SKIN, CARD)
     assert found and all(each.shown == 0 for each in found.values())
     assert with_eyeballs(grey, mask, photo(), found, CARD) is grey
 

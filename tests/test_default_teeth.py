@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from exprtool.faces.align import CropTemplate
 from exprtool.types import Image
 from exprtool_default.card import FINE, FlowCard
+from exprtool_default.skin import look_at_skin
 from exprtool_default.teeth import with_teeth
 from exprtool_flow.points import mean_points
 
@@ -44,9 +45,14 @@ def painting(card: FlowCard, upper: float, lower: float) -> tuple[NDArray[np.flo
     return paint, mask
 
 
+def drawn(paint: NDArray[np.float32], mask: NDArray[np.float32], photo: Image, card: FlowCard) -> NDArray[np.float32]:
+    skin = look_at_skin(photo, POINTS * photo.shape[0] - 0.5)
+    return with_teeth(paint, mask, photo, POINTS, skin, None, card)
+
+
 def test_a_light_blur_becomes_a_row_of_teeth_and_the_dark_stays(card: FlowCard) -> None:
     paint, mask = painting(card, 0.6, 0.08)
-    found = with_teeth(paint, mask, face(card), POINTS, None, card)
+    found = drawn(paint, mask, face(card), card)
     x, y = (round(found.shape[0] * value) for value in card.template.mouth)
     row = found[y - 5, x - 28 : x + 29].mean(-1)
     assert row.max() > 0.65 and row.std() > 0.04, "bright, and one tooth apart from the next"
@@ -59,23 +65,22 @@ def test_a_light_blur_becomes_a_row_of_teeth_and_the_dark_stays(card: FlowCard) 
 
 def test_the_light_on_the_face_is_the_light_on_the_teeth(card: FlowCard) -> None:
     paint, mask = painting(card, 0.6, 0.08)
-    bright, dim = (with_teeth(paint, mask, image, POINTS, None, card) for image in (face(card), face(card) // 3))
+    bright, dim = (drawn(paint, mask, image, card) for image in (face(card), face(card) // 3))
     inside = mask > 0
     assert dim[inside].max() < 0.75 * bright[inside].max()
-    dark = with_teeth(paint, mask, face(card, skin=(60, 42, 35)), POINTS, None, card)
+    dark = drawn(paint, mask, face(card, skin=(60, 42, 35)), card)
     assert dark[inside].max() == pytest.approx(bright[inside].max(), rel=0.02), (
         "the skin is dark, the eyes say, not the room"
     )
-    shaded = with_teeth(paint, mask, face(card, white=50), POINTS, None, card)
-    assert (
-        shaded[inside].max()
-        > 1.5 * with_teeth(paint, mask, face(card, (80, 60, 50), 50), POINTS, None, card)[inside].max()
-    ), "eyes in the shade: it is skin that is lit"
+    shaded = drawn(paint, mask, face(card, white=50), card)
+    assert shaded[inside].max() > 1.5 * drawn(paint, mask, face(card, (80, 60, 50), 50), card)[inside].max(), (
+        "eyes in the shade: it is skin that is lit"
+    )
 
 
 def test_crowns_end_and_the_dark_of_the_mouth_begins(card: FlowCard) -> None:
     paint, mask = painting(card, 0.6, 0.6)  # all light, 20 rows: as long as crowns never show
-    found = with_teeth(paint, mask, face(card), POINTS, None, card)
+    found = drawn(paint, mask, face(card), card)
     x, y = (round(found.shape[0] * value) for value in card.template.mouth)
     column = found[y - 10 : y + 10, x + 4].mean(-1)
     assert column[3:8].min() > 0.5 and column[-4:].max() < 0.3
@@ -84,8 +89,6 @@ def test_crowns_end_and_the_dark_of_the_mouth_begins(card: FlowCard) -> None:
 
 def test_nothing_is_drawn_where_nothing_light_is_painted(card: FlowCard) -> None:
     paint, mask = painting(card, 0.08, 0.08)
-    assert np.array_equal(with_teeth(paint, mask, face(card), POINTS, None, card), paint), (
-        "an open mouth without light in it"
-    )
+    assert np.array_equal(drawn(paint, mask, face(card), card), paint), "an open mouth without light in it"
     paint, mask = painting(card, 0.6, 0.08)
-    assert np.array_equal(with_teeth(paint, mask * 0.2, face(card), POINTS, None, card), paint), "hardly painted at all"
+    assert np.array_equal(drawn(paint, mask * 0.2, face(card), card), paint), "hardly painted at all"

@@ -30,6 +30,7 @@ from exprtool_default.irises import with_irises
 from exprtool_default.lids import with_lids
 from exprtool_default.mouth import look_at_mouth, with_own_mouth
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
+from exprtool_default.skin import Skin, look_at_skin
 from exprtool_default.suitability import why_not
 from exprtool_default.teeth import with_teeth
 from exprtool_default.tongue import with_tongue
@@ -52,14 +53,15 @@ REST = 0.15
 @dataclass(frozen=True, eq=False)
 class PreparedFace:
     """A face that was looked at. ``photo`` (2S, 2S, 3) is its crop at twice the network's size, and ``matrix`` takes
-    image points there. ``teeth`` is the colour (3,) of those that it shows, if any; ``blur`` is the photo's, in its
-    pixels (`exprtool.blur`). ``worn`` is what it wears by the network's reading, ``rest`` what its track wears at rest,
-    ``held`` what it wears in the frames around it."""
+    image points there. ``skin`` tells light and tones, ``teeth`` is the colour (3,) of those that it shows, if any;
+    ``blur`` is the photo's, in its pixels (`exprtool.blur`). ``worn`` is what it wears by the network's reading,
+    ``rest`` what its track wears at rest, ``held`` what it wears in the frames around it."""
 
     region: FaceRegion
     matrix: Matrix
     photo: Image
     seen: Seen
+    skin: Skin
     teeth: NDArray[Any] | None
     worn: Mapping[str, float]
     rest: Mapping[str, float] | None
@@ -108,7 +110,8 @@ class FlowBackend(Backend):
             _, teeth = mouth or self._mouth(region, photo, seen.features[-1])
             worn, unsuitable = self._named(seen), why_not(region)
             blur = max(USUAL, measured_blur(_features(region, matrix, seen.features[-1], side)))
-            faces.append(PreparedFace(region, matrix, photo, seen, teeth, worn, region.track_state, unsuitable, blur))
+            skin, rest = look_at_skin(photo, seen.features[-1] * side - 0.5), region.track_state
+            faces.append(PreparedFace(region, matrix, photo, seen, skin, teeth, worn, rest, unsuitable, blur))
         return faces
 
     def _mouth(
@@ -176,12 +179,12 @@ class FlowBackend(Backend):
         flow, mask = with_lids(flow, decided(answer.mask), points, self.card)
         mask = with_own_mouth(mask, answer.paint, flow, face.photo, face.teeth, self.card)
         answer = replace(answer, mask=mask, flow=flow)
-        eyes = eyeballs(face.photo, answer.mask, points, self.card)
+        eyes = eyeballs(face.photo, answer.mask, points, face.skin, self.card)
         paint = with_irises(answer.paint, answer.mask, points, self.card)
         paint = with_eyeballs(paint, answer.mask, face.photo, eyes, self.card)
         paint = with_tongue(paint, answer.mask, self.card)
-        paint = with_teeth(paint, answer.mask, face.photo, points, face.teeth, self.card)
-        answer = replace(answer, paint=paint)
+        paint = with_teeth(paint, answer.mask, face.photo, points, face.skin, face.teeth, self.card)
+        answer = replace(answer, paint=face.skin.tone(np.clip(paint, 0, 1)), shading=face.skin.plain(answer.shading))
         whole = with_own_eyes(crop_answer(answer, share), face.photo, points, eyes, self.card)
         return lift(face.region, face.matrix, whole, beyond=True, blur=face.blur, details=details)
 
@@ -241,7 +244,7 @@ def crop_answer(answer: Answer, share: float = 1.0) -> CropAnswer:
     mask = np.clip(answer.mask * share, 0, 1)
     if not mask.any():
         return CropAnswer(flow=flow, shading=shading)
-    return CropAnswer(flow=flow, shading=shading, paint=np.clip(answer.paint, 0, 1) * 255, paint_mask=mask)
+    return CropAnswer(flow=flow, shading=shading, paint=np.clip(answer.paint, 0, 1) * np.float32(255), paint_mask=mask)
 
 
 def open_model(path: Path, device: str = "cpu") -> FlowBackend:

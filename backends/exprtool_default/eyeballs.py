@@ -21,7 +21,7 @@ from exprtool_blendshape.eyes import Eye, complete, lid_shadow
 from exprtool_blendshape.grids import smooth
 from exprtool_default.card import FlowCard
 from exprtool_default.eyes import EYES
-from exprtool_default.teeth import lit_skin
+from exprtool_default.skin import Skin
 
 Floats = NDArray[Any]
 _NARROW, _OPEN = 0.2, 0.26
@@ -32,17 +32,16 @@ _EDGE = 0.35, 0.65
 """Of a paint mask, between which its colour goes over from the network's to the eyeball's."""
 
 
-def eyeballs(photo: Image, mask: Floats, points: NDArray[np.floating], card: FlowCard) -> Mapping[str, Eye]:
+def eyeballs(photo: Image, mask: Floats, points: NDArray[np.floating], skin: Skin, card: FlowCard) -> Mapping[str, Eye]:
     """The completed eyes by window, of a crop (H, H, 3) with landmarks (68, 2) in shares of its side, where ``mask``
-    (H, H) paints in them; ``shown`` by how far they are open."""
+    (H, H) paints in them; ``shown`` by how far they are open. ``skin`` tells how bright the white of an eye may be."""
     wanted = [name for name in EYES if name in card.windows and _painted(mask, name, card)]
     if not wanted:
         return {}
     side = photo.shape[0]
     at, per_cm = points * side - 0.5, 10 * card.pixels_per_mm(side)
     picture = photo.astype(np.float32) / 255
-    skin = lit_skin(photo, at)
-    lit = _USUAL_SKIN if skin is None else skin
+    lit = _USUAL_SKIN if skin.lit is None else skin.lit
     found = {}
     for name in wanted:
         numbers = EYES[name]

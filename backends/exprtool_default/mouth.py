@@ -19,7 +19,8 @@ from exprtool.types import Image
 from exprtool_blendshape.grids import smooth
 from exprtool_blendshape.lipline import CLOSED_GAP, find_lips, with_closed_lips
 from exprtool_default.card import FlowCard
-from exprtool_default.teeth import LUMA, own_teeth
+from exprtool_default.skin import LUMA
+from exprtool_default.teeth import own_teeth
 
 _FEW, _MOST = 0.72, 0.82
 """Share of what is painted that must agree for any of it to be left to the photo, and for all that agrees."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from exprtool.types import Image
 from exprtool_blendshape.grids import smooth
 from exprtool_default.card import FlowCard
+from exprtool_default.skin import LUMA, Skin, filled
 
 Floats = NDArray[Any]
 
@@ -43,10 +44,8 @@ _BRIGHTEST, _BESIDE_EYES = 0.85, 1.22
 _ENOUGH, _OWN, _BRIGHTER = 60, 0.8, 1.05
 """From how many pixels between the lips on their colour is trusted; quantile of their luma that is enamel; and how much
 brighter that is where no lip casts a shadow."""
-_LIT_SKIN, _BESIDE_SKIN = 0.75, 0.92
-"""Quantile of the skin's luma that is fully lit, and what teeth have of that at least: eyes may lie in the dark."""
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""How much red, green and blue count for brightness (ITU-R BT.601)."""
+_BESIDE_SKIN = 0.92
+"""What teeth have at least of the luma of lit skin: eyes may lie in the dark."""
 _LIGHT, _DARK = 0.74, 0.22
 """Luma of the network's paint, as a share of the enamel's, from which on it surely means teeth, and up to which not."""
 _PALE, _PALER, _RED = 0.36, 0.8, 0.12
@@ -56,13 +55,15 @@ _GAP = 0.13
 """How dark it is between two teeth."""
 
 
-def with_teeth(paint: Floats, mask: Floats, photo: Image, points: Floats, own: Floats | None, card: FlowCard) -> Floats:
+def with_teeth(
+    paint: Floats, mask: Floats, photo: Image, points: Floats, skin: Skin, own: Floats | None, card: FlowCard
+) -> Floats:
     """``paint`` (H, W, 3) in [0, 1] with teeth drawn where it is light, inside the mouth's window.
 
     ``mask`` (H, W) tells what is painted at all, ``photo`` (H, W, 3) is the crop itself and ``points`` (68, 2) are its
-    landmarks in shares of the side: eyes and skin tell how bright the light is that falls on the teeth, where ``own``
-    (3,), the colour of those that the photo shows, does not. The paint is returned as it is where nothing, or nothing
-    light, is painted: the photo's own teeth, where they are only moved, are not painted at all.
+    landmarks in shares of the side: eyes and ``skin`` tell how bright the light is that falls on the teeth, where
+    ``own`` (3,), the colour of those that the photo shows, does not. The paint is returned as it is where nothing, or
+    nothing light, is painted: the photo's own teeth, where they are only moved, are not painted at all.
     """
     x0, y0, x1, y1 = card.box("mouth", paint.shape[0])
     inside = mask[y0:y1, x0:x1]
@@ -70,10 +71,10 @@ def with_teeth(paint: Floats, mask: Floats, photo: Image, points: Floats, own: F
         return paint
     here = paint[y0:y1, x0:x1]
     luma = here @ LUMA
-    enamel = _enamel(photo, points * paint.shape[0] - 0.5) if own is None else np.minimum(_BRIGHTER * own, 1)
+    enamel = _enamel(photo, points * paint.shape[0] - 0.5, skin) if own is None else np.minimum(_BRIGHTER * own, 1)
     share = smooth((luma / (enamel @ LUMA) - _DARK) / (_LIGHT - _DARK)) * np.clip(2 * inside, 0, 1)
-    skin = photo[y0:y1, x0:x1][inside < 0.02] / np.float32(255)
-    lips = max(_PALE, _PALER * float(np.median(_redness(skin)))) if len(skin) else _PALE
+    around = photo[y0:y1, x0:x1][inside < 0.02] / np.float32(255)
+    lips = max(_PALE, _PALER * float(np.median(_redness(around)))) if len(around) else _PALE
     share = (share * (1 - smooth((_redness(here) - lips) / _RED)))[..., None]
     if not share.any():
         return paint
@@ -94,50 +95,29 @@ def _redness(colour: Floats) -> Floats:
 def own_teeth(photo: Image, points: Floats) -> Floats | None:
     """The colour (3,) in [0, 1] of the teeth that the ``photo`` (H, W, 3) shows between the inner lips, None where
     there is too little to see. ``points`` (68, 2) are the landmarks in its pixels."""
-    inside = photo[_filled(photo, points[60:68]) > 0] / np.float32(255)
+    inside = photo[filled(photo, points[60:68]) > 0] / np.float32(255)
     if len(inside) < _ENOUGH:
         return None
     luma = inside @ LUMA
     return np.median(inside[luma >= np.quantile(luma, _OWN)], axis=0)
 
 
-def _filled(photo: Image, *outlines: Floats) -> NDArray[np.uint8]:
-    """1 inside the convex hulls of points (n, 2) in pixels, (H, W)."""
-    import cv2
-
-    area = np.zeros(photo.shape[:2], np.uint8)
-    for outline in outlines:
-        cv2.fillConvexPoly(area, cv2.convexHull(np.rint(outline).astype(np.int32)), (1,))
-    return area
-
-
-def _enamel(photo: Image, points: Floats) -> Floats:
+def _enamel(photo: Image, points: Floats, skin: Skin) -> Floats:
     """The colour (3,) of lit teeth: that of the white of the eyes, half as colourful, but brighter. ``points`` (68, 2)
     are the landmarks in pixels of the ``photo`` (H, W, 3)."""
     import cv2
 
     whites = []
     for eye in (points[36:42], points[42:48]):
-        pixels = photo[cv2.erode(_filled(photo, eye), np.ones((3, 3), np.uint8)) > 0] / np.float32(255)
+        pixels = photo[cv2.erode(filled(photo, eye), np.ones((3, 3), np.uint8)) > 0] / np.float32(255)
         if len(pixels) >= 12:
             luma = pixels @ LUMA
             whites.append(pixels[luma >= np.quantile(luma, _BRIGHTEST)].mean(0))
     white = np.clip(_BESIDE_EYES * np.mean(whites, 0), 0.38, 0.98) if whites else np.full(3, 0.8)
     white = (white + white.mean()) / 2
-    if (skin := lit_skin(photo, points)) is not None:
-        white = white * max(1.0, _BESIDE_SKIN * skin / float(white @ LUMA))
+    if skin.lit is not None:
+        white = white * max(1.0, _BESIDE_SKIN * skin.lit / float(white @ LUMA))
     return np.minimum(_TINT * white, 1).astype(np.float32)
-
-
-def lit_skin(photo: Image, points: Floats) -> float | None:
-    """Luma in [0, 1] of the face's fully lit skin, None where none is to be seen. ``points`` (68, 2) are the landmarks
-    in pixels of the ``photo`` (H, W, 3)."""
-    import cv2
-
-    features = _filled(photo, points[17:22], points[22:27], points[36:42], points[42:48], points[48:60])
-    bare = _filled(photo, points) > cv2.dilate(features, np.ones((9, 9), np.uint8))
-    skin = photo[::2, ::2][bare[::2, ::2]] @ LUMA / 255  # enough of it to tell how bright it is
-    return float(np.quantile(skin, _LIT_SKIN)) if len(skin) else None
 
 
 def _beside_lips(inside: Floats, per_mm: float) -> Floats:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from exprtool_blendshape.grids import smooth
 from exprtool_default.card import FlowCard
-from exprtool_default.teeth import LUMA
+from exprtool_default.skin import LUMA
 
 Floats = NDArray[Any]
 

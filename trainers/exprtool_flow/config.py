@@ -44,7 +44,9 @@ class FlowConfig:
     paint: float = setting(1.0, "Losses", "Weight of the paint's L1 distance where paint is needed.")
     points: float = setting(0.5, "Losses", "Weight of the landmarks' distance from those in the set.")
 
-    begin_from: str = setting("", "Training", "Run or checkpoint whose network to begin with; none: from nothing.")
+    begin_from: str = setting(
+        "", "Training", "Run, checkpoint or exported .onnx whose network to begin with; none: from nothing."
+    )
     steps: int = setting(60_000, "Training", "Length in batches.")
     batch_size: int = setting(16, "Training", "Pairs per step.")
     parts: int = setting(1, "Training", "Parts of a batch computed side by side; on a CPU best one per core.")

@@ -38,6 +38,8 @@ from exprtool_synth.canvas import SYNTH_TEMPLATE
 Say = Callable[[str], None]
 _LEARN_TO_READ = 0.4
 """Share of a run in which the network is let to learn how to read faces before it has to rely on it."""
+_TO_KNOW = 32
+"""Batches from which a network that is taken from an export learns its normalization anew."""
 MODEL = "model.onnx"
 """What a finished run leaves in its folder, to be used."""
 
@@ -74,6 +76,11 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
             torch.backends.cudnn.benchmark = True
         learner = Learner(_architecture(config), config, device)
         card = _card(config, pairs, train_on, learner)
+        feed = Feed(
+            pairs, train_on, config.image_size, config.batch_size, lambda step: variation(step, config), config.seed,
+            config.workers or usable_cpus(), device,
+        )  # fmt: skip
+        stack.callback(feed.close)
 
         # --- 2. The state of the run that is resumed -----------------------------------------------------------------
         progress = Progress(0, pairs.fingerprint)
@@ -83,7 +90,7 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
             if progress.data != pairs.fingerprint:
                 raise TrainingError(f"{folder.last} was trained on other data. Give the same, or start a new run.")
         elif config.begin_from:
-            learner.begin_from(Path(config.begin_from))
+            learner.begin_from(Path(config.begin_from), lambda: [feed.batch(step) for step in range(_TO_KNOW)])
         else:
             readings = open_readings(Path(config.readings)) if config.readings else None
             reader = fit_reader(pairs, train_on, len(CONTROLS), motion.typical, config.seed, readings)
@@ -92,11 +99,6 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
         folder.forget_after(progress.step)
 
         # --- 3. What surrounds the loop ------------------------------------------------------------------------------
-        feed = Feed(
-            pairs, train_on, config.image_size, config.batch_size, lambda step: variation(step, config), config.seed,
-            config.workers or usable_cpus(), device,
-        )  # fmt: skip
-        stack.callback(feed.close)
         parts = Parts(learner.net, config.parts)
         stack.callback(parts.close)
         stop = stack.enter_context(StopRequest())

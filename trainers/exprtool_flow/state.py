@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from exprtool.errors import ModelError, TrainingError
 from exprtool.settings import from_plain, to_plain
 from exprtool_default.card import METADATA_KEY, FlowCard, card_from_json
+from exprtool_flow.augment import Batch
 from exprtool_flow.config import FlowConfig
+from exprtool_flow.imported import SUFFIX, fill_from_export
 from exprtool_flow.motion import Motion
 from exprtool_flow.networks import FlowNet, NetConfig, Reader
 from exprtool_gan.schedule import ema_decay
@@ -61,9 +63,13 @@ class Learner:
             net.decoder.begin_with(motion)
             net.encoder.reader.load_state_dict(reader.state_dict())
 
-    def begin_from(self, path: Path) -> None:
-        """Take over what another run, a folder or a checkpoint, has learned. Raises `ModelError` where its network is
-        another one."""
+    def begin_from(self, path: Path, batches: Callable[[], Sequence[Batch]]) -> None:
+        """Take over what another run, a folder or a checkpoint, has learned, or what an exported network knows; some
+        ``batches`` of pairs are asked for then. Raises `ModelError` where its network is another one."""
+        if path.suffix.lower() == SUFFIX:
+            fill_from_export(self.average, path, batches())
+            self.net.load_state_dict(self.average.state_dict())
+            return
         path = find_checkpoint(path)
         tensors = read_part(path, "ema")
         for net in (self.net, self.average):

@@ -1,0 +1,54 @@
+"""The light on a face and the tones of its photo, as its skin tells them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from exprtool.types import Image
+from exprtool_blendshape.tone import Tone, tone_of
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""How much red, green and blue count for brightness (ITU-R BT.601)."""
+_LIT = 0.75
+"""Quantile of the skin's luma that is fully lit."""
+_ENOUGH = 150
+"""Pixels of skin from which on they tell whether a photo has colours."""
+_COLOURED = Tone(0.0, np.zeros((3, 2), np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Skin:
+    """``lit`` is the luma in [0, 1] of fully lit skin, None where none is to be seen; ``tone`` brings painted colours
+    to those of a grey or sepia photo."""
+
+    lit: float | None = None
+    tone: Tone = _COLOURED
+
+    def plain(self, shading: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log factors (..., 3) without the warmth that skin's shadows have, in a photo that has no colours."""
+        if self.tone.monochrome <= 0:
+            return shading
+        return shading + np.float32(self.tone.monochrome) * ((shading @ LUMA)[..., None] - shading)
+
+
+def look_at_skin(photo: Image, points: NDArray[Any]) -> Skin:
+    """The skin of a face with landmarks ``points`` (68, 2) in the pixels of the ``photo`` (H, W, 3)."""
+    features = filled(photo, points[17:22], points[22:27], points[36:42], points[42:48], points[48:60])
+    bare = filled(photo, points) > cv2.dilate(features, np.ones((9, 9), np.uint8))
+    pixels = photo[::2, ::2][bare[::2, ::2]] / np.float32(255)  # enough of them
+    if not len(pixels):
+        return Skin()
+    return Skin(float(np.quantile(pixels @ LUMA, _LIT)), tone_of(pixels) if len(pixels) >= _ENOUGH else _COLOURED)
+
+
+def filled(photo: Image, *outlines: NDArray[Any]) -> NDArray[np.uint8]:
+    """1 inside the convex hulls of points (n, 2) in pixels, (H, W)."""
+    area = np.zeros(photo.shape[:2], np.uint8)
+    for outline in outlines:
+        cv2.fillConvexPoly(area, cv2.convexHull(np.rint(outline).astype(np.int32)), (1,))
+    return area
