@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from exprtool.faces.align import CropTemplate
 from exprtool.types import Image
 from exprtool_default.card import FINE, FlowCard
-from exprtool_default.mouth import look_at_mouth, with_own_mouth
+from exprtool_default.mouth import look_at_mouth, with_own_mouth, with_teeth_in_place
 from exprtool_flow.points import mean_points
 
 SKIN, LIPS, TEETH, DARK = (200, 150, 125), (150, 75, 75), (215, 210, 195), (25, 12, 12)
@@ -90,3 +90,32 @@ def test_a_mouth_is_judged_as_a_whole(card: FlowCard, points: NDArray[np.float64
     mask, paint = painting((200, 190, 180))
     paint[:, 128:] = np.array(DARK) / 255  # half of it dark: no half row of teeth is kept
     assert with_own_mouth(mask, paint, still, face(points, TEETH), OWN, card) is mask
+
+
+def test_upper_teeth_stay_where_they_are_when_the_mouth_opens(card: FlowCard, points: NDArray[np.float64]) -> None:
+    photo = face(points, TEETH)
+    mask, _ = painting(DARK)
+    mask[172:200, 100:157] = 1
+    flow = np.full((SIDE, SIDE, 2), 3, np.float32)
+    opened, still, shade = with_teeth_in_place(mask, flow, photo, points, OWN, card)
+    x, y = 128, int(points[62, 1] * SIDE) + 5
+    assert opened[y, x] < 0.05 and np.abs(still[y, x]).max() < 0.05, "the photo's own, unmoved"
+    assert shade is not None and shade.max() <= 0 and shade[:, x].min() < -0.1, "in the shade of lips"
+    below = int(points[66, 1] * SIDE) + 4
+    assert opened[below, x] == 1 and (still[below, x] == 3).all(), "what opens below is painted"
+    far = mask == 0
+    assert np.array_equal(still[far], flow[far]) and not shade[far].any()
+    for inside, own in ((DARK, OWN), (TEETH, None)):
+        found, same, none = with_teeth_in_place(mask, flow, face(points, inside), points, own, card)
+        assert found is mask and same is flow and none is None, "no teeth in the photo"
+
+
+def test_lower_teeth_go_with_the_jaw(card: FlowCard, points: NDArray[np.float64]) -> None:
+    wide = points.copy()
+    wide[64:68, 1] += 14 / SIDE
+    photo = face(wide, TEETH)
+    mask = np.zeros((SIDE, SIDE), np.float32)
+    mask[165:205, 100:157] = 1
+    opened, _, _ = with_teeth_in_place(mask, np.zeros((SIDE, SIDE, 2), np.float32), photo, wide, OWN, card)
+    upper, lower = int(wide[62, 1] * SIDE) + 5, int(wide[66, 1] * SIDE) - 4
+    assert opened[upper, 128] < 0.05 and opened[lower, 128] == 1

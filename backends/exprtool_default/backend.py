@@ -28,7 +28,8 @@ from exprtool_default.eyeballs import eyeballs, with_eyeballs
 from exprtool_default.eyes import with_own_eyes
 from exprtool_default.irises import with_irises
 from exprtool_default.lids import with_lids
-from exprtool_default.mouth import look_at_mouth, with_own_mouth
+from exprtool_default.lips import with_closed_lips
+from exprtool_default.mouth import look_at_mouth, with_own_mouth, with_teeth_in_place
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
 from exprtool_default.skin import Skin, look_at_skin
 from exprtool_default.suitability import why_not
@@ -177,14 +178,20 @@ class FlowBackend(Backend):
         points = face.seen.features[-1]
         flow = enlarged(answer.flow * np.float32(FINE), answer.mask.shape[0], smoothly=True)
         flow, mask = with_lids(flow, decided(answer.mask), points, self.card)
+        flow, mask, seam = with_closed_lips(flow, mask, points, self.card)
         mask = with_own_mouth(mask, answer.paint, flow, face.photo, face.teeth, self.card)
-        answer = replace(answer, mask=mask, flow=flow)
+        teeth = None
+        if face.region.track_state is None:  # along a track own teeth and drawn ones would take turns
+            mask, flow, teeth = with_teeth_in_place(mask, flow, face.photo, points, face.teeth, self.card)
+        answer = replace(answer, mask=mask, flow=flow, shading=face.skin.plain(_shaded(answer.shading, seam, teeth)))
         eyes = eyeballs(face.photo, answer.mask, points, face.skin, self.card)
         paint = with_irises(answer.paint, answer.mask, points, self.card)
         paint = with_eyeballs(paint, answer.mask, face.photo, eyes, self.card)
         paint = with_tongue(paint, answer.mask, self.card)
-        paint = with_teeth(paint, answer.mask, face.photo, points, face.skin, face.teeth, self.card)
-        answer = replace(answer, paint=face.skin.tone(np.clip(paint, 0, 1)), shading=face.skin.plain(answer.shading))
+        paint = with_teeth(
+            paint, answer.mask, face.photo, points, face.skin, face.teeth, self.card, shown=teeth is not None
+        )
+        answer = replace(answer, paint=face.skin.tone(np.clip(paint, 0, 1)))
         whole = with_own_eyes(crop_answer(answer, share), face.photo, points, eyes, self.card)
         return lift(face.region, face.matrix, whole, beyond=True, blur=face.blur, details=details)
 
@@ -209,6 +216,14 @@ def _features(region: FaceRegion, matrix: Matrix, points: NDArray[Any], side: in
     at = transform(invert(_from_region(matrix, region)), points[17:] * side - 0.5)
     (x0, y0), (x1, y1) = np.maximum(at.min(0), 0).astype(int), np.maximum(at.max(0), 0).astype(int)
     return region.pixels[y0:y1, x0:x1]
+
+
+def _shaded(shading: NDArray[np.float32], *shades: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Log factors (h, w, 3) with ``shades`` (H, W) on them; at their size, if there are any."""
+    for shade in shades:
+        if shade is not None:
+            shading = enlarged(shading, shade.shape[0]) + shade[..., None]
+    return shading
 
 
 def halved(photo: Image) -> Image:

@@ -18,6 +18,7 @@ from exprtool_blendshape.eyes import follow_margin
 from exprtool_blendshape.grids import smooth
 from exprtool_default.card import FlowCard
 from exprtool_default.eyes import EYES
+from exprtool_default.margins import along, moved_rim
 
 Floats = NDArray[Any]
 
@@ -27,7 +28,6 @@ _RIM = 0.28
 """Between the inner rim of a lid, which landmarks mark, and its margin, in mm."""
 _APART = 2.4
 """By how much flow and paint may disagree about the margin, in mm; beyond, the flow is believed."""
-_ROUNDS = 10
 _SOFT = 0.4
 """Standard deviation, in mm, over which the margin is smoothed along the lid."""
 _OPENS = 0.35, 1.0
@@ -64,7 +64,7 @@ def _settle(flow: Floats, mask: Floats, origin: tuple[int, int], eye: Floats, pe
     if last - first < 8:
         return
     x = np.arange(first, last + 1)
-    by_flow, across = _margin_by_flow(flow, x, upper, per_mm)
+    by_flow, across = moved_rim(flow, x, upper, -_ABOVE * per_mm)
     opened = mask[:, first - left : last + 1 - left] > 0.5
     by_paint = np.where(opened.any(0), top + opened.argmax(0) - 0.5, np.nan)
     both = np.abs(by_paint - by_flow) <= _APART * per_mm
@@ -72,29 +72,12 @@ def _settle(flow: Floats, mask: Floats, origin: tuple[int, int], eye: Floats, pe
     margin = cv2.GaussianBlur(margin.astype(np.float32)[None], (0, 0), _SOFT * per_mm, borderType=cv2.BORDER_REPLICATE)[
         0
     ]
-    before = _along(upper, x + across) - _RIM * per_mm
+    before = along(upper, x + across) - _RIM * per_mm
     rows = np.arange(top, top + height)[:, None]
     here = mask[:, first - left : last + 1 - left]
     below = np.clip(rows - margin + 0.5, 0, 1)
-    uncovered = smooth(((_along(upper, x) - _RIM * per_mm - margin) / per_mm - _OPENS[0]) / (_OPENS[1] - _OPENS[0]))
+    uncovered = smooth(((along(upper, x) - _RIM * per_mm - margin) / per_mm - _OPENS[0]) / (_OPENS[1] - _OPENS[0]))
     follow_margin(flow, first, margin, np.stack([across, before - margin], -1), 10 * per_mm, uncovered)
-    floor = np.minimum(_along(upper, x) + _INTO_EYE * per_mm, _along(lower, x))
+    floor = np.minimum(along(upper, x) + _INTO_EYE * per_mm, along(lower, x))
     strip = below * np.clip(floor - rows + 0.5, 0, 1) * uncovered
     here[:] = np.maximum(here * np.where(both | (uncovered > 0), below, 1), strip)
-
-
-def _margin_by_flow(flow: Floats, x: Floats, upper: Floats, per_mm: float) -> tuple[Floats, Floats]:
-    """The rows (n,) at which the upper lid's rim (4, 2) comes to lie in the columns ``x`` (n,), by the flow of the skin
-    above it; and the flow's x there."""
-    across = np.zeros(len(x))
-    y = _along(upper, x)
-    for _ in range(_ROUNDS):
-        at = np.float32(x)[None], np.float32(y - _ABOVE * per_mm)[None]
-        here = cv2.remap(flow, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
-        across = here[:, 0].astype(np.float64)
-        y = (y + _along(upper, x + across) - here[:, 1]) / 2
-    return y, across
-
-
-def _along(line: Floats, x: Floats) -> Floats:
-    return np.interp(x, line[:, 0], line[:, 1])

@@ -4,7 +4,8 @@ Closed lips are told from lips a little open by their pixels, as the face model'
 (`exprtool_blendshape.lipline`); landmarks cannot tell. Where a mouth shows teeth already and the photo's own, moved,
 look as the paint wants it, they are shown: the network paints a mouth that changes as a whole, and its paint is an
 average. Teeth that only have to be where the lips carry them are better left to the photo. A mouth is judged as a
-whole, so that no tooth is half drawn.
+whole, so that no tooth is half drawn. Where lips open much further, the upper teeth stay where they are in the photo:
+they hang from the skull.
 """
 
 from __future__ import annotations
@@ -19,14 +20,25 @@ from exprtool.types import Image
 from exprtool_blendshape.grids import smooth
 from exprtool_blendshape.lipline import CLOSED_GAP, find_lips, with_closed_lips
 from exprtool_default.card import FlowCard
-from exprtool_default.skin import LUMA
-from exprtool_default.teeth import own_teeth
+from exprtool_default.margins import along
+from exprtool_default.skin import LUMA, filled
+from exprtool_default.teeth import beside_lips, own_teeth
 
 _FEW, _MOST = 0.72, 0.82
 """Share of what is painted that must agree for any of it to be left to the photo, and for all that agrees."""
 _AGREES, _DIFFERS = 0.3, 0.6
 """Difference of luma, as a share of the teeth's, up to which teeth that lips cast a shadow on are still teeth, and from
 which on dark or lips are wanted in their place."""
+_DIM, _ENAMEL = 0.5, 0.7
+"""Luma, as a share of the teeth's, up to which what lies between lips is no tooth, and from which on it surely is."""
+_HANGS = 6.0, 9.0
+"""How far below the upper lip, in mm, teeth may be the upper ones, and from where on they are the jaw's."""
+_ENOUGH = 0.08
+"""Share of the painted mouth that such teeth must fill."""
+_SOFT = 0.5
+"""Standard deviation of the teeth's outline in mm."""
+_UNDER_PAINT = 0.5
+"""Share of the outline in which the flow comes to rest, under the paint, before the paint opens."""
 _AROUND = 4.0
 """Over how much of a mouth colours are compared (standard deviation, pixels of the doubled crop): about a tooth."""
 
@@ -75,3 +87,34 @@ def with_own_mouth(
     out = mask.copy()
     out[here] = inside * (1 - kept * agrees)
     return out
+
+
+def with_teeth_in_place(
+    mask: NDArray[np.float32], flow: NDArray[np.float32], photo: Image, points: NDArray[Any], own: NDArray[Any] | None,
+    card: FlowCard,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:  # fmt: skip
+    """``mask`` (H, H) and backward ``flow`` (H, H, 2), at rest where the mouth's window is painted and the photo's crop
+    (H, H, 3) shows upper teeth of the colour ``own`` (3,); and the logarithm (H, H) of the shade that falls on them,
+    None where none are to be seen. ``points`` (68, 2) are the landmarks in shares of the side."""
+    side = mask.shape[0]
+    x0, y0, x1, y1 = card.box("mouth", side)
+    here = slice(y0, y1), slice(x0, x1)
+    inside = mask[here]
+    if own is None or inside.max() < 0.5:
+        return mask, flow, None
+    at, per_mm = np.asarray(points, np.float64) * side - 0.5, card.pixels_per_mm(side)
+    between = filled(photo, at[60:68])[here].astype(np.float32)
+    luma = photo[here] @ LUMA / 255
+    lip = along(at[60:65], np.arange(x0, x1)) if (np.diff(at[60:65, 0]) > 0).all() else at[61:64, 1].mean()
+    below = (np.arange(y0, y1)[:, None] - lip) / per_mm
+    tooth = between * smooth((luma / (own @ LUMA) - _DIM) / (_ENAMEL - _DIM))
+    tooth *= 1 - smooth((below - _HANGS[0]) / (_HANGS[1] - _HANGS[0]))
+    still = smooth(2 * cv2.GaussianBlur(np.float32(tooth), (0, 0), _SOFT * per_mm) - 0.5)
+    if (still * inside).sum() < _ENOUGH * inside.sum():
+        return mask, flow, None
+    shade = np.zeros_like(mask)
+    shade[here] = np.log(beside_lips(inside, per_mm)) * inside * still
+    mask, flow = mask.copy(), flow.copy()
+    flow[here] *= (1 - inside * smooth(still / _UNDER_PAINT))[..., None]
+    mask[here] = inside * (1 - smooth((still - _UNDER_PAINT) / (1 - _UNDER_PAINT)))
+    return mask, flow, shade

@@ -56,14 +56,16 @@ _GAP = 0.13
 
 
 def with_teeth(
-    paint: Floats, mask: Floats, photo: Image, points: Floats, skin: Skin, own: Floats | None, card: FlowCard
-) -> Floats:
+    paint: Floats, mask: Floats, photo: Image, points: Floats, skin: Skin, own: Floats | None, card: FlowCard,
+    *, shown: bool = False,
+) -> Floats:  # fmt: skip
     """``paint`` (H, W, 3) in [0, 1] with teeth drawn where it is light, inside the mouth's window.
 
     ``mask`` (H, W) tells what is painted at all, ``photo`` (H, W, 3) is the crop itself and ``points`` (68, 2) are its
     landmarks in shares of the side: eyes and ``skin`` tell how bright the light is that falls on the teeth, where
     ``own`` (3,), the colour of those that the photo shows, does not. The paint is returned as it is where nothing, or
-    nothing light, is painted: the photo's own teeth, where they are only moved, are not painted at all.
+    nothing light, is painted: the photo's own teeth, where they are only moved, are not painted at all. Where these are
+    ``shown`` already, no others are: it is dark around them.
     """
     x0, y0, x1, y1 = card.box("mouth", paint.shape[0])
     inside = mask[y0:y1, x0:x1]
@@ -80,7 +82,9 @@ def with_teeth(
         return paint
     per_mm = card.pixels_per_mm(paint.shape[0])
     row, crown = _row(share[..., 0], per_mm)
-    row = row * _beside_lips(inside, per_mm)
+    row = row * beside_lips(inside, per_mm)
+    if shown:
+        crown = np.zeros_like(crown)
     drawn = crown[..., None] * enamel * row[..., None] + (1 - crown[..., None]) * _BELOW * here
     out = paint.copy()
     out[y0:y1, x0:x1] = here + share * (drawn - here)
@@ -120,7 +124,7 @@ def _enamel(photo: Image, points: Floats, skin: Skin) -> Floats:
     return np.minimum(_TINT * white, 1).astype(np.float32)
 
 
-def _beside_lips(inside: Floats, per_mm: float) -> Floats:
+def beside_lips(inside: Floats, per_mm: float) -> Floats:
     """What lips leave of the light, a factor (h, w), between those that enclose what is painted, (h, w)."""
     import cv2
 
