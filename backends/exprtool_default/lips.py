@@ -77,7 +77,9 @@ def with_closed_lips(
     down = down * (taper * (1 - smooth(np.abs(off) / (_GIVES * per_mm))))
     out = flow.copy()
     columns = np.broadcast_to(x.astype(np.float32), off.shape)
-    out[place] = cv2.remap(flow, columns, np.float32(rows + down), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    out[place] = cv2.remap(
+        flow, columns, (rows + down).astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     out[place][..., 1] += down
     shade = np.zeros_like(mask)
     near = off / (_WIDE * per_mm)

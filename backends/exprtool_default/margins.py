@@ -22,7 +22,11 @@ def moved_rim(flow: Floats, x: Floats, rim: Floats, away: float) -> tuple[Floats
     y = along(rim, x)
     for _ in range(_ROUNDS):
         here = cv2.remap(
-            flow, np.float32(x)[None], np.float32(y + away)[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            flow,
+            x.astype(np.float32)[None],
+            (y + away).astype(np.float32)[None],
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
         )[0]
         across = here[:, 0].astype(np.float64)
         y = (y + along(rim, x + across) - here[:, 1]) / 2

@@ -109,7 +109,7 @@ def with_teeth_in_place(
     below = (np.arange(y0, y1)[:, None] - lip) / per_mm
     tooth = between * smooth((luma / (own @ LUMA) - _DIM) / (_ENAMEL - _DIM))
     tooth *= 1 - smooth((below - _HANGS[0]) / (_HANGS[1] - _HANGS[0]))
-    still = smooth(2 * cv2.GaussianBlur(np.float32(tooth), (0, 0), _SOFT * per_mm) - 0.5)
+    still = smooth(2 * cv2.GaussianBlur(tooth.astype(np.float32), (0, 0), _SOFT * per_mm) - 0.5)
     if (still * inside).sum() < _ENOUGH * inside.sum():
         return mask, flow, None
     shade = np.zeros_like(mask)

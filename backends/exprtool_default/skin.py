@@ -33,7 +33,8 @@ class Skin:
         """Log factors (..., 3) without the warmth that skin's shadows have, in a photo that has no colours."""
         if self.tone.monochrome <= 0:
             return shading
-        return shading + np.float32(self.tone.monochrome) * ((shading @ LUMA)[..., None] - shading)
+        grey = np.asarray(shading @ LUMA, np.float32)[..., None]
+        return shading + np.float32(self.tone.monochrome) * (grey - shading)
 
 
 def look_at_skin(photo: Image, points: NDArray[Any]) -> Skin:

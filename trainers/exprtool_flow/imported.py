@@ -114,9 +114,11 @@ def _order_of_work(net: FlowNet, half: nn.Module, batch: Batch) -> list[nn.Conv2
 
 @torch.no_grad()
 def _fill(net: FlowNet, half: str, stored: _Stored, convolutions: Sequence[nn.Conv2d]) -> None:
-    normalized = {
-        id(each.conv): each.norm for each in net.modules() if isinstance(getattr(each, "norm", None), nn.BatchNorm2d)
-    }
+    normalized: dict[int, nn.BatchNorm2d] = {}
+    for each in net.modules():
+        conv, norm = (getattr(each, name, None) for name in ("conv", "norm"))
+        if isinstance(norm, nn.BatchNorm2d):
+            normalized[id(conv)] = norm
     left = {name: value for name, value in net.named_parameters() if name.startswith(f"{half}.")}
     names = {id(value): name for name, value in left.items()}
 
