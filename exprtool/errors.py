@@ -31,6 +31,10 @@ class UnknownNameError(UsageError):
         listing = ", ".join(self.known) or "none"
         super().__init__(f"Unknown {kind} {name!r}.{hint} Known: {listing}.")
 
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...]]]:
+        """As worker processes hand it on."""
+        return type(self), (self.kind, self.name, self.known)
+
 
 class ImageError(ExprtoolError):
     """A picture that could not be read or written."""

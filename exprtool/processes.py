@@ -12,7 +12,7 @@ from multiprocessing import connection, get_context, parent_process
 from typing import Any, TypeVar
 
 from exprtool.devices import usable_cpus
-from exprtool.errors import DataError
+from exprtool.errors import DataError, ExprtoolError
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
@@ -34,7 +34,8 @@ def over_items(
 
     ``factory(*args)`` is called once per process and makes the function that is called with each item; factory,
     arguments, items and answers must pickle. Fewer than ``few`` items per worker are not worth a process: the work is
-    then done in fewer, or in this one. ``workers`` None is one per processor. Raises `DataError` when a process dies.
+    then done in fewer, or in this one. ``workers`` None is one per processor. Raises `DataError` when a process dies,
+    and what ``factory`` raises where that is an `ExprtoolError`: weights that are missing, say.
     """
     if not items:
         return
@@ -86,15 +87,22 @@ def _one_thread_each() -> Iterator[None]:
 
 
 _function: Callable[[Any], Any] | None = None
+_obstacle: list[ExprtoolError] = []
+"""Why a worker cannot work, if it cannot."""
 
 
 def _start(factory: Callable[..., Callable[[Any], Any]], args: tuple[Any, ...]) -> None:
     global _function
     end_with_parent()
-    _function = factory(*args)
+    try:
+        _function = factory(*args)
+    except ExprtoolError as error:  # raised here, it would reach the user as a process that died
+        _obstacle.append(error)
 
 
 def _work(item: Any) -> Any:
+    if _obstacle:
+        raise _obstacle[0]
     assert _function is not None
     return _function(item)
 

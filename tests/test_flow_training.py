@@ -38,10 +38,14 @@ from exprtool_default.card import (  # noqa: E402
 )
 from exprtool_default.network import Answer  # noqa: E402
 from exprtool_default.suitability import why_not  # noqa: E402
+from exprtool_flow.augment import Variation  # noqa: E402
 from exprtool_flow.config import FlowConfig  # noqa: E402
 from exprtool_flow.export import TOLERANCE, compare, export  # noqa: E402
+from exprtool_flow.feed import Feed  # noqa: E402
+from exprtool_flow.imported import fill_from_export  # noqa: E402
 from exprtool_flow.loop import Outcome, train, variation  # noqa: E402
 from exprtool_flow.motion import fit_motion  # noqa: E402
+from exprtool_flow.networks import FlowNet  # noqa: E402
 from exprtool_flow.reading import fit_reader  # noqa: E402
 from exprtool_flow.readings import make_readings, open_readings  # noqa: E402
 from exprtool_flow.shards import open_sets  # noqa: E402
@@ -283,6 +287,28 @@ def test_a_run_may_begin_with_the_network_of_another(run: Outcome, pairs: Path, 
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     with pytest.raises(ModelError, match="expected"):
         train(replace(begun, out=tmp_path / "third", width=0.5))
+
+
+def test_a_run_may_begin_with_an_exported_network(run: Outcome, pairs: Path, tmp_path: Path) -> None:
+    exported = export(folder_of(run), tmp_path / "first.onnx", half=False)
+    begun = config(pairs, tmp_path / "second", steps=1, lr=0.0, begin_from=str(exported.path))
+    set_ = open_sets([pairs])
+    feed = Feed(set_, np.arange(len(set_)), 64, 4, lambda step: Variation(), 0, 1, torch.device("cpu"))
+    first, _ = load_average(folder_of(run))
+    net = FlowNet(first.config)
+    fill_from_export(net, exported.path, [feed.batch(step) for step in range(2)])
+    feed.close()
+    assert max(compare(exported.path.read_bytes(), net).values()) < TOLERANCE["float32"], "the same network"
+    norm = net.encoder.levels[0].norm
+    assert isinstance(norm, torch.nn.BatchNorm2d) and norm.running_var is not None
+    assert (norm.running_var > 1e-6).all() and not torch.equal(norm.running_var, torch.ones_like(norm.running_var))
+    train(begun)
+    assert max(compare(exported.path.read_bytes(), load_average(tmp_path / "second")[0]).values()) < 0.02
+    with pytest.raises(ModelError, match="another make"):
+        train(replace(begun, out=tmp_path / "third", width=0.5))
+    (tmp_path / "none.onnx").write_bytes(b"nothing of the kind")
+    with pytest.raises(ModelError, match="no exported flow network"):
+        train(replace(begun, out=tmp_path / "third", begin_from=str(tmp_path / "none.onnx")))
 
 
 def test_readings_are_what_a_fit_finds_and_the_same_however_they_are_made(

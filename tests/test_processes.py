@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exprtool.errors import DataError
+from exprtool.errors import DataError, UnknownNameError
 from exprtool.processes import over_items
 
 THREADS = os.environ.get("OMP_NUM_THREADS")
@@ -102,3 +102,14 @@ def test_workers_compute_with_one_thread_from_their_first_import_on(
 def test_a_dying_worker_is_told() -> None:
     with pytest.raises(DataError, match="What is done is kept"):
         list(over_items(dict(enumerate(range(12))), deadly, (), workers=2))
+
+
+def unready() -> Callable[[int], int]:
+    raise UnknownNameError("model", "none", ("one", "two"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_keeps_workers_from_starting_is_told(workers: int, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown model 'none'.*one, two"):
+        list(over_items(dict(enumerate(range(12))), unready, (), workers=workers))
+    assert "Traceback" not in capfd.readouterr().err

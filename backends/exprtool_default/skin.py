@@ -34,7 +34,7 @@ class Skin:
         if self.tone.monochrome <= 0:
             return shading
         grey = np.asarray(shading @ LUMA, np.float32)[..., None]
-        return shading + np.float32(self.tone.monochrome) * (grey - shading)
+        return np.asarray(shading + self.tone.monochrome * (grey - shading), np.float32)
 
 
 def look_at_skin(photo: Image, points: NDArray[Any]) -> Skin:
