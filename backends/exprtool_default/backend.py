@@ -19,6 +19,7 @@ from exprtool.errors import UnknownNameError
 from exprtool.faces.align import Matrix, crop, crop_from_image, invert, transform
 from exprtool.lift import CropAnswer, lift
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
+from exprtool_blendshape.eyes import Eye
 from exprtool_blendshape.grids import smooth
 from exprtool_blendshape.names import expand
 from exprtool_blendshape.steady import smoothed, within_track
@@ -69,6 +70,11 @@ class PreparedFace:
     unsuitable: str | None
     blur: float
     held: Mapping[str, float] | None = None
+
+    @property
+    def points(self) -> NDArray[np.float32]:
+        """The landmarks (68, 2) that the network goes by, in shares of the crop's side."""
+        return self.seen.features[-1]
 
 
 class FlowBackend(Backend):
@@ -175,25 +181,35 @@ class FlowBackend(Backend):
 
     def _patch(self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float]) -> FacePatch:
         details = {"source": _rounded(face.worn, UNSURE), "target": _rounded(goal, UNSURE)}
-        points = face.seen.features[-1]
+        answer, own_teeth = self._moved(face, answer)
+        eyes = eyeballs(face.photo, answer.mask, face.points, face.skin, self.card)
+        answer = replace(answer, paint=self._painted(face, answer, eyes, own_teeth))
+        whole = with_own_eyes(crop_answer(answer, share), face.photo, face.points, eyes, self.card)
+        return lift(face.region, face.matrix, whole, beyond=True, blur=face.blur, details=details)
+
+    def _moved(self, face: PreparedFace, answer: Answer) -> tuple[Answer, bool]:
+        """The answer with flow and mask at the paint's size, made to agree about lids, lips and teeth; and whether the
+        photo's own upper teeth are shown where they are."""
         flow = enlarged(answer.flow * np.float32(FINE), answer.mask.shape[0], smoothly=True)
-        flow, mask = with_lids(flow, decided(answer.mask), points, self.card)
-        flow, mask, seam = with_closed_lips(flow, mask, points, self.card)
+        flow, mask = with_lids(flow, decided(answer.mask), face.points, self.card)
+        flow, mask, seam = with_closed_lips(flow, mask, face.points, self.card)
         mask = with_own_mouth(mask, answer.paint, flow, face.photo, face.teeth, self.card)
         teeth = None
         if face.region.track_state is None:  # along a track own teeth and drawn ones would take turns
-            mask, flow, teeth = with_teeth_in_place(mask, flow, face.photo, points, face.teeth, self.card)
-        answer = replace(answer, mask=mask, flow=flow, shading=face.skin.plain(_shaded(answer.shading, seam, teeth)))
-        eyes = eyeballs(face.photo, answer.mask, points, face.skin, self.card)
-        paint = with_irises(answer.paint, answer.mask, points, self.card)
-        paint = with_eyeballs(paint, answer.mask, face.photo, eyes, self.card)
-        paint = with_tongue(paint, answer.mask, self.card)
-        paint = with_teeth(
-            paint, answer.mask, face.photo, points, face.skin, face.teeth, self.card, shown=teeth is not None
-        )
-        answer = replace(answer, paint=face.skin.tone(np.clip(paint, 0, 1)))
-        whole = with_own_eyes(crop_answer(answer, share), face.photo, points, eyes, self.card)
-        return lift(face.region, face.matrix, whole, beyond=True, blur=face.blur, details=details)
+            mask, flow, teeth = with_teeth_in_place(mask, flow, face.photo, face.points, face.teeth, self.card)
+        shading = face.skin.plain(_shaded(answer.shading, seam, teeth))
+        return replace(answer, flow=flow, mask=mask, shading=shading), teeth is not None
+
+    def _painted(
+        self, face: PreparedFace, answer: Answer, eyes: Mapping[str, Eye], own_teeth: bool
+    ) -> NDArray[np.float32]:
+        """The network's paint (H, W, 3) with all that is drawn, in the photo's tones."""
+        paint, mask = answer.paint, answer.mask
+        paint = with_irises(paint, mask, face.points, self.card)
+        paint = with_eyeballs(paint, mask, face.photo, eyes, self.card)
+        paint = with_tongue(paint, mask, self.card)
+        paint = with_teeth(paint, mask, face.photo, face.points, face.skin, face.teeth, self.card, shown=own_teeth)
+        return face.skin.tone(np.clip(paint, 0, 1))
 
 
 def _from_region(matrix: Matrix, region: FaceRegion) -> Matrix:
