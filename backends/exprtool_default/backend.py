@@ -27,7 +27,6 @@ from exprtool_blendshape.targets import Move, weights_for
 from exprtool_default.card import FINE
 from exprtool_default.eyeballs import eyeballs, with_eyeballs
 from exprtool_default.eyes import with_own_eyes
-from exprtool_default.irises import with_irises
 from exprtool_default.lids import with_lids
 from exprtool_default.lips import with_closed_lips
 from exprtool_default.mouth import look_at_mouth, with_own_mouth, with_teeth_in_place
@@ -184,7 +183,7 @@ class FlowBackend(Backend):
         answer, own_teeth = self._moved(face, answer)
         eyes = eyeballs(face.photo, answer.mask, face.points, face.skin, self.card)
         answer = replace(answer, paint=self._painted(face, answer, eyes, own_teeth))
-        whole = with_own_eyes(crop_answer(answer, share), face.photo, face.points, eyes, self.card)
+        whole = with_own_eyes(crop_answer(answer, share), eyes, self.card)
         return lift(face.region, face.matrix, whole, beyond=True, blur=face.blur, details=details)
 
     def _moved(self, face: PreparedFace, answer: Answer) -> tuple[Answer, bool]:
@@ -204,9 +203,8 @@ class FlowBackend(Backend):
         self, face: PreparedFace, answer: Answer, eyes: Mapping[str, Eye], own_teeth: bool
     ) -> NDArray[np.float32]:
         """The network's paint (H, W, 3) with all that is drawn, in the photo's tones."""
-        paint, mask = answer.paint, answer.mask
-        paint = with_irises(paint, mask, face.points, self.card)
-        paint = with_eyeballs(paint, mask, face.photo, eyes, self.card)
+        mask = answer.mask
+        paint = with_eyeballs(answer.paint, mask, face.photo, eyes, self.card)
         paint = with_tongue(paint, mask, self.card)
         paint = with_teeth(paint, mask, face.photo, face.points, face.skin, face.teeth, self.card, shown=own_teeth)
         return face.skin.tone(np.clip(paint, 0, 1))

@@ -2,14 +2,13 @@
 
 The network knows where an eye opens, but paints what appears there as an average: irises with milky tops. The eyeball
 of the photo, its iris continued by its own mirror image and its white by its own colour, is the better paint; the face
-model's backend completes it by the same code (`exprtool_blendshape.eyes`), which needs no face model. Eyes that are
-hardly open show too little of it; what they get is the network's and `exprtool_default.irises`'.
+model's backend completes it by the same code (`exprtool_blendshape.eyes`), which needs no face model. Behind lids that
+are all but closed it assumes what most people have: brown irises that look straight ahead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -24,8 +23,6 @@ from exprtool_default.eyes import EYES
 from exprtool_default.skin import Skin
 
 Floats = NDArray[Any]
-_NARROW, _OPEN = 0.2, 0.26
-"""Height of an eye by its width up to which its eyeball is not completed, and from which on all of it is."""
 _USUAL_SKIN = 0.6
 """Luma of lit skin where none is to be seen."""
 _EDGE = 0.35, 0.65
@@ -34,7 +31,7 @@ _EDGE = 0.35, 0.65
 
 def eyeballs(photo: Image, mask: Floats, points: NDArray[np.floating], skin: Skin, card: FlowCard) -> Mapping[str, Eye]:
     """The completed eyes by window, of a crop (H, H, 3) with landmarks (68, 2) in shares of its side, where ``mask``
-    (H, H) paints in them; ``shown`` by how far they are open. ``skin`` tells how bright the white of an eye may be."""
+    (H, H) paints in them. ``skin`` tells how bright the white of an eye may be."""
     wanted = [name for name in EYES if name in card.windows and _painted(mask, name, card)]
     if not wanted:
         return {}
@@ -48,8 +45,7 @@ def eyeballs(photo: Image, mask: Floats, points: NDArray[np.floating], skin: Ski
         outline = np.zeros((side, side), np.uint8)
         cv2.fillPoly(outline, [np.rint(at[numbers]).astype(np.int32)], (1,))
         if (eye := complete(picture, outline > 0, at[numbers], lit, per_cm)) is not None:
-            shown = float(smooth((eye.openness - _NARROW) / (_OPEN - _NARROW)))
-            found[name] = replace(eye, shown=shown)
+            found[name] = eye
     return found
 
 
@@ -60,13 +56,13 @@ def with_eyeballs(paint: Floats, mask: Floats, photo: Image, eyes: Mapping[str, 
     per_cm = 10 * card.pixels_per_mm(paint.shape[0])
     for name, eye in eyes.items():
         x0, y0, x1, y1 = card.box(name, paint.shape[0])
-        if eye.shown == 0 or not _painted(mask, name, card):
+        if not _painted(mask, name, card):
             continue
         out = out.copy() if out is paint else out
         painted = np.zeros_like(mask)
         painted[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
         painted = painted[eye.window]
-        share = eye.shown * smooth((painted - _EDGE[0]) / (_EDGE[1] - _EDGE[0]))[..., None]
+        share = smooth((painted - _EDGE[0]) / (_EDGE[1] - _EDGE[0]))[..., None]
         own = photo[eye.window] / np.float32(255)
         ball = eye.completed + eye.trusted[..., None] * (own - eye.completed)
         ball = ball * lid_shadow((painted > 0.5) | eye.open, per_cm)[..., None]
