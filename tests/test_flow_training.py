@@ -30,7 +30,7 @@ from exprtool.types import Edit, Face, FacePatch, FaceRefusal, FaceRegion  # noq
 from exprtool_blendshape.fit import worn_by_landmarks  # noqa: E402
 from exprtool_blendshape.names import CONTROLS  # noqa: E402
 from exprtool_blendshape.targets import presets, weights_for  # noqa: E402
-from exprtool_default.backend import FlowBackend, decided, open_model  # noqa: E402
+from exprtool_default.backend import FlowBackend, TrackState, decided, open_model  # noqa: E402
 from exprtool_default.card import (  # noqa: E402
     FINE,
     METADATA_KEY,
@@ -354,7 +354,9 @@ def test_pairs_tell_what_was_really_rendered(pairs: Path) -> None:
 
 
 def test_in_a_clip_readings_may_shake_and_the_edit_does_not(backend: FlowBackend, region: FaceRegion) -> None:
-    (face,) = backend.prepare([replace(region, track_state=dict.fromkeys(CONTROLS, 0.0))])
+    (face,) = backend.prepare(
+        [replace(region, track_state=TrackState(dict.fromkeys(CONTROLS, 0.0), (0.3, 0.3), False))]
+    )
     mild = dict.fromkeys(CONTROLS, 0.1)
     shaking = [{**mild, "mouthSmileLeft": 0.1 + error} for error in (0.03, -0.03)]
     traces = [(index / 25, backend.trace(replace(face, worn=worn))) for index, worn in enumerate(shaking)]

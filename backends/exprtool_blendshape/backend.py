@@ -10,13 +10,13 @@ import numpy as np
 
 from exprtool.errors import UsageError
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion
-from exprtool_blendshape import eyes
+from exprtool_blendshape import eyes, occluders
 from exprtool_blendshape import topology as parts
 from exprtool_blendshape.compose import compose
 from exprtool_blendshape.fit import Fit, TrackShape, begin_track, fit_face
 from exprtool_blendshape.model import FaceModel, face_model
 from exprtool_blendshape.render import FaceLook, changes, look
-from exprtool_blendshape.steady import smoothed, within_track
+from exprtool_blendshape.steady import keep_shut, smoothed, within_track
 from exprtool_blendshape.suitability import refusal
 from exprtool_blendshape.targets import weights_for
 
@@ -106,7 +106,7 @@ class BlendshapeBackend(Backend):
             held = fit.source if face.worn is None else face.worn
             edit, rest = within_track(edit, fit.source, held, face.rest, reference)
         target = weights_for(edit, fit.source, reference, rest)
-        _keep_shut(target, fit.source, face.look)
+        keep_shut(target, fit.source, {_SIDES[part]: eye.shown for part, eye in face.look.eyes.items()})
         details = {
             "source": _rounded(fit.source),
             "target": _rounded(target),
@@ -138,15 +138,6 @@ class BlendshapeBackend(Backend):
 
 _EYES = {parts.EYE_RIGHT: slice(36, 42), parts.EYE_LEFT: slice(42, 48)}
 _SIDES = {parts.EYE_RIGHT: "Right", parts.EYE_LEFT: "Left"}
-
-
-def _keep_shut(target: dict[str, float], source: Mapping[str, float], face: FaceLook) -> None:
-    """Lids that are shut in a frame of a track are not widened (in place); alone, a photo's eyes are all shown."""
-    for part, eye in face.eyes.items():
-        wide = f"eyeWide{_SIDES[part]}"
-        now = source.get(wide, 0.0)
-        if eye.shown < 1 and target.get(wide, 0.0) > now:
-            target[wide] = now + (target[wide] - now) * eye.shown
 
 
 def _steadied(face: FaceLook, track: TrackState) -> FaceLook:
@@ -183,7 +174,7 @@ def _rounded(weights: Mapping[str, float]) -> dict[str, float]:
 def _notes(face: FaceLook) -> tuple[str, ...]:
     notes = []
     if face.glasses is not None:
-        notes.append("wears glasses; their frame is held still")
+        notes.append(occluders.HELD)
     if face.light.trust < 0.5:
         notes.append("hard light; shading is held back")
     return tuple(notes)

@@ -49,10 +49,15 @@ BLINK = (0.45, 0.75)
 """Opening of the lids, as a share of what is usual along the track, at which an eye counts as shut and as open."""
 
 
+def awake(now: float, usual: float) -> float:
+    """0 for lids that are shut in a blink, 1 for open ones: how far they are open, and ``usual``ly are on the track."""
+    shut, wide = BLINK
+    return float(smooth((now / max(usual, 1e-6) - shut) / (wide - shut)))
+
+
 def blinking(eye: Eye, usual: float) -> Eye:
     """An eye of one frame of a track in which its ``openness`` is ``usual``ly that."""
-    shut, wide = BLINK
-    return replace(eye, shown=float(smooth((eye.openness / max(usual, 1e-6) - shut) / (wide - shut))))
+    return replace(eye, shown=awake(eye.openness, usual))
 
 
 def openness(corners: NDArray[np.float64]) -> float:

@@ -10,6 +10,7 @@ Conventions: work coordinates (see `frame`), RGB float32 in [0, 1], lengths in c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -57,6 +58,8 @@ class Glasses:
     score: float
 
 
+HELD = "wears glasses; their frame is held still"
+"""Remark for the report."""
 CERTAIN = 0.5
 """Share of the nose bridge's width that a thin dark line must cross for glasses to be seen there."""
 FAINT, PLAIN = 0.12, 0.20
@@ -66,10 +69,16 @@ FROWNING, SHUT = 0.9, 0.2
 screwed up draw lines like a frame's."""
 
 
+def frown(weights: Mapping[str, float]) -> float:
+    """How much a face frowns that wears these weights."""
+    stems = ("browDown", "corrugator")
+    return sum(weights.get(f"{stem}{side}", 0.0) for stem in stems for side in ("Left", "Right")) / 2
+
+
 def glasses(picture: Grid, landmarks: NDArray[np.float64], frown: float, u: float) -> Glasses | None:
     """Find frames of glasses; None where there are none.
 
-    ``landmarks`` (68, 2) are in work coordinates, ``frown`` is the fitted one.
+    ``landmarks`` (68, 2) are in work coordinates, ``frown`` is the one that the face wears.
     """
     openings = []
     for eye in (landmarks[36:42], landmarks[42:48]):

@@ -137,7 +137,7 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
         burnt=shading.burnt(small, u / c),
         tone=tone_of(small[skin_mesh][::3]) if len(face) > 50 else Tone(0.0, np.zeros((3, 2), np.float32)),
         skin=likeness,
-        glasses=occluders.glasses(picture, landmarks, _frown(fit.source), u),
+        glasses=occluders.glasses(picture, landmarks, occluders.frown(fit.source), u),
         own_lines=wrinkles.measure(small, template, likeness * skin_mesh, skin_mesh, u / c),
         lines=wrinkles.lay_out(int(abs(float(fit.identity[0])) * 997) % 997),
         eyes=found,
@@ -350,12 +350,6 @@ def _teeth_in_place(fit: Fit, frame: WorkFrame, topology: Topology) -> NDArray[n
     offset[inner, 1] = wanted + (rest[inner, 1] - bottom) * TEETH_STRETCH - rest[inner, 1]
     offset[inner, 0] = 0.5 * (centre - float(incisors[:, 0].mean()))
     return offset
-
-
-def _frown(weights: Mapping[str, float]) -> float:
-    return (
-        sum(weights.get(f"{stem}{side}", 0.0) for stem in ("browDown", "corrugator") for side in ("Left", "Right")) / 2
-    )
 
 
 def _normals(vertices: NDArray[np.float64], topology: Topology) -> NDArray[np.float64]:

@@ -119,3 +119,13 @@ def worn_already(worn: Mapping[str, float], target: Mapping[str, float]) -> floa
     share = float(own @ wanted) / size
     excess = float(np.sqrt(own @ own / size))  # what is worn far too strongly is not what is wanted either
     return float(smoothstep(share, 0.6, 1.0) * (1 - smoothstep(excess, 1.5, 2.2)))
+
+
+def keep_shut(target: dict[str, float], source: Mapping[str, float], awake: Mapping[str, float]) -> None:
+    """Lids that are shut in a frame of a track are not widened (in place); ``awake`` tells by side, "Right" and "Left",
+    how far they are open, 0 to 1. Alone, a photo's eyes are all open."""
+    for side, share in awake.items():
+        wide = f"eyeWide{side}"
+        now = source.get(wide, 0.0)
+        if share < 1 and target.get(wide, 0.0) > now:
+            target[wide] = now + (target[wide] - now) * share

@@ -6,8 +6,8 @@ import numpy as np
 
 from exprtool.types import Edit, FaceRefusal, FaceRegion
 from exprtool_blendshape.fit import Fit
-from exprtool_blendshape.names import expand
 from exprtool_blendshape.targets import presets
+from exprtool_blendshape.visibility import why_hidden
 
 LARGEST_YAW = 38.0
 LARGEST_PITCH = 35.0
@@ -18,17 +18,13 @@ SMALLEST_FACE = 40.0
 _FACE_WIDTH = 15.0
 _OUTSIDE = 6
 """How many of the 51 landmarks of brows, eyes, nose and mouth may lie outside the picture."""
-_EYES = ("brow", "corrugator", "eyeBlink", "eyeWide", "eyeLook")
-_MOUTH = ("jaw", "mouth", "cheek", "noseSneer")
-_NOTICEABLE = 0.3
-"""A control that an edit sets below this hardly shows."""
 
 
 def refusal(fit: Fit, region: FaceRegion, edit: Edit) -> FaceRefusal | None:
     """Why this face is better left alone, or None. That `Edit.force` overrules it is the caller's to see to."""
     if reason := _turned(fit) or _small_or_cut(fit, region):
         return FaceRefusal(reason)
-    if reason := _hidden(fit, edit):
+    if fit.visibility is not None and (reason := why_hidden(fit.visibility, edit, presets())):
         return FaceRefusal(reason, settles=True)
     reason = _misfit(fit)
     return FaceRefusal(reason) if reason else None
@@ -57,16 +53,6 @@ def _small_or_cut(fit: Fit, region: FaceRegion) -> str:
     return ""
 
 
-def _hidden(fit: Fit, edit: Edit) -> str:
-    if fit.visibility is None:
-        return ""
-    if fit.visibility.eyes_hidden and _moves(edit, _EYES):
-        return "wears dark glasses, and this expression needs eyes and brows"
-    if fit.visibility.mouth_hidden and _moves(edit, _MOUTH):
-        return "the mouth cannot be seen; it may be covered by a mask, a hand or an object"
-    return ""
-
-
 def _misfit(fit: Fit) -> str:
     if fit.residual > LARGEST_RESIDUAL:
         return (
@@ -74,15 +60,3 @@ def _misfit(fit: Fit) -> str:
             "it may be covered, turned away or not a photo of a face"
         )
     return ""
-
-
-def _moves(edit: Edit, parts: tuple[str, ...]) -> bool:
-    """Whether the edit noticeably sets controls whose names begin so. A copied expression may set any."""
-    if edit.reference is not None:
-        return True
-    amounts = expand(edit.controls)
-    for expression, amount in edit.weights.items():
-        for name, move in presets()[expression].items():
-            amounts[name] = amounts.get(name, 0.0) + amount * move.amount
-    neutral = "neutral" in edit.weights
-    return neutral or any(abs(amount) >= _NOTICEABLE for name, amount in amounts.items() if name.startswith(parts))

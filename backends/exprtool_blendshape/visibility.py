@@ -7,19 +7,27 @@ CIELAB, against the face's own skin, so that light, tint and complexion drop out
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool.types import Image, Points
+from exprtool.types import Edit, Image, Points
+from exprtool_blendshape.names import expand
+from exprtool_blendshape.targets import Move
 
 _EYES = 48.0
 """Distance of the eyes' centres in the upright picture, pixels."""
 _SIZE = (128, 128)
 _MIDDLE = (64.0, 40.0)
 """Where the middle between the eyes lies."""
+
+_EYE_PARTS = ("brow", "corrugator", "eyeBlink", "eyeWide", "eyeLook")
+_MOUTH_PARTS = ("jaw", "mouth", "cheek", "noseSneer")
+_NOTICEABLE = 0.3
+"""A control that an edit sets below this hardly shows."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,29 @@ class Visibility:
         """No lips where the landmarks have them. The least contrast of 325 visible mouths is 6.7; painted masks and
         skin have 0 to 4."""
         return self.lip_contrast < 4
+
+
+def why_hidden(seen: Visibility, edit: Edit, presets: Mapping[str, Mapping[str, Move]]) -> str:
+    """Why an edit cannot be done on a face that is seen so, in words for the user's report; empty where it can.
+
+    Eyes that are hidden stand in the way only where the edit moves them, and so with the mouth.
+    """
+    if seen.eyes_hidden and _moves(edit, _EYE_PARTS, presets):
+        return "wears dark glasses, and this expression needs eyes and brows"
+    if seen.mouth_hidden and _moves(edit, _MOUTH_PARTS, presets):
+        return "the mouth cannot be seen; it may be covered by a mask, a hand or an object"
+    return ""
+
+
+def _moves(edit: Edit, parts: tuple[str, ...], presets: Mapping[str, Mapping[str, Move]]) -> bool:
+    """Whether the edit noticeably sets controls whose names begin so. A copied expression may set any."""
+    if edit.reference is not None or "neutral" in edit.weights:
+        return True
+    amounts = expand(edit.controls)
+    for expression, amount in edit.weights.items():
+        for name, move in presets[expression].items():
+            amounts[name] = amounts.get(name, 0.0) + amount * move.amount
+    return any(abs(amount) >= _NOTICEABLE for name, amount in amounts.items() if name.startswith(parts))
 
 
 def measure(pixels: Image, landmarks: Points) -> Visibility:
@@ -115,6 +146,3 @@ def _grown(polygon: Points, factor: float) -> Points:
     reach = (polygon - centre) * factor
     reach[:, 1] += np.sign(reach[:, 1]) * (factor - 1) * 0.35 * np.ptp(polygon[:, 0])
     return centre + reach
-
-
-__all__ = ["Visibility", "measure"]

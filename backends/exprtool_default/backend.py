@@ -19,14 +19,18 @@ from exprtool.errors import UnknownNameError
 from exprtool.faces.align import Matrix, crop, crop_from_image, invert, transform
 from exprtool.lift import CropAnswer, lift
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
-from exprtool_blendshape.eyes import Eye
+from exprtool_blendshape.eyes import Eye, openness
+from exprtool_blendshape.eyes import awake as awake_of
 from exprtool_blendshape.grids import smooth
 from exprtool_blendshape.names import expand
-from exprtool_blendshape.steady import smoothed, within_track
+from exprtool_blendshape.occluders import HELD, Glasses, frown, hold
+from exprtool_blendshape.occluders import glasses as find_glasses
+from exprtool_blendshape.steady import keep_shut, smoothed, within_track
 from exprtool_blendshape.targets import Move, weights_for
+from exprtool_blendshape.visibility import Visibility, measure, why_hidden
 from exprtool_default.card import FINE
 from exprtool_default.eyeballs import eyeballs, with_eyeballs
-from exprtool_default.eyes import with_own_eyes
+from exprtool_default.eyes import EYES, with_own_eyes
 from exprtool_default.lids import with_lids
 from exprtool_default.lips import with_closed_lips
 from exprtool_default.mouth import look_at_mouth, with_own_mouth, with_teeth_in_place
@@ -52,11 +56,23 @@ REST = 0.15
 
 
 @dataclass(frozen=True, eq=False)
+class TrackState:
+    """What stays the same along a track: ``rest``, the weights that are worn at rest; ``openness`` of the right and the
+    left eye (`exprtool_blendshape.eyes.openness`); and whether ``glasses`` are worn."""
+
+    rest: Mapping[str, float]
+    openness: tuple[float, float]
+    glasses: bool
+
+
+@dataclass(frozen=True, eq=False)
 class PreparedFace:
     """A face that was looked at. ``photo`` (2S, 2S, 3) is its crop at twice the network's size, and ``matrix`` takes
     image points there. ``skin`` tells light and tones, ``teeth`` is the colour (3,) of those that it shows, if any;
     ``blur`` is the photo's, in its pixels (`exprtool.blur`). ``worn`` is what it wears by the network's reading,
-    ``rest`` what its track wears at rest, ``held`` what it wears in the frames around it."""
+    ``rest`` what its track wears at rest, ``held`` what it wears in the frames around it. ``visibility`` tells whether
+    eyes and mouth can be seen, None in a track; ``glasses`` are those that it wears, in the crop's pixels; ``awake``
+    tells by side how far its eyes are open, 0 to 1, beside what is usual along its track."""
 
     region: FaceRegion
     matrix: Matrix
@@ -67,6 +83,9 @@ class PreparedFace:
     worn: Mapping[str, float]
     rest: Mapping[str, float] | None
     unsuitable: str | None
+    visibility: Visibility | None
+    glasses: Glasses | None
+    awake: Mapping[str, float]
     blur: float
     held: Mapping[str, float] | None = None
 
@@ -74,6 +93,11 @@ class PreparedFace:
     def points(self) -> NDArray[np.float32]:
         """The landmarks (68, 2) that the network goes by, in shares of the crop's side."""
         return self.seen.features[-1]
+
+    @property
+    def in_crop(self) -> NDArray[np.float64]:
+        """The same in the pixels of ``photo``."""
+        return np.asarray(self.points, np.float64) * self.photo.shape[0] - 0.5
 
 
 class FlowBackend(Backend):
@@ -87,13 +111,15 @@ class FlowBackend(Backend):
         }
         self._reference: tuple[FaceRegion, Mapping[str, float]] | None = None
 
-    def begin_track(self, samples: Sequence[FaceRegion]) -> Mapping[str, float] | None:
+    def begin_track(self, samples: Sequence[FaceRegion]) -> TrackState | None:
         """What the person wears at rest, from a few frames."""
         if not samples:
             return None
-        worn = [face.worn for face in self.prepare(samples)]
-        names = sorted({name for each in worn for name in each})
-        return {name: float(np.quantile([each.get(name, 0.0) for each in worn], REST)) for name in names}
+        faces = self.prepare(samples)
+        names = sorted({name for face in faces for name in face.worn})
+        rest = {name: float(np.quantile([face.worn.get(name, 0.0) for face in faces], REST)) for name in names}
+        right, left = (max(openness(face.in_crop[eye]) for face in faces) for eye in EYES.values())
+        return TrackState(rest, (right, left), 2 * sum(face.glasses is not None for face in faces) > len(faces))
 
     def prepare(self, regions: Sequence[FaceRegion]) -> list[Any]:
         if not regions:
@@ -114,11 +140,37 @@ class FlowBackend(Backend):
         faces = []
         for region, matrix, photo, seen, mouth in zip(regions, matrices, photos, found, mouths, strict=True):
             _, teeth = mouth or self._mouth(region, photo, seen.features[-1])
-            worn, unsuitable = self._named(seen), why_not(region)
-            blur = max(USUAL, measured_blur(_features(region, matrix, seen.features[-1], side)))
-            skin, rest = look_at_skin(photo, seen.features[-1] * side - 0.5), region.track_state
-            faces.append(PreparedFace(region, matrix, photo, seen, skin, teeth, worn, rest, unsuitable, blur))
+            faces.append(self._face(region, matrix, photo, seen, teeth))
         return faces
+
+    def _face(
+        self, region: FaceRegion, matrix: Matrix, photo: Image, seen: Seen, teeth: NDArray[Any] | None
+    ) -> PreparedFace:
+        side, track, worn = photo.shape[0], region.track_state, self._named(seen)
+        points = np.asarray(seen.features[-1], np.float64)
+        in_region = transform(invert(_from_region(matrix, region)), points * side - 0.5)
+        glasses, awake = None, {}
+        if track is None or track.glasses:
+            picture = photo.astype(np.float32) / 255
+            glasses = find_glasses(picture, points * side - 0.5, frown(worn), 10 * self.card.pixels_per_mm(side))
+        if track is not None:
+            usual = zip(("Right", "Left"), EYES.values(), track.openness, strict=True)
+            awake = {name: awake_of(openness(points[eye] * side), most) for name, eye, most in usual}
+        return PreparedFace(
+            region=region,
+            matrix=matrix,
+            photo=photo,
+            seen=seen,
+            skin=look_at_skin(photo, points * side - 0.5),
+            teeth=teeth,
+            worn=worn,
+            rest=None if track is None else track.rest,
+            unsuitable=why_not(region),
+            visibility=measure(region.pixels, in_region) if track is None else None,
+            glasses=glasses,
+            awake=awake,
+            blur=max(USUAL, measured_blur(_features(region, in_region))),
+        )
 
     def _mouth(
         self, region: FaceRegion, photo: Image, points: NDArray[Any]
@@ -133,7 +185,14 @@ class FlowBackend(Backend):
         return replace(prepared, held=smoothed(prepared.worn, traces))
 
     def check(self, prepared: Sequence[Any], edit: Edit) -> list[FaceRefusal | None]:
-        return [FaceRefusal(face.unsuitable) if face.unsuitable and not edit.force else None for face in prepared]
+        return [None if edit.force else self._refusal(face, edit) for face in prepared]
+
+    def _refusal(self, face: PreparedFace, edit: Edit) -> FaceRefusal | None:
+        if face.unsuitable:
+            return FaceRefusal(face.unsuitable)
+        if face.visibility is not None and (reason := why_hidden(face.visibility, edit, self._presets)):
+            return FaceRefusal(reason, settles=True)
+        return None
 
     def generate(self, prepared: Sequence[Any], edit: Edit) -> list[FacePatch | FaceRefusal]:
         """Raises `UnknownNameError` for an expression or control that the network does not know."""
@@ -151,7 +210,9 @@ class FlowBackend(Backend):
             if (share := _share(wish)) == 0:
                 answers[i] = _untouched(face)
             else:
-                asked.append((i, weights_for(wish, face.worn, reference, rest, self._presets), share))
+                goal = weights_for(wish, face.worn, reference, rest, self._presets)
+                keep_shut(goal, face.worn, face.awake)
+                asked.append((i, goal, share))
         if asked:
             conditions = np.array([[goal.get(name, 0.0) for name in self.card.controls] for _, goal, _ in asked])
             found = self.network.decode([prepared[i].seen for i, _, _ in asked], conditions.astype(np.float32))
@@ -184,7 +245,8 @@ class FlowBackend(Backend):
         eyes = eyeballs(face.photo, answer.mask, face.points, face.skin, self.card)
         answer = replace(answer, paint=self._painted(face, answer, eyes, own_teeth))
         whole = with_own_eyes(crop_answer(answer, share), eyes, self.card)
-        return lift(face.region, face.matrix, whole, beyond=True, blur=face.blur, details=details)
+        notes = () if face.glasses is None else (HELD,)
+        return lift(face.region, face.matrix, whole, beyond=True, blur=face.blur, notes=notes, details=details)
 
     def _moved(self, face: PreparedFace, answer: Answer) -> tuple[Answer, bool]:
         """The answer with flow and mask at the paint's size, made to agree about lids, lips and teeth; and whether the
@@ -197,6 +259,10 @@ class FlowBackend(Backend):
         if face.region.track_state is None:  # along a track own teeth and drawn ones would take turns
             mask, flow, teeth = with_teeth_in_place(mask, flow, face.photo, face.points, face.teeth, self.card)
         shading = face.skin.plain(_shaded(answer.shading, seam, teeth))
+        if face.glasses is not None:
+            bare = 1 - face.glasses.frame
+            flow, mask = hold(flow, face.glasses), mask * bare
+            shading = enlarged(shading, len(bare)) * bare[..., None]
         return replace(answer, flow=flow, mask=mask, shading=shading), teeth is not None
 
     def _painted(
@@ -224,11 +290,10 @@ def _landmarks(region: FaceRegion, matrix: Matrix, side: int) -> NDArray[np.floa
     return (transform(matrix, region.face.landmarks68) + 0.5) / side
 
 
-def _features(region: FaceRegion, matrix: Matrix, points: NDArray[Any], side: int) -> Image:
+def _features(region: FaceRegion, points: NDArray[Any]) -> Image:
     """The region's pixels from brows to lips, where a face has its finest detail; ``points`` (68, 2) are its landmarks
-    in shares of the crop's ``side``."""
-    at = transform(invert(_from_region(matrix, region)), points[17:] * side - 0.5)
-    (x0, y0), (x1, y1) = np.maximum(at.min(0), 0).astype(int), np.maximum(at.max(0), 0).astype(int)
+    there."""
+    (x0, y0), (x1, y1) = (np.maximum(each, 0).astype(int) for each in (points[17:].min(0), points[17:].max(0)))
     return region.pixels[y0:y1, x0:x1]
 
 
