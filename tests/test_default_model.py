@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image as Pillow
@@ -18,7 +20,7 @@ from exprtool.faces.landmarks import refine68, with_landmarks
 from exprtool.faces.select import region_of
 from exprtool.images import read_image
 from exprtool.pipeline import Session, load_detector
-from exprtool.types import Edit, FacePatch, FaceRegion, Image, Points
+from exprtool.types import Edit, FacePatch, FaceRefusal, FaceRegion, Image, Points
 from exprtool_blendshape.names import CONTROLS
 from exprtool_blendshape.targets import presets
 from exprtool_default.backend import FlowBackend, open_model
@@ -139,3 +141,46 @@ def test_single_controls_are_obeyed(backend: FlowBackend, region: FaceRegion) ->
     whole = patch_of(backend, region, Edit({}, {"jawOpen": 0.8}))
     assert half.flow is not None and whole.flow is not None
     assert np.abs(half.flow).mean() < 0.75 * np.abs(whole.flow).mean()
+
+
+def test_glasses_stay_where_they_are(backend: FlowBackend, shared: Path) -> None:
+    region = look(read_image(shared / "photos" / "detection1.jpg").rgb)
+    (face,) = backend.prepare([region])
+    assert face.glasses is not None
+    patch = patch_of(backend, region, Edit({"surprised": 1.0}))
+    assert patch.flow is not None and "wears glasses; their frame is held still" in patch.notes
+    h, w = region.pixels.shape[:2]
+    matrix = face.matrix.copy()
+    matrix[:, 2] += matrix[:, :2] @ np.array(region.box[:2])
+    frame = cv2.warpAffine(face.glasses.frame, matrix, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP) > 0.97
+    motion = np.hypot(*np.moveaxis(patch.flow, -1, 0))
+    assert frame.sum() > 3000 and motion.max() > 10
+    assert np.quantile(motion[frame], 0.95) < 1, "the frame rests on the nose"
+    bare = look(read_image(EXAMPLE).rgb)
+    assert backend.prepare([bare])[0].glasses is None and not patch_of(backend, bare, Edit({"happy": 1.0})).notes
+
+
+def test_a_covered_mouth_is_told_unless_the_edit_leaves_it_alone(backend: FlowBackend, region: FaceRegion) -> None:
+    assert region.landmarks68 is not None
+    pixels = region.pixels.copy()
+    around = cv2.convexHull(region.landmarks68[[*range(1, 16), 29]].astype(np.int32))
+    cv2.fillConvexPoly(pixels, around, (70, 120, 150))  # a mask
+    masked = replace(region, pixels=pixels)
+    prepared = backend.prepare([masked])
+    (answer,) = backend.generate(prepared, Edit({"happy": 1.0}))
+    assert isinstance(answer, FaceRefusal) and "mouth cannot be seen" in answer.reason and answer.settles
+    for edit in (Edit({"happy": 1.0}, force=True), Edit({}, {"browInnerUp": 0.8})):
+        assert isinstance(backend.generate(prepared, edit)[0], FacePatch)
+
+
+def test_a_blink_in_a_clip_stays_one(backend: FlowBackend, region: FaceRegion) -> None:
+    state = backend.begin_track([region, region])
+    assert state is not None and min(state.openness) > 0.15 and not state.glasses
+    marks = np.array(region.landmarks68)
+    for upper, lower in ((37, 41), (38, 40), (43, 47), (44, 46)):
+        marks[upper, 1] += 0.85 * (marks[lower, 1] - marks[upper, 1])
+    shut = replace(region, face=with_landmarks(region.face, marks + region.box[:2]), track_state=state)
+    surprised = Edit({"surprised": 1.0}, additive=True)
+    wide = patch_of(backend, replace(region, track_state=state), surprised).details["target"]
+    closed = patch_of(backend, shut, surprised).details["target"]
+    assert wide["eyeWideLeft"] > 0.3 and closed.get("eyeWideLeft", 0.0) < 0.1
