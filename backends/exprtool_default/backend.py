@@ -166,7 +166,7 @@ class FlowBackend(Backend):
             worn=worn,
             rest=None if track is None else track.rest,
             unsuitable=why_not(region),
-            visibility=measure(region.pixels, in_region) if track is None else None,
+            visibility=measure(photo, points * side - 0.5) if track is None else None,
             glasses=glasses,
             awake=awake,
             blur=max(USUAL, measured_blur(_features(region, in_region))),
