@@ -184,3 +184,20 @@ def test_a_blink_in_a_clip_stays_one(backend: FlowBackend, region: FaceRegion) -
     wide = patch_of(backend, replace(region, track_state=state), surprised).details["target"]
     closed = patch_of(backend, shut, surprised).details["target"]
     assert wide["eyeWideLeft"] > 0.3 and closed.get("eyeWideLeft", 0.0) < 0.1
+
+
+def test_a_face_that_touches_another_leaves_it_alone(backend: FlowBackend, shared: Path) -> None:
+    photo = read_image(shared / "photos" / "identification1.jpg").rgb
+    faces = [refine68(photo, face, robust=True) for face in find_faces(photo, load_detector("dlib")[1]).faces]
+    mine, other = faces[1], faces[2]  # cheek to cheek
+    region = region_of(photo, mine, (other,))
+    patch = patch_of(backend, region, Edit({"surprised": 1.0}))
+    alone = patch_of(backend, replace(region, others=()), Edit({"surprised": 1.0}))
+    theirs, ours = (np.zeros(region.pixels.shape[:2], np.uint8) for _ in range(2))
+    for mask, face in ((theirs, other), (ours, mine)):
+        assert face.landmarks68 is not None
+        outline = np.round(region.to_region(face.landmarks68)).astype(np.int32)
+        cv2.fillConvexPoly(mask, cv2.convexHull(outline), (1,))
+    only_theirs = (theirs > 0) & (ours == 0)
+    assert (alone.alpha[only_theirs] > 0).any() and not patch.alpha[only_theirs].any()
+    assert patch.alpha[ours > 0].mean() > 0.95 * alone.alpha[ours > 0].mean(), "but for the seam between them"

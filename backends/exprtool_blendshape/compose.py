@@ -6,14 +6,12 @@ changes nothing, alpha is exactly 0. Only the part of the region that changes is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from exprtool.types import Face
+from exprtool.faces.neighbours import off_others
 from exprtool_blendshape.grids import Grid
 from exprtool_blendshape.render import Changes, FaceLook
 from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
@@ -57,7 +55,7 @@ def compose(face: FaceLook, edit: Changes) -> tuple[NDArray[np.uint8], Grid, Gri
     columns = moved[..., 0] + np.arange(x0, x1, dtype=np.float32)[None]
     rows = moved[..., 1] + np.arange(y0, y1, dtype=np.float32)[:, None]
     warped = cv2.remap(region, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    free = _off_others(face.region.others, face, window)
+    free = off_others(face.region, face.fit.landmarks, max(1.5, 0.5 * face.fit.camera.scale), window)
     exponents = 1 + (1 - face.tone.monochrome) * (SHADOW_EXPONENTS - 1)
     photo = np.ascontiguousarray(region[y0:y1, x0:x1])
     out = np.empty((y1 - y0, x1 - x0, 3), np.float32)
@@ -174,27 +172,3 @@ def _reach(face: FaceLook, edit: Changes) -> _Window:
     high = np.ceil(points.max(0)).astype(int) + 1
     h, w = face.region.pixels.shape[:2]
     return max(int(low[1]), 0), min(int(high[1]), h), max(int(low[0]), 0), min(int(high[0]), w)
-
-
-def _off_others(others: Sequence[Face], face: FaceLook, window: _Window) -> Grid:
-    """1, falling to 0 on the other faces of the photo, except inside this face's own outline."""
-    y0, y1, x0, x1 = window
-    free = np.ones((y1 - y0, x1 - x0), np.float32)
-    if not others:
-        return free
-    taken = np.zeros(free.shape, np.uint8)
-    for other in others:
-        if other.landmarks68 is not None:
-            points = face.region.to_region(other.landmarks68)
-            brows, chin = points[17:27].mean(0), points[8]
-            outline = np.concatenate([points, points[17:27] + 0.6 * (brows - chin)]) - [x0, y0]
-        else:
-            a, b, c, d = other.box
-            outline = face.region.to_region(np.array([[a, b], [c, b], [c, d], [a, d]])) - [x0, y0]
-        cv2.fillConvexPoly(taken, cv2.convexHull(np.round(outline).astype(np.int32)), 1)
-    own = cv2.convexHull(np.round(face.fit.landmarks - [x0, y0]).astype(np.int32))
-    cv2.fillConvexPoly(taken, own, 0)
-    if not taken.any():
-        return free
-    distance = cv2.distanceTransform(1 - taken, cv2.DIST_L2, 5)
-    return np.clip(distance / max(1.5, 0.5 * face.fit.camera.scale), 0, 1).astype(np.float32)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from exprtool.blur import USUAL, measured_blur
 from exprtool.errors import UnknownNameError
 from exprtool.faces.align import Matrix, crop, crop_from_image, invert, transform
+from exprtool.faces.neighbours import off_others
 from exprtool.lift import CropAnswer, lift
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
 from exprtool_blendshape.eyes import Eye, openness
@@ -51,6 +52,8 @@ UNMOVED = 0.06
 """Pixels of the crop of twice the size up to which motion is taken for none; from twice as much on it counts whole."""
 UNSEEN = 0.004
 """Log shading up to which it is taken for none, a level at most; from twice as much on it counts in full."""
+APART = 5.0
+"""Over how many mm an edit fades toward another face."""
 REST = 0.15
 """Quantile of what is worn along a track that counts as rest: a mouth that talks is mostly open."""
 
@@ -246,7 +249,12 @@ class FlowBackend(Backend):
         answer = replace(answer, paint=self._painted(face, answer, eyes, own_teeth))
         whole = with_own_eyes(crop_answer(answer, share), eyes, self.card)
         notes = () if face.glasses is None else (HELD,)
-        return lift(face.region, face.matrix, whole, beyond=True, blur=face.blur, notes=notes, details=details)
+        patch = lift(face.region, face.matrix, whole, beyond=True, blur=face.blur, notes=notes, details=details)
+        if not face.region.others:
+            return patch
+        in_region = transform(invert(_from_region(face.matrix, face.region)), face.in_crop)
+        per_mm = self.card.pixels_per_mm(face.photo.shape[0]) / float(np.hypot(*face.matrix[:, 0]))
+        return replace(patch, alpha=patch.alpha * off_others(face.region, in_region, max(1.5, APART * per_mm)))
 
     def _moved(self, face: PreparedFace, answer: Answer) -> tuple[Answer, bool]:
         """The answer with flow and mask at the paint's size, made to agree about lids, lips and teeth; and whether the
