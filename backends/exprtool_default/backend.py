@@ -38,7 +38,7 @@ from exprtool_default.mouth import look_at_mouth, with_own_mouth, with_teeth_in_
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
 from exprtool_default.skin import Skin, look_at_skin
 from exprtool_default.suitability import why_not
-from exprtool_default.teeth import with_teeth
+from exprtool_default.teeth import own_teeth, with_teeth
 from exprtool_default.tongue import with_tongue
 
 UNSURE = 0.06
@@ -134,20 +134,29 @@ class FlowBackend(Backend):
             for region, matrix in zip(regions, matrices, strict=True)
         ]
         points = [_landmarks(region, matrix, side) for region, matrix in zip(regions, matrices, strict=True)]
-        mouths = [
-            None if np.isnan(each).any() else self._mouth(region, photo, each)
+        looks = [
+            None if np.isnan(each).any() else self._look(region, photo, each)
             for region, photo, each in zip(regions, photos, points, strict=True)
         ]
-        known = [each if mouth is None else mouth[0] for each, mouth in zip(points, mouths, strict=True)]
+        known = [each if look is None else look[1] for each, look in zip(points, looks, strict=True)]
         found = self.network.encode(np.stack([halved(photo) for photo in photos]), np.stack(known))
         faces = []
-        for region, matrix, photo, seen, mouth in zip(regions, matrices, photos, found, mouths, strict=True):
-            _, teeth = mouth or self._mouth(region, photo, seen.features[-1])
-            faces.append(self._face(region, matrix, photo, seen, teeth))
+        for region, matrix, photo, seen, look in zip(regions, matrices, photos, found, looks, strict=True):
+            skin, _, teeth = look or self._look(region, photo, seen.features[-1])
+            faces.append(self._face(region, matrix, photo, seen, skin, teeth))
         return faces
 
+    def _look(
+        self, region: FaceRegion, photo: Image, points: NDArray[Any]
+    ) -> tuple[Skin, NDArray[Any], NDArray[Any] | None]:
+        """The skin, the landmarks with closed lips closed, and the colour of the teeth, if any are shown."""
+        side = photo.shape[0]
+        skin, moving = look_at_skin(photo, points * side - 0.5), region.track_state is not None
+        points, teeth = look_at_mouth(photo, points, self.card.pixels_per_mm(side), moving=moving)
+        return skin, points, own_teeth(photo, points * side - 0.5, skin) if teeth else None
+
     def _face(
-        self, region: FaceRegion, matrix: Matrix, photo: Image, seen: Seen, teeth: NDArray[Any] | None
+        self, region: FaceRegion, matrix: Matrix, photo: Image, seen: Seen, skin: Skin, teeth: NDArray[Any] | None
     ) -> PreparedFace:
         side, track, worn = photo.shape[0], region.track_state, self._named(seen)
         points = np.asarray(seen.features[-1], np.float64)
@@ -164,7 +173,7 @@ class FlowBackend(Backend):
             matrix=matrix,
             photo=photo,
             seen=seen,
-            skin=look_at_skin(photo, points * side - 0.5),
+            skin=skin,
             teeth=teeth,
             worn=worn,
             rest=None if track is None else track.rest,
@@ -174,12 +183,6 @@ class FlowBackend(Backend):
             awake=awake,
             blur=max(USUAL, measured_blur(_features(region, in_region))),
         )
-
-    def _mouth(
-        self, region: FaceRegion, photo: Image, points: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        per_mm = self.card.pixels_per_mm(photo.shape[0])
-        return look_at_mouth(photo, points, per_mm, moving=region.track_state is not None)
 
     def trace(self, prepared: PreparedFace) -> Mapping[str, float]:
         return prepared.worn
@@ -262,7 +265,7 @@ class FlowBackend(Backend):
         flow = enlarged(answer.flow * np.float32(FINE), answer.mask.shape[0], smoothly=True)
         flow, mask = with_lids(flow, decided(answer.mask), face.points, self.card)
         flow, mask, seam = with_closed_lips(flow, mask, face.points, self.card)
-        mask = with_own_mouth(mask, answer.paint, flow, face.photo, face.teeth, self.card)
+        mask = with_own_mouth(mask, answer.paint, flow, face.photo, face.points, face.teeth, self.card)
         teeth = None
         if face.region.track_state is None:  # along a track own teeth and drawn ones would take turns
             mask, flow, teeth = with_teeth_in_place(mask, flow, face.photo, face.points, face.teeth, self.card)

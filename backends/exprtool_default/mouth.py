@@ -22,10 +22,13 @@ from exprtool_blendshape.lipline import CLOSED_GAP, find_lips, with_closed_lips
 from exprtool_default.card import FlowCard
 from exprtool_default.margins import along
 from exprtool_default.skin import LUMA, filled
-from exprtool_default.teeth import beside_lips, own_teeth
+from exprtool_default.teeth import beside_lips
 
 _FEW, _MOST = 0.72, 0.82
 """Share of what is painted that must agree for any of it to be left to the photo, and for all that agrees."""
+_LARGER = 3.3, 4.0
+"""How many times as large as in the photo an open mouth may be that shows the photo's teeth, and from where on it does
+not: a glimpse of teeth does not make a row."""
 _AGREES, _DIFFERS = 0.3, 0.6
 """Difference of luma, as a share of the teeth's, up to which teeth that lips cast a shadow on are still teeth, and from
 which on dark or lips are wanted in their place."""
@@ -45,29 +48,29 @@ _AROUND = 4.0
 
 def look_at_mouth(
     photo: Image, points: NDArray[Any], per_mm: float, *, moving: bool = False
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """The landmarks (68, 2), in shares of the side, with a closed mouth's inner lips together; and the colour (3,) in
-    [0, 1] of the teeth that the photo's crop (H, H, 3) shows, None where it shows none. ``per_mm`` are its pixels for
-    each millimetre of the face; ``moving`` tells that it is a frame of a clip."""
+) -> tuple[NDArray[Any], bool]:
+    """The landmarks (68, 2), in shares of the side of the photo's crop (H, H, 3), with a closed mouth's inner lips
+    together; and whether there are teeth between open ones. ``per_mm`` are its pixels for each millimetre of the face,
+    ``moving`` tells that it is a frame of a clip."""
     side = photo.shape[0]
     here, per_cm = points * side - 0.5, 10 * per_mm
     if (np.linalg.norm(here[[61, 62, 63]] - here[[67, 66, 65]], axis=1) <= CLOSED_GAP * per_cm).all():
-        return points, None
+        return points, False
     lips = find_lips(photo, here, per_cm, moving)
     if not lips.open:
-        return (with_closed_lips(here, lips) + 0.5) / side, None
-    return points, own_teeth(photo, here) if lips.teeth else None
+        return (with_closed_lips(here, lips) + 0.5) / side, False
+    return points, bool(lips.teeth)
 
 
 def with_own_mouth(
     mask: NDArray[np.float32], paint: NDArray[np.float32], flow: NDArray[np.float32], photo: Image,
-    own: NDArray[Any] | None, card: FlowCard,
+    points: NDArray[Any], own: NDArray[Any] | None, card: FlowCard,
 ) -> NDArray[np.float32]:  # fmt: skip
     """``mask`` (H, H), smaller in the mouth's window where the photo will do.
 
-    ``paint`` (H, H, 3) in [0, 1]; ``flow`` (H, H, 2) backward, in its own pixels; ``photo`` (H, H, 3) is the crop
-    and ``own`` (3,) the colour of the teeth that it shows. The mask is returned as it is where nothing is painted, or
-    the photo shows no teeth.
+    ``paint`` (H, H, 3) in [0, 1]; ``flow`` (H, H, 2) backward, in its own pixels; ``photo`` (H, H, 3) is the crop,
+    ``points`` (68, 2) its landmarks in shares of the side and ``own`` (3,) the colour of its teeth. The mask is
+    returned as it is where nothing is painted, or the photo shows no teeth.
     """
     side = mask.shape[0]
     x0, y0, x1, y1 = card.box("mouth", side)
@@ -82,6 +85,7 @@ def with_own_mouth(
     agrees = 1 - smooth((np.abs(difference) / (own @ LUMA) - _AGREES) / (_DIFFERS - _AGREES))
     share = float((agrees * inside).sum() / inside.sum())
     kept = float(smooth((share - _FEW) / (_MOST - _FEW)))
+    kept *= 1 - _larger(inside, points * side - 0.5)
     if kept == 0:
         return mask
     out = mask.copy()
@@ -110,7 +114,7 @@ def with_teeth_in_place(
     tooth = between * smooth((luma / (own @ LUMA) - _DIM) / (_ENAMEL - _DIM))
     tooth *= 1 - smooth((below - _HANGS[0]) / (_HANGS[1] - _HANGS[0]))
     still = smooth(2 * cv2.GaussianBlur(tooth.astype(np.float32), (0, 0), _SOFT * per_mm) - 0.5)
-    if (still * inside).sum() < _ENOUGH * inside.sum():
+    if (still * inside).sum() < _ENOUGH * inside.sum() or _larger(inside, at) > 0.5:
         return mask, flow, None
     shade = np.zeros_like(mask)
     shade[here] = np.log(beside_lips(inside, per_mm)) * inside * still
@@ -118,3 +122,11 @@ def with_teeth_in_place(
     flow[here] *= (1 - inside * smooth(still / _UNDER_PAINT))[..., None]
     mask[here] = inside * (1 - smooth((still - _UNDER_PAINT) / (1 - _UNDER_PAINT)))
     return mask, flow, shade
+
+
+def _larger(painted: NDArray[np.float32], points: NDArray[Any]) -> float:
+    """0 where what is ``painted`` of a mouth (h, w) may show the teeth that are seen between the photo's lips, 1 where
+    it is far too large for that. ``points`` (68, 2) are the landmarks in pixels of the same size."""
+    opening = cv2.contourArea(np.asarray(points[60:68], np.float32))
+    times = float(painted.sum()) / max(1.0, opening)
+    return float(smooth((times - _LARGER[0]) / (_LARGER[1] - _LARGER[0])))

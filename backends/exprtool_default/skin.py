@@ -16,6 +16,8 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """How much red, green and blue count for brightness (ITU-R BT.601)."""
 _LIT = 0.75
 """Quantile of the skin's luma that is fully lit."""
+_PALE, _PALER = 0.36, 0.8
+"""Redness of what is no tooth: this much, or in warm light a share of the skin's."""
 _ENOUGH = 150
 """Pixels of skin from which on they tell whether a photo has colours."""
 _COLOURED = Tone(0.0, np.zeros((3, 2), np.float32))
@@ -24,10 +26,16 @@ _COLOURED = Tone(0.0, np.zeros((3, 2), np.float32))
 @dataclass(frozen=True, eq=False)
 class Skin:
     """``lit`` is the luma in [0, 1] of fully lit skin, None where none is to be seen; ``tone`` brings painted colours
-    to those of a grey or sepia photo."""
+    to those of a grey or sepia photo; ``redness`` is the skin's, see `redness_of`."""
 
     lit: float | None = None
     tone: Tone = _COLOURED
+    redness: float = 0.0
+
+    @property
+    def red(self) -> float:
+        """Redness from which on something in the mouth is lip, gum or tongue and no tooth."""
+        return max(_PALE, _PALER * self.redness)
 
     def plain(self, shading: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log factors (..., 3) without the warmth that skin's shadows have, in a photo that has no colours."""
@@ -44,7 +52,13 @@ def look_at_skin(photo: Image, points: NDArray[Any]) -> Skin:
     pixels = photo[::2, ::2][bare[::2, ::2]] / np.float32(255)  # enough of them
     if not len(pixels):
         return Skin()
-    return Skin(float(np.quantile(pixels @ LUMA, _LIT)), tone_of(pixels) if len(pixels) >= _ENOUGH else _COLOURED)
+    tone = tone_of(pixels) if len(pixels) >= _ENOUGH else _COLOURED
+    return Skin(float(np.quantile(pixels @ LUMA, _LIT)), tone, float(np.median(redness_of(pixels))))
+
+
+def redness_of(colour: NDArray[Any]) -> NDArray[Any]:
+    """How much more red than blue, beside the luma, (...,) of colours (..., 3) in [0, 1]."""
+    return (colour[..., 0] - colour[..., 2]) / (colour @ LUMA + 0.02)
 
 
 def filled(photo: Image, *outlines: NDArray[Any]) -> NDArray[np.uint8]:

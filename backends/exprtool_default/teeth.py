@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from exprtool.types import Image
 from exprtool_blendshape.grids import smooth
 from exprtool_default.card import FlowCard
-from exprtool_default.skin import LUMA, Skin, filled
+from exprtool_default.skin import LUMA, Skin, filled, redness_of
 
 Floats = NDArray[Any]
 
@@ -48,9 +48,8 @@ _BESIDE_SKIN = 0.92
 """What teeth have at least of the luma of lit skin: eyes may lie in the dark."""
 _LIGHT, _DARK = 0.74, 0.22
 """Luma of the network's paint, as a share of the enamel's, from which on it surely means teeth, and up to which not."""
-_PALE, _PALER, _RED = 0.36, 0.8, 0.12
-"""Redness from which on paint is lips and not teeth: this much, or in warm light a share of the skin's; and by how much
-more it surely is."""
+_RED = 0.12
+"""By how much more than `Skin.red` paint surely is lips and not teeth."""
 _GAP = 0.13
 """How dark it is between two teeth."""
 
@@ -75,9 +74,7 @@ def with_teeth(
     luma = here @ LUMA
     enamel = _enamel(photo, points * paint.shape[0] - 0.5, skin) if own is None else np.minimum(_BRIGHTER * own, 1)
     share = smooth((luma / (enamel @ LUMA) - _DARK) / (_LIGHT - _DARK)) * np.clip(2 * inside, 0, 1)
-    around = photo[y0:y1, x0:x1][inside < 0.02] / np.float32(255)
-    lips = max(_PALE, _PALER * float(np.median(_redness(around)))) if len(around) else _PALE
-    share = (share * (1 - smooth((_redness(here) - lips) / _RED)))[..., None]
+    share = (share * (1 - smooth((redness_of(here) - skin.red) / _RED)))[..., None]
     if not share.any():
         return paint
     per_mm = card.pixels_per_mm(paint.shape[0])
@@ -91,19 +88,16 @@ def with_teeth(
     return out
 
 
-def _redness(colour: Floats) -> Floats:
-    """How much more red than blue, beside the luma, (...,) of colours (..., 3) in [0, 1]."""
-    return (colour[..., 0] - colour[..., 2]) / (colour @ LUMA + 0.02)
-
-
-def own_teeth(photo: Image, points: Floats) -> Floats | None:
+def own_teeth(photo: Image, points: Floats, skin: Skin) -> Floats | None:
     """The colour (3,) in [0, 1] of the teeth that the ``photo`` (H, W, 3) shows between the inner lips, None where
-    there is too little to see. ``points`` (68, 2) are the landmarks in its pixels."""
+    there is too little to see, or what there is is as red as lips. ``points`` (68, 2) are the landmarks in its
+    pixels."""
     inside = photo[filled(photo, points[60:68]) > 0] / np.float32(255)
     if len(inside) < _ENOUGH:
         return None
     luma = inside @ LUMA
-    return np.median(inside[luma >= np.quantile(luma, _OWN)], axis=0)
+    colour = np.median(inside[luma >= np.quantile(luma, _OWN)], axis=0)
+    return None if redness_of(colour) > skin.red + _RED else colour
 
 
 def _enamel(photo: Image, points: Floats, skin: Skin) -> Floats:
