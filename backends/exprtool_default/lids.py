@@ -69,9 +69,8 @@ def _settle(flow: Floats, mask: Floats, origin: tuple[int, int], eye: Floats, pe
     by_paint = np.where(opened.any(0), top + opened.argmax(0) - 0.5, np.nan)
     both = np.abs(by_paint - by_flow) <= _APART * per_mm
     margin = np.where(both, (by_flow + by_paint) / 2, by_flow) - _RIM * per_mm
-    margin = cv2.GaussianBlur(margin.astype(np.float32)[None], (0, 0), _SOFT * per_mm, borderType=cv2.BORDER_REPLICATE)[
-        0
-    ]
+    row = margin.astype(np.float32)[None]
+    margin = cv2.GaussianBlur(row, (0, 0), _SOFT * per_mm, borderType=cv2.BORDER_REPLICATE)[0]
     before = along(upper, x + across) - _RIM * per_mm
     rows = np.arange(top, top + height)[:, None]
     here = mask[:, first - left : last + 1 - left]
