@@ -24,6 +24,7 @@ from exprtool_blendshape.grids import Grid, smooth
 from exprtool_blendshape.lips import LipCurves
 from exprtool_blendshape.raster import Raster, interpolate
 from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
+from exprtool_blendshape.tone import enamel_of
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 TOOTH = np.array([1.05, 1.0, 0.92], np.float32)
@@ -118,7 +119,7 @@ def look_at(
     white = 0.5 * white + 0.5 * white.mean()
     if len(skin) > 50:  # eyes in the shade, or with hardly any white, would make grey teeth
         least = 0.92 * float(np.percentile(skin @ _LUMA, 75))
-        white = white * max(1.0, least / max(float(white @ _LUMA), 1e-3))
+        white = max(float(white @ _LUMA), least) * enamel_of(np.median(skin, 0)) / (TOOTH / float(TOOTH @ _LUMA))
         white = np.minimum(white, 0.98)
     if teeth and is_open:
         pixels = picture[inside > 0.9]

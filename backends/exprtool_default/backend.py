@@ -284,7 +284,8 @@ class FlowBackend(Backend):
         paint = with_eyeballs(answer.paint, mask, face.photo, eyes, self.card)
         paint = with_tongue(paint, mask, self.card)
         paint = with_teeth(paint, mask, face.photo, face.points, face.skin, face.teeth, self.card, shown=own_teeth)
-        return face.skin.tone(np.clip(paint, 0, 1))
+        haze = np.array(face.skin.haze, np.float32)
+        return face.skin.tone(np.clip(haze + paint * (1 - haze), 0, 1))
 
 
 def _from_region(matrix: Matrix, region: FaceRegion) -> Matrix:

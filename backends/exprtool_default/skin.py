@@ -18,6 +18,9 @@ _LIT = 0.75
 """Quantile of the skin's luma that is fully lit."""
 _PALE, _PALER = 0.36, 0.8
 """Redness of what is no tooth: this much, or in warm light a share of the skin's."""
+_DARKEST, _BLACK, _HAZE = 0.005, 0.07, 0.7
+"""Quantile of a face's luma that is as dark as it gets (pupils, nostrils, lashes), how dark that usually is, and how
+much of what it is brighter lies over the photo: mouths are darker than nostrils."""
 _ENOUGH = 150
 """Pixels of skin from which on they tell whether a photo has colours."""
 _COLOURED = Tone(0.0, np.zeros((3, 2), np.float32))
@@ -26,11 +29,15 @@ _COLOURED = Tone(0.0, np.zeros((3, 2), np.float32))
 @dataclass(frozen=True, eq=False)
 class Skin:
     """``lit`` is the luma in [0, 1] of fully lit skin, None where none is to be seen; ``tone`` brings painted colours
-    to those of a grey or sepia photo; ``redness`` is the skin's, see `redness_of`."""
+    to those of a grey or sepia photo; ``redness`` (`redness_of`) and ``colour``
+    in [0, 1] are the skin's; ``haze`` in [0, 1) is the light that lies over all of the photo, its darkest parts
+    included."""
 
     lit: float | None = None
     tone: Tone = _COLOURED
     redness: float = 0.0
+    colour: tuple[float, float, float] = (0.75, 0.56, 0.48)
+    haze: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def red(self) -> float:
@@ -53,7 +60,18 @@ def look_at_skin(photo: Image, points: NDArray[Any]) -> Skin:
     if not len(pixels):
         return Skin()
     tone = tone_of(pixels) if len(pixels) >= _ENOUGH else _COLOURED
-    return Skin(float(np.quantile(pixels @ LUMA, _LIT)), tone, float(np.median(redness_of(pixels))))
+    red, green, blue = np.median(pixels, axis=0)
+    face = photo[cv2.dilate(filled(photo, points), np.ones((9, 9), np.uint8)) > 0] / np.float32(255)
+    luma = face @ LUMA
+    darkest = face[luma <= np.quantile(luma, _DARKEST)].mean(0)
+    haze = _HAZE * np.maximum(darkest - _BLACK, 0)
+    return Skin(
+        float(np.quantile(pixels @ LUMA, _LIT)),
+        tone,
+        float(np.median(redness_of(pixels))),
+        (float(red), float(green), float(blue)),
+        (float(haze[0]), float(haze[1]), float(haze[2])),
+    )
 
 
 def redness_of(colour: NDArray[Any]) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from exprtool.types import Image
 from exprtool_blendshape.grids import smooth
+from exprtool_blendshape.tone import enamel_of
 from exprtool_default.card import FlowCard
 from exprtool_default.skin import LUMA, Skin, filled, redness_of
 
@@ -37,8 +38,6 @@ _TURNED = 0.68
 """How much darker the last tooth of the row is than those in the middle: it is turned away and lies deeper."""
 _BELOW = 0.35
 """Brightness under the edge of the crowns, as a share of the paint's: there is only the dark of the mouth."""
-_TINT = np.array([1.05, 1.0, 0.92], np.float32)
-"""Enamel beside the white of the eyes."""
 _BRIGHTEST, _BESIDE_EYES = 0.85, 1.22
 """Quantile of an eye's luma that is its white, in the shade of the lids; and how much brighter lit teeth are."""
 _ENOUGH, _OWN, _BRIGHTER = 60, 0.8, 1.05
@@ -48,6 +47,8 @@ _BESIDE_SKIN = 0.92
 """What teeth have at least of the luma of lit skin: eyes may lie in the dark."""
 _LIGHT, _DARK = 0.74, 0.22
 """Luma of the network's paint, as a share of the enamel's, from which on it surely means teeth, and up to which not."""
+_PALE = 0.14, 0.3
+"""The same up to which paint keeps its own colour, and from which on it takes the enamel's."""
 _RED = 0.12
 """By how much more than `Skin.red` paint surely is lips and not teeth."""
 _GAP = 0.13
@@ -73,8 +74,8 @@ def with_teeth(
     here = paint[y0:y1, x0:x1]
     luma = here @ LUMA
     enamel = _enamel(photo, points * paint.shape[0] - 0.5, skin) if own is None else np.minimum(_BRIGHTER * own, 1)
-    share = smooth((luma / (enamel @ LUMA) - _DARK) / (_LIGHT - _DARK)) * np.clip(2 * inside, 0, 1)
-    share = (share * (1 - smooth((redness_of(here) - skin.red) / _RED)))[..., None]
+    bright, bare = luma / (enamel @ LUMA), 1 - smooth((redness_of(here) - skin.red) / _RED)
+    share = (smooth((bright - _DARK) / (_LIGHT - _DARK)) * np.clip(2 * inside, 0, 1) * bare)[..., None]
     if not share.any():
         return paint
     per_mm = card.pixels_per_mm(paint.shape[0])
@@ -82,6 +83,9 @@ def with_teeth(
     row = row * beside_lips(inside, per_mm)
     if shown:
         crown = np.zeros_like(crown)
+    # The network's blur of teeth is grey: nowhere does it know the colour of the light.
+    pale = (smooth((bright - _PALE[0]) / (_PALE[1] - _PALE[0])) * bare)[..., None]
+    here = here + pale * (luma[..., None] * enamel / (enamel @ LUMA) - here)
     drawn = crown[..., None] * enamel * row[..., None] + (1 - crown[..., None]) * _BELOW * here
     out = paint.copy()
     out[y0:y1, x0:x1] = here + share * (drawn - here)
@@ -101,8 +105,8 @@ def own_teeth(photo: Image, points: Floats, skin: Skin) -> Floats | None:
 
 
 def _enamel(photo: Image, points: Floats, skin: Skin) -> Floats:
-    """The colour (3,) of lit teeth: that of the white of the eyes, half as colourful, but brighter. ``points`` (68, 2)
-    are the landmarks in pixels of the ``photo`` (H, W, 3)."""
+    """The colour (3,) of lit teeth: as bright as the white of the eyes tells, in the light that is on the skin.
+    ``points`` (68, 2) are the landmarks in pixels of the ``photo`` (H, W, 3)."""
     import cv2
 
     whites = []
@@ -110,12 +114,11 @@ def _enamel(photo: Image, points: Floats, skin: Skin) -> Floats:
         pixels = photo[cv2.erode(filled(photo, eye), np.ones((3, 3), np.uint8)) > 0] / np.float32(255)
         if len(pixels) >= 12:
             luma = pixels @ LUMA
-            whites.append(pixels[luma >= np.quantile(luma, _BRIGHTEST)].mean(0))
-    white = np.clip(_BESIDE_EYES * np.mean(whites, 0), 0.38, 0.98) if whites else np.full(3, 0.8)
-    white = (white + white.mean()) / 2
+            whites.append(luma[luma >= np.quantile(luma, _BRIGHTEST)].mean())
+    bright = float(np.clip(_BESIDE_EYES * np.mean(whites), 0.38, 0.98)) if whites else 0.8
     if skin.lit is not None:
-        white = white * max(1.0, _BESIDE_SKIN * skin.lit / float(white @ LUMA))
-    return np.minimum(_TINT * white, 1).astype(np.float32)
+        bright = max(bright, _BESIDE_SKIN * skin.lit)
+    return np.minimum(bright * enamel_of(np.array(skin.colour, np.float32)), 1).astype(np.float32)
 
 
 def beside_lips(inside: Floats, per_mm: float) -> Floats:
