@@ -18,7 +18,8 @@ from exprtool.types import Image
 USUAL = 0.6
 """Standard deviation, in pixels, of what an ordinary camera makes of a point: modulation is one half at 0.31 cycles per
 pixel, in the middle of what lenses and colour filters leave of a well focused picture."""
-LARGEST = 3.0
+LARGEST = 2.0
+"""What is more blurred than that has no detail that could be lost."""
 _ADDED = 0.6, 1.5
 """Standard deviations of the blurs that are added. Without the first, noise and compression would be measured."""
 _SLOPE = 1.7

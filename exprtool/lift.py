@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from exprtool import blur as lens
 from exprtool.devices import usable_cpus
 from exprtool.errors import PluginError
+from exprtool.photo_border import hold_within
 from exprtool.resample import resample
 from exprtool.types import FacePatch, FaceRegion, Image, IntBox
 
@@ -41,7 +42,7 @@ _NEARLY_ALL = 0.75
 _REACH = 2
 """Crop pixels beyond a point that its cubic interpolation looks at."""
 _PER_PASS = 0.25
-"""Of its second differences a picture takes at once; with a quarter along either axis no detail turns into its
+"""Of its second differences, along both axes together, a picture takes so much at once: no detail turns into its
 negative."""
 _SHARP_ENOUGH = 0.006
 """Softening up to which none is needed (skin squeezed by 2 %); from twice as much on it is done in full."""
@@ -54,10 +55,6 @@ _STILL = 1.0
 """Width of the seam, in crop pixels, at a border where nothing happens."""
 _FARTHEST = 0.3
 """How far beyond the crop anything goes on at most, as a fraction of its side."""
-
-_HELD = 0.03
-"""Over this fraction of the crop's side motion that leads out of the photo comes to rest: half a centimetre of a face.
-"""
 
 Field = NDArray[np.float32]
 
@@ -135,6 +132,7 @@ def lift(
     feather: float = FEATHER,
     beyond: bool = False,
     blur: float = lens.USUAL,
+    free: NDArray[np.floating] | None = None,
     notes: tuple[str, ...] = (),
     details: dict[str, Any] | None = None,
 ) -> FacePatch:
@@ -144,9 +142,10 @@ def lift(
     ``feather`` (fraction of the crop's side) so that no seam remains; where the photo itself ends, none is needed, but
     motion that would bring in what lies beyond comes to rest. An answer that holds up to the crop's border can go on
     ``beyond`` it instead, and fade out there: a jaw that drops pushes the throat down with it, and within the crop
-    there is no room for that. Skin that is pushed together stays
-    as soft as the photo is: ``blur`` is its lens's, a standard deviation in pixels (`exprtool.blur`). Pixels for which
-    the answer asks nothing (no flow, no residual ...) keep their bits. Raises `PluginError` for parts that do not fit.
+    there is no room for that. Skin that is pushed together stays as soft as the photo is: ``blur`` is its lens's, a
+    standard deviation in pixels (`exprtool.blur`). ``free`` (h, w) in [0, 1] is how much of all that to do at each of
+    the region's pixels; 0 keeps off. Pixels for which the answer asks nothing (no flow, no residual ...) keep their
+    bits. Raises `PluginError` for parts that do not fit.
     """
     side = answer.checked()
     matrix = crop_from_region(region, crop_from_image)
@@ -162,15 +161,19 @@ def lift(
         neutral = ((answer.flow, 0), (answer.shading, 1), (answer.residual, 0), (answer.paint_mask, 0), (softening, 0))
         acts = [None if field is None else _around(_differs(field, value), seam.margin) for field, value in neutral]
 
-        def weight(part: _Window) -> Field:
-            return part.weight(seam, region.box, region.image_size)
+        passes = 1 if softening is None else max(1, math.ceil(float(softening.sum(-1).max()) / _PER_PASS))
+        room = None if free is None else np.pad(np.asarray(free, np.float32), passes, mode="edge")
 
-        def hold(part: _Window, flow: Field) -> None:
-            part.hold(flow, region.box, region.image_size)
+        def weight(part: _Window) -> Field:
+            seen = part.weight(seam, region.box, region.image_size)
+            if room is not None:
+                seen *= room[part.y0 + passes : part.y1 + passes, part.x0 + passes : part.x1 + passes]
+            return seen
+
+        job = _Job(patch, region, answer, softening, passes, weight)
 
         def work(tile: _Window) -> None:
-            parts = [None if each is None else tile.acting(each, seam.margin) for each in acts]
-            _apply(patch, region.pixels, tile, answer, softening, parts, weight, hold)
+            job.do(tile, [None if each is None else tile.acting(each, seam.margin) for each in acts])
 
         tiles = window.tiles()
         list(_pool().map(work, tiles) if len(tiles) > 1 else map(work, tiles))
@@ -285,6 +288,10 @@ class _Window:
         x1, y1 = min(self.x1, other.x1), min(self.y1, other.y1)
         return self.part(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
+    def grown(self, ring: int) -> _Window:
+        """With so many pixels around."""
+        return self.part(self.x0 - ring, self.y0 - ring, self.x1 + ring, self.y1 + ring)
+
     def part(self, x0: int, y0: int, x1: int, y1: int) -> _Window:
         """These columns and rows of the region as a window."""
         moved = self.crop_from_window.copy()
@@ -392,27 +399,6 @@ class _Window:
                 weight *= _smoothstep(np.float32(a) * x + (np.float32(b) * y + np.float32(shift)))
         return weight
 
-    def hold(self, flow: Field, box: IntBox, image_size: tuple[int, int] | None) -> None:
-        """Let what a backward ``flow`` (h, w, 2) brings in from beyond the photo come to rest at its border, in place.
-
-        Near where the photo ends, that is, and only motion that leads out there.
-        """
-        if image_size is None:
-            return
-        x0, y0 = box[:2]
-        reach = _HELD * self.side / self.scale
-        for axis, (low, high, last) in enumerate(
-            ((self.x0 + x0, self.x1 + x0, image_size[1] - 1), (self.y0 + y0, self.y1 + y0, image_size[0] - 1))
-        ):
-            if low > reach and last - high > reach:
-                continue
-            at = np.arange(low, high, dtype=np.float32)
-            before, after = (_smoothstep(away / reach) for away in (at, last - at))
-            along = flow[..., axis]
-            if axis == 1:
-                before, after = before[:, None], after[:, None]
-            along *= np.where(along < 0, before, after)
-
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
@@ -432,51 +418,67 @@ def _smoothstep(t: NDArray[np.floating]) -> NDArray[np.floating]:
     return t * t * (3 - 2 * t)
 
 
-def _apply(
-    canvas: _Canvas, source: Image, window: _Window, answer: CropAnswer, softening: Field | None,
-    parts: Sequence[_Window | None], weight_of: Callable[[_Window], Field], hold: Callable[[_Window, Field], None],
-) -> None:  # fmt: skip
-    """Do to a tile what the answer asks; ``parts`` are those of it where flow, shading, residual, paint and softening
-    act."""
-    import cv2
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What is done to the tiles of a region. ``softening`` is over the crop and takes so many ``passes``; ``weight``
+    tells of a window how much of the answer to take there."""
 
-    place = window.place
-    levels: Image = source[place].copy()
-    border = window.part(window.x0 - 1, window.y0 - 1, window.x1 + 1, window.y1 + 1)
-    around = weight_of(border)
-    seam = np.ascontiguousarray(around[1:-1, 1:-1])
-    moving, lit, added, painted, squeezed = parts
-    if answer.flow is not None and moving:
-        # The flow itself fades, besides the alpha: half-way between two places no feature may show twice.
-        wide = moving.part(moving.x0 - 1, moving.y0 - 1, moving.x1 + 1, moving.y1 + 1)
-        # No eye sees a bend in where things come from, as it would see one in light; straight pieces take a quarter of
-        # the time of cubics.
-        flow = wide.sample(answer.flow, smoothly=False) * around[wide.inside(border)][..., np.newaxis]
-        hold(wide, flow)
-        canvas.flow[moving.place] = flow[1:-1, 1:-1]
-        moved = _moved(source, wide, flow)
-        if softening is not None and squeezed and (squeezed := squeezed.within(moving)):
-            _soften(moved, squeezed, wide, squeezed.sample(softening, smoothly=False))
-        levels[moving.inside(window)] = moved[1:-1, 1:-1]
-    if answer.shading is not None and lit:
-        factor = lit.sample(answer.shading)
-        if factor.ndim == 2:
-            factor = cv2.merge([factor] * 3)
-        here = lit.inside(window)  # negative factors, which cubics make beside zeros, end as black
-        levels[here] = cv2.multiply(np.ascontiguousarray(levels[here]), factor, dtype=cv2.CV_8U)
-    if answer.residual is not None and added:
-        here = added.inside(window)
-        levels[here] = _rounded(levels[here] + added.sample(answer.residual))
-    if answer.paint is not None and answer.paint_mask is not None and painted:
-        here = painted.inside(window)
-        mask = np.clip(painted.sample(answer.paint_mask), 0, 1)
-        canvas.painted[painted.place] = mask * seam[here]
-        below = levels[here].astype(np.float32)
-        below += mask[..., np.newaxis] * (painted.sample(answer.paint) - below)
-        levels[here] = _rounded(below)
-    alpha = seam if answer.alpha is None else seam * np.clip(window.sample(answer.alpha), 0, 1)
-    canvas.alpha[place] = alpha
-    cv2.copyTo(levels, (alpha > 0).view(np.uint8), canvas.pixels[place])
+    canvas: _Canvas
+    region: FaceRegion
+    answer: CropAnswer
+    softening: Field | None
+    passes: int
+    weight: Callable[[_Window], Field]
+
+    def do(self, window: _Window, parts: Sequence[_Window | None]) -> None:
+        """Do to a tile what the answer asks; ``parts`` are those of it where flow, shading, residual, paint and
+        softening act."""
+        import cv2
+
+        answer, canvas, place = self.answer, self.canvas, window.place
+        levels: Image = self.region.pixels[place].copy()
+        seam = self.weight(window)
+        moving, lit, added, painted, squeezed = parts
+        if answer.flow is not None and moving:
+            levels[moving.inside(window)] = self._moved(answer.flow, moving, squeezed and squeezed.within(moving))
+        if answer.shading is not None and lit:
+            factor = lit.sample(answer.shading)
+            if factor.ndim == 2:
+                factor = cv2.merge([factor] * 3)
+            here = lit.inside(window)  # negative factors, which cubics make beside zeros, end as black
+            levels[here] = cv2.multiply(np.ascontiguousarray(levels[here]), factor, dtype=cv2.CV_8U)
+        if answer.residual is not None and added:
+            here = added.inside(window)
+            levels[here] = _rounded(levels[here] + added.sample(answer.residual))
+        if answer.paint is not None and answer.paint_mask is not None and painted:
+            here = painted.inside(window)
+            mask = np.clip(painted.sample(answer.paint_mask), 0, 1)
+            canvas.painted[painted.place] = mask * seam[here]
+            below = levels[here].astype(np.float32)
+            below += mask[..., np.newaxis] * (painted.sample(answer.paint) - below)
+            levels[here] = _rounded(below)
+        alpha = seam if answer.alpha is None else seam * np.clip(window.sample(answer.alpha), 0, 1)
+        canvas.alpha[place] = alpha
+        cv2.copyTo(levels, (alpha > 0).view(np.uint8), canvas.pixels[place])
+
+    def _moved(self, flow: NDArray[Any], part: _Window, squeezed: _Window | None) -> Image:
+        """The region's own pixels moved over ``part`` of a tile, and softened over that of it where skin is
+        ``squeezed``. A border as wide as there are passes goes along: each reaches one pixel further."""
+        ring = self.passes
+        wide, inner = part.grown(ring), slice(ring, -ring)
+        # The flow itself fades, besides the alpha: half-way between two places no feature may show twice. No eye sees a
+        # bend in where things come from, as it would see one in light; straight pieces take a quarter of the time of
+        # cubics.
+        moves = wide.sample(flow, smoothly=False) * self.weight(wide)[..., np.newaxis]
+        x0, y0 = self.region.box[:2]
+        hold_within(moves, (wide.x0 + x0, wide.y0 + y0), self.region.image_size)
+        self.canvas.flow[part.place] = moves[inner, inner]
+        moved = _moved(self.region.pixels, wide, moves)
+        if self.softening is not None and squeezed:
+            around = squeezed.grown(ring).within(wide)
+            assert around is not None
+            _soften(moved[around.inside(wide)], around.sample(self.softening, smoothly=False), self.passes)
+        return moved[inner, inner]
 
 
 def _around(acts: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
@@ -520,20 +522,21 @@ def _softening(flow: Field, linear: NDArray[np.float64], blur: float) -> Field |
     return softening if softening.any() else None
 
 
-def _soften(picture: Image, part: _Window, wide: _Window, softening: Field) -> None:
-    """Soften ``part`` of the ``picture`` of a window that is wider by a pixel at least, in place."""
+def _soften(picture: Image, softening: Field, passes: int) -> None:
+    """Soften a picture (h, w, 3) by ``softening`` (h, w, 2) of its second differences, in place. Of a border as wide as
+    there are ``passes`` nobody may look at the result: it does not know what lies outside."""
     import cv2
 
-    rows, columns = part.inside(wide)
-    around = picture[rows.start - 1 : rows.stop + 1, columns.start - 1 : columns.stop + 1]
-    passes = max(1, math.ceil(float(softening.max()) / _PER_PASS))
     shares = [cv2.merge([share / passes] * 3) for share in cv2.split(softening)]
+    soft = picture.astype(np.float32)
     for _ in range(passes):
-        softened = around[1:-1, 1:-1].astype(np.float32)
-        for share, (dx, dy) in zip(shares, ((2, 0), (0, 2)), strict=True):
-            second = cv2.Sobel(around, cv2.CV_32F, dx, dy, ksize=1)[1:-1, 1:-1]
-            softened += cv2.multiply(np.ascontiguousarray(second), share)
-        around[1:-1, 1:-1] = _rounded(softened)
+        second = [
+            cv2.multiply(cv2.Sobel(soft, cv2.CV_32F, dx, dy, ksize=1, borderType=cv2.BORDER_REPLICATE), share)
+            for share, (dx, dy) in zip(shares, ((2, 0), (0, 2)), strict=True)
+        ]
+        soft += second[0]
+        soft += second[1]
+    picture[:] = _rounded(soft)
 
 
 def _in_photo(flow: NDArray[Any], linear: NDArray[np.float64]) -> Field:

@@ -63,25 +63,12 @@ def _region(box: tuple[int, int, int, int], photo: tuple[int, int] | None) -> Fa
 def test_edits_fade_within_the_photo_but_not_at_its_end(angle):
     u, box = 20.0, (100, 200, 500, 600)
     frame = work_frame(_landmarks(angle, u, (200, 200)), u, (400, 400))
-    inside, at_bottom = (field.border(frame, _region(box, photo)) for photo in ((1000, 1000), (600, 1000)))
+    inside, at_bottom = (field.at_border(frame, _region(box, photo)) for photo in ((1000, 1000), (600, 1000)))
     h, w = frame.shape
-    for each in (inside, at_bottom, field.border(frame, _region(box, None))):
-        assert each.free[h // 2, w // 2] == 1 and not each.free[0, w // 2] and not each.free[h // 2, [0, -1]].any()
-    assert not inside.free[-1, w // 2]
-    assert at_bottom.free[-1, w // 2] == 1, "here the photo ends"
-
-
-def test_what_lies_beyond_the_photo_is_not_brought_in():
-    u = 20.0
-    frame = work_frame(_landmarks(0.0, u, (200, 200)), u, (400, 400))
-    border = field.border(frame, _region((0, 0, 400, 400), (400, 400)))
-    h, w = frame.shape
-    up, down = np.zeros((h, w, 2), np.float32), np.zeros((h, w, 2), np.float32)
-    up[..., 1], down[..., 1] = -3, 3  # backward: what lies above is shown, a jaw drops; and what lies below
-    border.hold(up)
-    border.hold(down)
-    assert up[-1, w // 2, 1] == -3 and up[0, w // 2, 1] == 0
-    assert down[-1, w // 2, 1] == 0 and down[0, w // 2, 1] == 3
+    for each in (inside, at_bottom, field.at_border(frame, _region(box, None))):
+        assert each[h // 2, w // 2] == 1 and not each[0, w // 2] and not each[h // 2, [0, -1]].any()
+    assert not inside[-1, w // 2]
+    assert at_bottom[-1, w // 2] == 1, "here the photo ends"
 
 
 # --- flow

@@ -12,6 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from exprtool.faces.neighbours import off_others
+from exprtool.photo_border import hold_within
 from exprtool_blendshape.grids import Grid
 from exprtool_blendshape.render import Changes, FaceLook
 from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
@@ -36,22 +37,29 @@ def compose(face: FaceLook, edit: Changes) -> tuple[NDArray[np.uint8], Grid, Gri
     if y1 <= y0 or x1 <= x0:
         return pixels, alpha, flow, painted
 
-    def lifted(values: Grid, window: _Window, step: int = 1, painting: bool = False) -> Grid:
-        """Values on the working grid (or on every ``step``-th pixel of it) at the region's pixels of a window."""
+    def lifted(
+        values: Grid, window: _Window, step: int = 1, painting: bool = False, border: int = cv2.BORDER_CONSTANT
+    ) -> Grid:
+        """Values on the working grid (or on every ``step``-th pixel of it) at the region's pixels of a window; beyond
+        the grid none, or by OpenCV's ``border``."""
         if painting and face.frame.scale > 1.3:  # a region coarser than the grid: average what is painted, not pick
             values = cv2.GaussianBlur(values, (0, 0), 0.45 * face.frame.scale)
         matrix = face.frame.work_from_region.copy()
         matrix[:, 2] += matrix[:, :2] @ [window[2], window[0]]
         size = (window[3] - window[2], window[1] - window[0])
-        return cv2.warpAffine(values, matrix / step, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        return cv2.warpAffine(
+            values, matrix / step, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border
+        )
 
     window = (y0, y1, x0, x1)
-    moved = lifted(edit.flow, window)
-    gain = lifted(edit.log_gain, window, face.frame.coarse)
+    # Flow and light reach the grid's end only where the photo ends as well, up to half a pixel beyond it.
+    moved = lifted(edit.flow, window, border=cv2.BORDER_REPLICATE)
+    gain = lifted(edit.log_gain, window, face.frame.coarse, border=cv2.BORDER_REPLICATE)
     paint = np.minimum(
         lifted(edit.alpha, window, painting=True) * np.float32(1.0001), 1
     )  # a sum of weights is 1 but for rounding
     _to_region(moved, face.frame.region_from_work[:, :2].astype(np.float32))
+    hold_within(moved, (x0 + face.region.box[0], y0 + face.region.box[1]), face.region.image_size)
     columns = moved[..., 0] + np.arange(x0, x1, dtype=np.float32)[None]
     rows = moved[..., 1] + np.arange(y0, y1, dtype=np.float32)[:, None]
     warped = cv2.remap(region, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)

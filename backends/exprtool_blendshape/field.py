@@ -11,8 +11,6 @@ Conventions
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numba import njit
@@ -86,44 +84,23 @@ def _joined(flow, outside, keep, known, out):  # pragma: no cover - compiled
                 out[i, j, k] = flow[i, j, k] * share + outside[i, j, k] * (one - share)
 
 
-@dataclass(frozen=True, eq=False)
-class Border:
-    """What holds an edit back at the border of the working grid, (H, W) or broadcast to that, 1 where nothing does.
-
-    ``free`` falls to 0 over 0.5 cm where the grid ends within the photo: no edit may end in a hard edge. Where the
-    photo itself ends no edge can be seen, and a jaw may drop out of the picture; but what lies beyond is not known, so
-    motion that would bring it in falls to 0 there, too: ``sides`` are the falls at the left, right, top and bottom.
-    """
-
-    free: Grid
-    sides: tuple[Grid, Grid, Grid, Grid]
-
-    def hold(self, flow: Grid) -> None:
-        """Hold a backward flow (H, W, 2) back, in place."""
-        flow *= self.free[..., None]
-        for axis, outward, side in zip((0, 0, 1, 1), (-1, 1, -1, 1), self.sides, strict=True):
-            along = flow[..., axis]
-            along *= np.where(outward * along > 0, side, np.float32(1))
-
-
-def border(frame: WorkFrame, region: FaceRegion) -> Border:
-    """The border of the grid ``frame`` over a region."""
+def at_border(frame: WorkFrame, region: FaceRegion) -> Grid:
+    """1 inside the working grid (H, W), falling to 0 over 0.5 cm where it ends within the photo: no edit may end in a
+    hard edge. Where the photo itself ends no edge can be seen, and a jaw may drop out of the picture."""
     height, width = frame.shape
     margin = max(2.0, FADE_AT_BORDER * frame.u)
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-    left, right, top, bottom = (smooth(away / margin) for away in (x, width - 1 - x, y, height - 1 - y))
-    sides = left[None], right[None], top[:, None], bottom[:, None]
     ends = (
-        np.c_[np.zeros_like(y), y],
-        np.c_[np.full_like(y, width - 1), y],
-        np.c_[x, np.zeros_like(x)],
-        np.c_[x, np.full_like(x, height - 1)],
+        (x[None], np.c_[np.zeros_like(y), y]),
+        (width - 1 - x[None], np.c_[np.full_like(y, width - 1), y]),
+        (y[:, None], np.c_[x, np.zeros_like(x)]),
+        (height - 1 - y[:, None], np.c_[x, np.full_like(x, height - 1)]),
     )
     free = np.ones((height, width), np.float32)
-    for side, points in zip(sides, ends, strict=True):
+    for away, points in ends:
         within = smooth(_within_photo(points, frame, region) / margin)
-        free *= 1 - (within[:, None] if len(side) == 1 else within[None]) * (1 - side)
-    return Border(free, sides)
+        free *= 1 - within.reshape(-1, 1 if len(away) == 1 else width) * (1 - smooth(away / margin))
+    return free
 
 
 def _within_photo(points: Grid, frame: WorkFrame, region: FaceRegion) -> Grid:

@@ -66,7 +66,7 @@ class FaceLook:
     lines: wrinkles.Lines
     eyes: dict[int, eyes.Eye]
     mouth: mouth.MouthPhoto
-    border: field.Border
+    border: Grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +151,7 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
             landmarks[48:60],
             u,
         ),
-        border=field.border(frame, region),
+        border=field.at_border(frame, region),
     )
 
 
@@ -183,7 +183,7 @@ def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0
         eyes.carry_lashes(flow, label == part, u)
     if face.glasses is not None:
         flow = occluders.hold(flow, face.glasses)
-    face.border.hold(flow)
+    flow *= face.border[..., None]
 
     log_gain = _light_changes(face, seen.every(c), known[::c, ::c], normals, label[::c, ::c], flow, weights)
     log_gain += _seam(face, target, label)[::c, ::c]
@@ -250,7 +250,7 @@ def _painted(
         alpha[w] = below + inside.alpha
     if face.glasses is not None:
         alpha *= 1 - face.glasses.frame
-    return Changes(flow, log_gain, alpha * face.border.free, keep, colour, shade)
+    return Changes(flow, log_gain, alpha * face.border, keep, colour, shade)
 
 
 def _light_changes(
@@ -298,7 +298,7 @@ def _light_changes(
     log_gain *= 1 - was[..., 2] * (log_gain < 0)
     log_gain += np.maximum(kept, 0)  # a line that fades may brighten more than a surface that turns
     log_gain = cv2.GaussianBlur(log_gain, (0, 0), max(0.5, 0.03 * u))
-    return log_gain * face.border.free[::c, ::c]
+    return log_gain * face.border[::c, ::c]
 
 
 SEAM_DEPTH, SEAM_WIDTH = 0.75, 0.045

@@ -73,7 +73,7 @@ def _moves(edit: Edit, parts: tuple[str, ...], presets: Mapping[str, Mapping[str
         return True
     amounts = expand(edit.controls)
     for expression, amount in edit.weights.items():
-        for name, move in presets[expression].items():
+        for name, move in presets.get(expression, {}).items():
             amounts[name] = amounts.get(name, 0.0) + amount * move.amount
     return any(abs(amount) >= _NOTICEABLE for name, amount in amounts.items() if name.startswith(parts))
 

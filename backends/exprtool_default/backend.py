@@ -252,17 +252,31 @@ class FlowBackend(Backend):
         answer = replace(answer, paint=self._painted(face, answer, eyes, own_teeth))
         whole = with_own_eyes(crop_answer(answer, share), eyes, self.card)
         notes = () if face.glasses is None else (HELD,)
-        patch = lift(face.region, face.matrix, whole, beyond=True, blur=face.blur, notes=notes, details=details)
+        return lift(
+            face.region,
+            face.matrix,
+            whole,
+            beyond=True,
+            blur=face.blur,
+            free=self._off_others(face),
+            notes=notes,
+            details=details,
+        )
+
+    def _off_others(self, face: PreparedFace) -> NDArray[np.float32] | None:
+        """How much of an edit to do at the region's pixels so that other faces are left alone; None where none are."""
         if not face.region.others:
-            return patch
-        in_region = transform(invert(_from_region(face.matrix, face.region)), face.in_crop)
+            return None
+        own = transform(invert(_from_region(face.matrix, face.region)), face.in_crop)
         per_mm = self.card.pixels_per_mm(face.photo.shape[0]) / float(np.hypot(*face.matrix[:, 0]))
-        return replace(patch, alpha=patch.alpha * off_others(face.region, in_region, max(1.5, APART * per_mm)))
+        return off_others(face.region, own, max(1.5, APART * per_mm))
 
     def _moved(self, face: PreparedFace, answer: Answer) -> tuple[Answer, bool]:
         """The answer with flow and mask at the paint's size, made to agree about lids, lips and teeth; and whether the
         photo's own upper teeth are shown where they are."""
         flow = enlarged(answer.flow * np.float32(FINE), answer.mask.shape[0], smoothly=True)
+        if face.glasses is not None:  # before lids are settled: they move no further than the frame lets them
+            flow = hold(flow, face.glasses)
         flow, mask = with_lids(flow, decided(answer.mask), face.points, self.card)
         flow, mask, seam = with_closed_lips(flow, mask, face.points, self.card)
         mask = with_own_mouth(mask, answer.paint, flow, face.photo, face.points, face.teeth, self.card)
@@ -272,7 +286,7 @@ class FlowBackend(Backend):
         shading = face.skin.plain(_shaded(answer.shading, seam, teeth))
         if face.glasses is not None:
             bare = 1 - face.glasses.frame
-            flow, mask = hold(flow, face.glasses), mask * bare
+            flow, mask = flow * bare[..., None], mask * bare
             shading = enlarged(shading, len(bare)) * bare[..., None]
         return replace(answer, flow=flow, mask=mask, shading=shading), teeth is not None
 

@@ -60,6 +60,8 @@ def _settle(flow: Floats, mask: Floats, origin: tuple[int, int], eye: Floats, pe
     left, top, lower = origin[0], origin[1], eye[[0, 5, 4, 3]]
     upper = eye[:4] if eye[0, 0] < eye[3, 0] else eye[3::-1]
     lower = lower if lower[0, 0] < lower[3, 0] else lower[::-1]
+    if (np.diff(upper[:, 0]) <= 0).any() or (np.diff(lower[:, 0]) <= 0).any():
+        return
     first, last = max(left, int(np.ceil(upper[0, 0]))), min(left + width - 1, int(upper[3, 0]))
     if last - first < 8:
         return

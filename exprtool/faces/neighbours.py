@@ -14,8 +14,8 @@ _FOREHEAD = 0.6
 def off_others(
     region: FaceRegion, own: Points, feather: float, window: tuple[int, int, int, int] | None = None
 ) -> NDArray[np.float32]:
-    """1, falling to 0 over ``feather`` pixels toward the other faces of the photo, (h, w). What lies in this face's own
-    outline is its own.
+    """1, falling to 0 over ``feather`` pixels toward the other faces of the photo, (h, w). What lies in the outlines of
+    both is this face's own.
 
     ``own`` (68, 2) are this face's landmarks in the region's coordinates, ``window`` (y0, y1, x0, x1) the part of the
     region that is asked about, all of it where there is none.

@@ -7,7 +7,7 @@ nothing, by the mean and variance of what this convolution answers to pairs of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,22 +38,24 @@ class _Stored:
     matrices: list[Tensor]
 
 
-def fill_from_export(net: FlowNet, path: Path, batches: Sequence[Batch]) -> None:
-    """Put the weights of an exported file into ``net``, and normalize as ``batches`` of pairs ask for it.
+def fill_from_export(net: FlowNet, path: Path, batch: Callable[[int], Batch], count: int) -> None:
+    """Put the weights of an exported file into ``net``, and normalize as ``count`` batches of pairs ask for it, which
+    ``batch`` gives one at a time.
 
     Raises `ModelError` for a file that holds another network or none.
     """
-    halves = _read(path)
+    stored = _read(path)
     net.eval()
+    orders = {half: _order_of_work(net, getattr(net, half), batch(0)) for half in stored}
     try:
-        for half, run in (("encoder", net.encoder), ("decoder", net.decoder)):
-            _fill(net, half, halves[half], _order_of_work(net, run, batches[0]))
-    except (KeyError, ValueError, RuntimeError) as error:
+        for half, order in orders.items():
+            _fill(net, half, stored[half], order)
+    except (KeyError, ValueError) as error:
         raise ModelError(
             f"{path} holds a network of another make than this version trains: {error}. Train one from nothing, or "
             "begin from a run's checkpoint."
         ) from error
-    _normalize(net, batches)
+    _normalize(net, map(batch, range(count)))
 
 
 def _read(path: Path) -> dict[str, _Stored]:
@@ -151,20 +153,20 @@ def _fill(net: FlowNet, half: str, stored: _Stored, convolutions: Sequence[nn.Co
 
 
 @torch.no_grad()
-def _normalize(net: FlowNet, batches: Sequence[Batch]) -> None:
+def _normalize(net: FlowNet, batches: Iterable[Batch]) -> None:
     """Have every normalization do by its statistics what its bias does now."""
     norms = [each for each in net.modules() if isinstance(each, nn.BatchNorm2d)]
     sums: dict[nn.BatchNorm2d, NDArray[np.float64]] = {each: np.zeros((3, each.num_features)) for each in norms}
 
     def count(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
-        values = inputs[0].double()
+        values = inputs[0].cpu().double()  # not every device has doubles
         each = (
             values.sum((0, 2, 3)),
             values.square().sum((0, 2, 3)),
             torch.full_like(values[0, :, 0, 0], values[:, 0].numel()),
         )
-        sums[norm] += torch.stack(each).cpu().numpy()
+        sums[norm] += torch.stack(each).numpy()
 
     hooks = [each.register_forward_pre_hook(count) for each in norms]
     try:

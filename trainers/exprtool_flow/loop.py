@@ -90,7 +90,7 @@ def train(config: FlowConfig, say: Say = lambda line: None) -> Outcome:
             if progress.data != pairs.fingerprint:
                 raise TrainingError(f"{folder.last} was trained on other data. Give the same, or start a new run.")
         elif config.begin_from:
-            learner.begin_from(Path(config.begin_from), lambda: [feed.batch(step) for step in range(_TO_KNOW)])
+            learner.begin_from(Path(config.begin_from), feed.batch, _TO_KNOW)
         else:
             readings = open_readings(Path(config.readings)) if config.readings else None
             reader = fit_reader(pairs, train_on, len(CONTROLS), motion.typical, config.seed, readings)

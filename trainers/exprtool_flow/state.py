@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,11 @@ class Learner:
             net.decoder.begin_with(motion)
             net.encoder.reader.load_state_dict(reader.state_dict())
 
-    def begin_from(self, path: Path, batches: Callable[[], Sequence[Batch]]) -> None:
-        """Take over what another run, a folder or a checkpoint, has learned, or what an exported network knows; some
-        ``batches`` of pairs are asked for then. Raises `ModelError` where its network is another one."""
+    def begin_from(self, path: Path, batch: Callable[[int], Batch], count: int) -> None:
+        """Take over what another run, a folder or a checkpoint, has learned, or what an exported network knows; for
+        that ``count`` batches of pairs are looked at. Raises `ModelError` where its network is another one."""
         if path.suffix.lower() == SUFFIX:
-            fill_from_export(self.average, path, batches())
+            fill_from_export(self.average, path, batch, count)
             self.net.load_state_dict(self.average.state_dict())
             return
         path = find_checkpoint(path)
