@@ -46,6 +46,8 @@ _PER_PASS = 0.25
 negative."""
 _SHARP_ENOUGH = 0.006
 """Softening up to which none is needed (skin squeezed by 2 %); from twice as much on it is done in full."""
+_BOTH = (2, 0), (0, 2)
+"""Orders of the second derivatives along x and along y."""
 FEATHER = 0.08
 """Width of the seam in which the answer fades out toward the crop's border, as a fraction of the crop's side."""
 _SLOPE = 2.6
@@ -437,10 +439,14 @@ class _Job:
 
         answer, canvas, place = self.answer, self.canvas, window.place
         levels: Image = self.region.pixels[place].copy()
-        seam = self.weight(window)
+        border, inner = window.grown(self.passes), slice(self.passes, -self.passes)
+        around = self.weight(border)
+        seam = np.ascontiguousarray(around[inner, inner])
         moving, lit, added, painted, squeezed = parts
         if answer.flow is not None and moving:
-            levels[moving.inside(window)] = self._moved(answer.flow, moving, squeezed and squeezed.within(moving))
+            wide = moving.grown(self.passes)
+            squeezed = squeezed and squeezed.within(moving)
+            levels[moving.inside(window)] = self._moved(answer.flow, moving, squeezed, around[wide.inside(border)])
         if answer.shading is not None and lit:
             factor = lit.sample(answer.shading)
             if factor.ndim == 2:
@@ -461,15 +467,16 @@ class _Job:
         canvas.alpha[place] = alpha
         cv2.copyTo(levels, (alpha > 0).view(np.uint8), canvas.pixels[place])
 
-    def _moved(self, flow: NDArray[Any], part: _Window, squeezed: _Window | None) -> Image:
+    def _moved(self, flow: NDArray[Any], part: _Window, squeezed: _Window | None, weight: Field) -> Image:
         """The region's own pixels moved over ``part`` of a tile, and softened over that of it where skin is
-        ``squeezed``. A border as wide as there are passes goes along: each reaches one pixel further."""
+        ``squeezed``. A border as wide as there are passes goes along, each of which reaches one pixel further;
+        ``weight`` is how much of the flow to take in all of that."""
         ring = self.passes
         wide, inner = part.grown(ring), slice(ring, -ring)
         # The flow itself fades, besides the alpha: half-way between two places no feature may show twice. No eye sees a
         # bend in where things come from, as it would see one in light; straight pieces take a quarter of the time of
         # cubics.
-        moves = wide.sample(flow, smoothly=False) * self.weight(wide)[..., np.newaxis]
+        moves = wide.sample(flow, smoothly=False) * weight[..., np.newaxis]
         x0, y0 = self.region.box[:2]
         hold_within(moves, (wide.x0 + x0, wide.y0 + y0), self.region.image_size)
         self.canvas.flow[part.place] = moves[inner, inner]
@@ -528,14 +535,12 @@ def _soften(picture: Image, softening: Field, passes: int) -> None:
     import cv2
 
     shares = [cv2.merge([share / passes] * 3) for share in cv2.split(softening)]
-    soft = picture.astype(np.float32)
+    soft, source = picture.astype(np.float32), picture
     for _ in range(passes):
-        second = [
-            cv2.multiply(cv2.Sobel(soft, cv2.CV_32F, dx, dy, ksize=1, borderType=cv2.BORDER_REPLICATE), share)
-            for share, (dx, dy) in zip(shares, ((2, 0), (0, 2)), strict=True)
-        ]
-        soft += second[0]
-        soft += second[1]
+        bends = [cv2.Sobel(source, cv2.CV_32F, dx, dy, ksize=1, borderType=cv2.BORDER_REPLICATE) for dx, dy in _BOTH]
+        for bend, share in zip(bends, shares, strict=True):
+            cv2.accumulateProduct(bend, share, soft)
+        source = soft
     picture[:] = _rounded(soft)
 
 

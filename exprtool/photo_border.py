@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 _YIELD = 0.6
 """Share of its distance from the photo's border by which a pixel is moved toward it at most: all that is shown lies in
 the photo, and nothing folds over."""
-_FAR = 25.0
-"""Where the border is so many times as far away as anything moves, it matters to nothing."""
 
 
 def hold_within(flow: NDArray[np.float32], origin: tuple[int, int], image_size: tuple[int, int] | None) -> None:
@@ -24,14 +20,19 @@ def hold_within(flow: NDArray[np.float32], origin: tuple[int, int], image_size: 
     if image_size is None or not flow.size:
         return
     for axis in (0, 1):
-        along: NDArray[Any] = flow[..., axis]
-        furthest = float(np.abs(along).max())
-        count, last = along.shape[1 - axis], image_size[1 - axis] - 1
-        if min(origin[axis], last - (origin[axis] + count - 1)) > _FAR * furthest:
-            continue
-        at = np.arange(origin[axis], origin[axis] + count, dtype=np.float32)
-        before, after = (_YIELD * np.maximum(away, 0) for away in (at, last - at))
-        if axis == 1:
-            before, after = before[:, None], after[:, None]
-        allowed = np.where(along < 0, before, after)
-        along *= allowed / np.sqrt(allowed**2 + along**2 + 1e-12)  # a soft minimum: the slowing has no edge
+        along = flow[..., axis].T if axis == 0 else flow[..., axis]  # a view, the coordinate in question first
+        count, last = len(along), image_size[1 - axis] - 1
+        reach = 2 / _YIELD * float(np.abs(along).max())
+        away = origin[axis] + np.arange(count, dtype=np.float32)
+        for outward, distance in ((-1, away), (1, last - away)):
+            near = np.flatnonzero(distance < reach)
+            if len(near):
+                part = along[near[0] : near[-1] + 1]
+                part *= _yielding(part * outward, np.maximum(distance[near, None], 0))
+
+
+def _yielding(toward: NDArray[np.float32], distance: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Factor on motion ``toward`` a border at some ``distance``: it is slowed smoothly from where the border is 3.3
+    times as far away as it moves, to `_YIELD` of the distance."""
+    share = np.minimum(np.float32(_YIELD) * distance / np.maximum(toward, np.float32(1e-6)), np.float32(2))
+    return np.where(toward > 0, share - share * share / 4, np.float32(1))

@@ -131,10 +131,11 @@ def complete(picture: Grid, hole: NDArray[np.bool_], corners: NDArray[np.float64
     profile = np.zeros((21, 3), np.float32)
     dark = crop[inside & (r < 1.0)]
     start = np.percentile(dark, 20, axis=0) if len(dark) > 6 else np.full(3, 0.08)
+    away, shown = r[iris], crop[iris]
     for i, step in enumerate(steps):
-        ring = iris & (np.abs(r - step) < 0.05)
+        ring = np.abs(away - step) < 0.05
         if ring.sum() > 4:
-            profile[i] = np.median(crop[ring], axis=0)
+            profile[i] = np.median(shown[ring], axis=0)
         else:
             profile[i] = profile[i - 1] if i else start
     profile = profile * (1 - hidden) + np.minimum(profile, UNSEEN_IRIS * skin * _iris_shade(steps)[:, None]) * hidden

@@ -355,9 +355,12 @@ def enlarged(field: NDArray[np.float32], side: int, *, smoothly: bool = False) -
 
 def crop_answer(answer: Answer, share: float = 1.0) -> CropAnswer:
     """The answer, its flow enlarged, as `exprtool.lift` takes it; ``share`` in [0, 1] of its effect."""
+    import cv2
+
     side = answer.mask.shape[0]
     # Softly to exactly nothing: a trace of motion or shade nobody sees, but it would touch every pixel.
-    flow = answer.flow * (share * smooth(np.hypot(answer.flow[..., :1], answer.flow[..., 1:]) / UNMOVED - 1))
+    length = cv2.magnitude(*cv2.split(answer.flow))
+    flow = answer.flow * (share * smooth(length / UNMOVED - 1))[..., np.newaxis]
     light = answer.shading * np.float32(share)
     light *= smooth(np.abs(light).max(-1, keepdims=True) / UNSEEN - 1)
     shading = enlarged(np.exp(light), side) if light.any() else None
