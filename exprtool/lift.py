@@ -33,7 +33,7 @@ from exprtool.photo_border import hold_within
 from exprtool.resample import resample
 from exprtool.types import FacePatch, FaceRegion, Image, IntBox
 
-_TILE = 256, 128
+_TILE = 512, 128
 """Width and height of what is in work at a time: it stays within a processor's cache, and where nothing is to be done
 little is done; half as many pixels cost more in calls than they gain."""
 _THREADS = 4
