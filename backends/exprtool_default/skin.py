@@ -31,9 +31,8 @@ _COLOURED = Tone(0.0, np.zeros((3, 2), np.float32))
 @dataclass(frozen=True, eq=False)
 class Skin:
     """``lit`` is the luma in [0, 1] of fully lit skin, None where none is to be seen; ``tone`` brings painted colours
-    to those of a grey or sepia photo; ``redness`` (`redness_of`) and ``colour``
-    in [0, 1] are the skin's; ``haze`` in [0, 1) is the light that lies over all of the photo, its darkest parts
-    included."""
+    to those of a grey or sepia photo; ``redness`` (`redness_of`) and ``colour`` in [0, 1] are the skin's; ``haze`` in
+    [0, 1) is the light that lies over all of the photo, its darkest parts included."""
 
     lit: float | None = None
     tone: Tone = _COLOURED
@@ -57,13 +56,14 @@ class Skin:
 def look_at_skin(photo: Image, points: NDArray[Any]) -> Skin:
     """The skin of a face with landmarks ``points`` (68, 2) in the pixels of the ``photo`` (H, W, 3)."""
     features = filled(photo, points[17:22], points[22:27], points[36:42], points[42:48], points[48:60])
-    bare = filled(photo, points) > cv2.dilate(features, np.ones((9, 9), np.uint8))
+    outline, reach = filled(photo, points), np.ones((9, 9), np.uint8)
+    bare = outline > cv2.dilate(features, reach)
     pixels = photo[::_STEP, ::_STEP][bare[::_STEP, ::_STEP]] / np.float32(255)
     if not len(pixels):
         return Skin()
     tone = tone_of(pixels) if len(pixels) >= _ENOUGH else _COLOURED
     red, green, blue = np.median(pixels, axis=0)
-    around = cv2.dilate(filled(photo, points), np.ones((9, 9), np.uint8)) > 0
+    around = cv2.dilate(outline, reach) > 0
     face = photo[::_STEP, ::_STEP][around[::_STEP, ::_STEP]] / np.float32(255)
     luma = face @ LUMA
     darkest = face[luma <= np.quantile(luma, _DARKEST)].mean(0)
