@@ -418,7 +418,7 @@ def test_a_killed_download_leaves_no_file_and_no_lock(known, server, tmp_path):
     server.pace = 0.2
     script = tmp_path / "fetch.py"
     script.write_text(
-        "from exprtool import models\nfrom exprtool.types import WeightFile\n"
+        "from exprtool.weights import catalogue as models\nfrom exprtool.types import WeightFile\n"
         f'weight = WeightFile("tiny", "tiny.onnx", {known.sha256!r}, {known.size}, "MIT", True, "", {known.urls!r})\n'
         "models.fetch(weight)\n"
     )
