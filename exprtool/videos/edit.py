@@ -1,7 +1,7 @@
 """The straight path of a clip: analyse, render in segments, join.
 
 `edit_video` makes one output. It is safe against being killed at any moment: what is finished stays in a work folder
-beside the output, and the same call with ``resume`` goes on there.
+beside the output, and the same call goes on there.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from exprtool.faces.select import Selection
 from exprtool.faces.track import TrackerSettings
 from exprtool.files import atomic_write, write_error
 from exprtool.pipeline import Session, Timings, timed
+from exprtool.provenance import Provenance
 from exprtool.timeline import Moment, Timeline
 from exprtool.types import Edit, Image
-from exprtool.videos.analysis import EASE, Analysis, analyse, load_analysis, save_analysis
+from exprtool.videos.analysis import EASE, Analysis, analyse, pack_analysis, unpack_analysis
 from exprtool.videos.clip import ClipInfo, probe
 from exprtool.videos.container import CopyOptions, Trim, output_format, write_container
 from exprtool.videos.encoder import EncodeOptions, EncoderPlan, plan_encoding
 from exprtool.videos.render import Renderer, SegmentSink, TrackResult, render
-from exprtool.videos.segments import WorkFolder, file_hash
+from exprtool.videos.segments import file_hash
+from exprtool.videos.work import WorkFolder
 
 SEGMENT_SECONDS = 4.0
-_ANALYSIS = "analysis.npz"
 
 
 class VideoInterrupted(VideoError):
@@ -53,7 +54,6 @@ class VideoOptions:
     start: Moment | None = None
     end: Moment | None = None
     audio: bool = True
-    resume: bool = False
     overwrite: bool = False
     keep: bool = False
     provenance: bool = True
@@ -173,7 +173,8 @@ def edit_video(
 
     ``edit`` carries everything but the expression and its course: strength, controls, reference. ``analysis`` is that
     of an earlier output of the same clip and options. Setting ``stop`` lets the segment at work be finished and raises
-    `VideoInterrupted`. Raises `VideoError`, `UsageError` and `WriteError`; what is finished is kept for ``resume``.
+    `VideoInterrupted`. Raises `VideoError`, `UsageError` and `WriteError`; what is finished is kept,
+    and the same call goes on with it.
     """
     options = options or VideoOptions()
     stop = stop or threading.Event()
@@ -189,8 +190,11 @@ def edit_video(
         "options": _identity(session, edit, timeline, options, container),
         "threads": plan.threads if plan else 0,
     }
-    resumed = work.open(identity, resume=options.resume, overwrite=options.overwrite)
     with work:
+        try:
+            resumed = work.open(identity, overwrite=options.overwrite)
+        except OSError as error:
+            raise write_error(target, error) from error
         if plan is not None and resumed:
             # Another number of threads would give other bits; the run goes on with the one that it began with.
             plan = replace(plan, threads=int(work.header.get("threads") or plan.threads))
@@ -216,10 +220,10 @@ def _edit(
     stop: threading.Event,
     progress: Progress | None,
 ) -> VideoResult:
-    stored = work.path / _ANALYSIS
     timings: Timings = {}
-    if stored.exists():
-        analysis = load_analysis(stored)
+    stored = work.read_analysis()
+    if stored is not None:
+        analysis = unpack_analysis(stored)
     elif analysis is None:
         with timed(timings, "analyse"):
             analysis = analyse_clip(session, info, options, stop=stop, progress=progress)
@@ -233,7 +237,8 @@ def _edit(
     notes = [*info.notes, *analysis.notes, *(plan.notes if plan else ())]
     if not analysis.selected:
         return _nothing_to_edit(info, target, timeline, options, container, analysis, work, notes, renderer)
-    save_analysis(analysis, stored)
+    if stored is None:
+        work.store_analysis(pack_analysis(analysis))
     middle = _Middle(analysis)
     renderer.watch = middle.index
     count = work.done.copy()
@@ -259,7 +264,7 @@ def _edit(
 def _identity(
     session: Session, edit: Edit, timeline: Timeline, options: VideoOptions, container: str
 ) -> dict[str, Any]:
-    """Everything that decides about the output's bits, as JSON; what differs is named when a resume is refused."""
+    """Everything that decides about the output's bits, as JSON; what differs is named when going on is refused."""
     import exprtool
 
     reference = edit.reference.pixels.tobytes() if edit.reference is not None else b""
@@ -344,7 +349,7 @@ def _render_segments(
     if not complete:
         raise VideoInterrupted(
             f"{target}: interrupted; {len(work.done)} of {len(segments)} segments are finished and kept. "
-            "Give the same command again with --resume to go on.",
+            "Give the same command again to go on.",
             resumable=True,
         )
 
@@ -374,32 +379,27 @@ def _join(
     renderer: Renderer,
 ) -> list[str]:
     trim = _trim(info, analysis, options)
-    metadata = _provenance(edit, timeline, renderer) if options.provenance else {}
-    paths = [work.segment(number) for number in range(len(segments))]
-    return write_container(info, plan, paths, target, container, CopyOptions(options.audio, trim, metadata))
+    record = _provenance(edit, timeline, renderer) if options.provenance else None
+    pieces = [work.segment(number) for number in range(len(segments))]
+    return write_container(info, plan, pieces, target, container, CopyOptions(options.audio, trim, record))
 
 
 def _trim(info: ClipInfo, analysis: Analysis, options: VideoOptions) -> Trim:
     """The stretch in exact seconds of the file's clock; the first frame kept takes the place of the clip's first."""
-    whole = analysis.first == 0 and options.end is None
-    if whole:
-        return Trim()
-    base = info.time_base
-    start = (analysis.pts[analysis.first] - analysis.pts[0]) * base if analysis.first else None
+    base, last = info.time_base, analysis.stop - 1
+    first, begin = (analysis.pts[index] * base for index in (0, analysis.first))
     end: Fraction | None = None
     if options.end is not None:
-        last = analysis.stop - 1
         shown = analysis.durations[last] or max(1, analysis.pts[last] - analysis.pts[max(0, last - 1)])
         end = (analysis.pts[last] + shown) * base
-    return Trim(start, end)
+    return Trim(begin if analysis.first else None, end, begin - first + info.origin)
 
 
-def _provenance(edit: Edit, timeline: Timeline, renderer: Renderer) -> dict[str, str]:
-    """What the output says about itself, in the container's comment."""
-    from exprtool.provenance import Provenance, film_comment
+def _provenance(edit: Edit, timeline: Timeline, renderer: Renderer) -> Provenance:
+    """What the output says about itself."""
 
     results = [result for result in renderer.results.values() if result.backend]
-    record = Provenance(
+    return Provenance(
         ", ".join(dict.fromkeys(result.backend or "" for result in results)),
         any(result.trained for result in results),
         dict(timeline.keys[0].weights) if len(timeline.keys) == 1 else {},
@@ -408,7 +408,6 @@ def _provenance(edit: Edit, timeline: Timeline, renderer: Renderer) -> dict[str,
         seed=edit.seed,
         timeline=timeline.text if len(timeline.keys) > 1 else "",
     )
-    return {"comment": film_comment(record)}
 
 
 def _nothing_to_edit(

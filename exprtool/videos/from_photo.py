@@ -28,7 +28,8 @@ from exprtool.videos.clip import ClipInfo, Colour
 from exprtool.videos.container import CopyOptions, output_format, write_container
 from exprtool.videos.encoder import EncodeOptions, StretchEncoder, plan_encoding
 from exprtool.videos.picture import ArrayPicture
-from exprtool.videos.segments import SegmentWriter, WorkFolder
+from exprtool.videos.segments import SegmentWriter
+from exprtool.videos.work import WorkFolder
 
 DEFAULT_SECONDS = 4.0
 DEFAULT_RATE = 25
@@ -248,16 +249,16 @@ def _write_clip(
     notes += plan.notes
     last: list[FaceResult] = []
     work = WorkFolder(target)
-    work.open({"input": {}, "options": {}}, resume=False, overwrite=True)
+    work.open({"input": {}, "options": {}}, overwrite=True)
     with work:
         try:
             encoder, writer = StretchEncoder(plan), SegmentWriter(work.segment(0))
             for index, (picture, results) in enumerate(frames):
                 last = results or last
                 for packet in encoder.encode(ArrayPicture(picture), index, 1):
-                    writer.add(packet.pts or 0, packet.duration or 1, packet.is_keyframe, bytes(packet))
+                    writer.add_packet(packet, {})
             for packet in encoder.finish():
-                writer.add(packet.pts or 0, packet.duration or 1, packet.is_keyframe, bytes(packet))
+                writer.add_packet(packet, {})
             writer.finish()
             notes += write_container(info, plan, [work.segment(0)], target, container, CopyOptions())
         finally:
