@@ -50,6 +50,10 @@ Ramp = Annotated[
     ),
 ]
 
+KeepTimes = Annotated[
+    bool, typer.Option("--keep-times", help="Give outputs the input's file times.", rich_help_panel=OUTPUT_PANEL)
+]
+
 
 def add_to(app: typer.Typer) -> None:
     app.command()(video)
@@ -132,7 +136,9 @@ def video(
     video_format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="mp4, mov, mkv, webm, gif or webp. [default: the input's]", rich_help_panel=VIDEO_PANEL
+            "--format",
+            help="mp4, mov, mkv, webm, gif, webp or png. [default: the input's]",
+            rich_help_panel=VIDEO_PANEL,
         ),
     ] = None,
     resume: Annotated[
@@ -155,6 +161,7 @@ def video(
         typer.Option(metavar="DIR", help="Write a gallery of before and after there.", rich_help_panel=OUTPUT_PANEL),
     ] = None,
     no_provenance: common.NoProvenance = False,
+    keep_times: KeepTimes = False,
     quiet: common.Quiet = False,
     verbose: common.Verbose = False,
 ) -> None:
@@ -194,6 +201,7 @@ def video(
         overwrite=overwrite,
         keep=keep,
         provenance=not no_provenance,
+        keep_times=keep_times,
     )
     policy = common.existing_policy(overwrite, skip_existing)
     if preview is not None:
@@ -267,7 +275,7 @@ def _suffixes(
 ) -> dict[Input, str]:
     """The ending of each input's output."""
     from exprtool.videos.clip import probe
-    from exprtool.videos.container import output_format
+    from exprtool.videos.container import kept_suffix, output_format
 
     single = output is not None and len(sources) == 1 and len(timelines) == 1 and Path(output).suffix != ""
     if options.format is None and single and not Path(str(output)).is_dir():
@@ -276,7 +284,9 @@ def _suffixes(
     for source in sources:
         assert source.path is not None
         try:
-            endings[source] = "." + output_format(probe(source.path), options.format, None)
+            ending = output_format(probe(source.path), options.format, None)
+            own = source.path.suffix.lower()
+            endings[source] = own if kept_suffix(own) == ending else f".{ending}"
         except UsageError:
             raise
         except Exception:
@@ -436,13 +446,16 @@ class _Run:
                 self.console.print(f"  note: {note}", markup=False)
 
     def _preview(self, source: Path, target: Path, timeline: Timeline, count: int, progress: Any) -> Callable[[], None]:
+        from exprtool.door import Door
         from exprtool.videos.edit import preview as make_preview
         from exprtool.videos.sheet import save_sheet
 
-        sheet, times = make_preview(
+        made = make_preview(
             self.session, source, self.edit, timeline, count, self.options, stop=self.stop, progress=progress
         )
-        save_sheet(sheet, target)
+        records = (made.record,) if self.options.provenance else ()
+        save_sheet(made.sheet, target, Door(source, records, self.options.keep_times))
+        times = made.times
         record = {
             "input": str(source), "output": str(target), "expression": timeline.label, "status": "edited",
             "error": None, "frames": {str(index): round(time, 4) for index, time in times.items()},

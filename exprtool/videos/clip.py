@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES = frozenset(
     {
         ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".mxf", ".wmv",
-        ".flv", ".3gp", ".ogv", ".vob", ".gif", ".webp",
+        ".flv", ".3gp", ".ogv", ".vob", ".gif", ".webp", ".apng",
     }
 )  # fmt: skip
-ANIMATION_SUFFIXES = frozenset({".gif", ".webp"})
+ANIMATION_SUFFIXES = frozenset({".gif", ".webp", ".png", ".apng"})
 
 _INTERLACED = {2: "top field first", 3: "bottom field first", 4: "top field first", 5: "bottom field first"}
 
@@ -49,7 +49,7 @@ class ClipInfo:
     or None. ``end`` is when the track ends by the container's own account, in the clip's time base. ``origin`` is the
     time in seconds that outputs take for zero: 0, or when a clip begins whose clock was running long before.
     ``mastering`` and ``light`` describe the display that HDR video was mastered on and its brightness, as x265 writes
-    them. ``animation`` is true for GIF and WebP. ``notes`` are for the user: what is unusual about this clip.
+    them. ``animation`` is true for GIF, WebP and PNG. ``notes`` are for the user: what is unusual about this clip.
     """
 
     path: Path

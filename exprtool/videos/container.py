@@ -16,17 +16,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from exprtool.door import Door
 from exprtool.errors import UsageError, VideoError
-from exprtool.files import atomic_write
-from exprtool.provenance import Provenance, film_tags
 from exprtool.videos.clip import ClipInfo, codec_of, file_url, is_cover, main_stream, opened
 from exprtool.videos.clock import Follower, move, offsets_of
 from exprtool.videos.encoder import EncoderPlan
 from exprtool.videos.segments import BESIDE, Segment, decoding_times
 
-FORMATS = ("mp4", "mov", "mkv", "webm", "gif", "webp")
+FORMATS = ("mp4", "mov", "mkv", "webm", "gif", "webp", "png")
+MOVING_PICTURES = {"gif": "GIF", "webp": "WEBP", "png": "PNG"}
+"""Those that `exprtool.pictures.moving` writes, under its own names."""
 _MUXER = {"mkv": "matroska", "mp4": "mp4", "mov": "mov", "webm": "webm"}
-_KEPT_SUFFIXES = {"mp4": "mp4", "m4v": "mp4", "mov": "mov", "mkv": "mkv", "webm": "webm", "gif": "gif", "webp": "webp"}
+_KEPT_SUFFIXES = {**{name: name for name in FORMATS}, "m4v": "mp4", "apng": "png"}
 _SOUND = {"mp4": "aac", "mov": "aac", "mkv": "libopus", "webm": "libopus"}
 
 
@@ -52,8 +53,12 @@ class CopyOptions:
 
     audio: bool = True
     trim: Trim = field(default_factory=Trim)
-    record: Provenance | None = None
-    """What the output says of the edit, beside the container's own metadata."""
+    door: Door = field(default_factory=Door)
+
+
+def kept_suffix(suffix: str) -> str | None:
+    """The container that a file name's ending stands for, or None for one that exprtool does not write."""
+    return _KEPT_SUFFIXES.get(suffix.lower().lstrip("."))
 
 
 def output_format(info: ClipInfo, wanted: str | None, output: Path | None) -> str:
@@ -69,14 +74,14 @@ def output_format(info: ClipInfo, wanted: str | None, output: Path | None) -> st
             raise UnknownNameError("video format", wanted, FORMATS)
         return name
     if output is not None and output.suffix:
-        name = _KEPT_SUFFIXES.get(output.suffix.lower().lstrip("."))
+        name = kept_suffix(output.suffix)
         if name is None:
             raise UsageError(
                 f"{output}: exprtool does not write {output.suffix} files. Use one of "
                 f"{', '.join('.' + one for one in FORMATS)}."
             )
         return name
-    kept = _KEPT_SUFFIXES.get(info.path.suffix.lower().lstrip("."))
+    kept = kept_suffix(info.path.suffix)
     if kept:
         return kept
     sounds = {stream.split()[1] for stream in info.streams if stream.startswith("audio ")}
@@ -128,7 +133,7 @@ def write_container(
         raise VideoError(f"{target}: the work folder holds a frame twice. Start anew with --overwrite.")
     step = max(1, round(1 / (plan.rate * plan.time_base))) if plan.rate else 1
     schedule = _Schedule(shift, decoding_times(times, step), step)
-    with atomic_write(target) as temporary:
+    with options.door.open(target) as temporary:
         try:
             tags = _write(info, plan, segments, temporary, container, options, schedule, notes)
             notes += _lost_tags(tags, temporary, container)
@@ -167,7 +172,7 @@ def _write(
 
     with ExitStack() as stack:
         source: Any = None if info.animation else stack.enter_context(opened(info.path))
-        tags = _tags(source.metadata if source is not None else {}, options.record)
+        tags = _tags(source.metadata if source is not None else {}, options.door)
         settings: dict[str, str] = {}
         if container in ("mp4", "mov"):
             free = container == "mov" or not {name.lower() for name in tags} <= _MP4_TAGS
@@ -215,13 +220,13 @@ _MP4_TAGS = frozenset(
 """Tags for which MP4 has places that every program knows; with any other, all go under their full names instead."""
 
 
-def _tags(given: Mapping[str, str], record: Provenance | None) -> dict[str, str]:
+def _tags(given: Mapping[str, str], door: Door) -> dict[str, str]:
     """The whole file's tags: the input's own, the user's comment among them, and the record of the edit."""
     tags = {name: text for name, text in given.items() if name.lower() not in _OWN_TAGS}
     for name in [name for name in tags if "-" in name]:
         if tags.get(name.partition("-")[0]) == tags[name]:  # FFmpeg reads MP4's place twice, once with its language
             del tags[name]
-    return film_tags(tags, record) if record is not None else tags
+    return door.tags(tags)
 
 
 def _lost_tags(tags: Mapping[str, str], written: Path, container: str) -> list[str]:

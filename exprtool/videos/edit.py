@@ -17,18 +17,21 @@ from typing import Any
 
 import numpy as np
 
+from exprtool.door import Door
 from exprtool.errors import UsageError, VideoError
 from exprtool.faces.select import Selection
 from exprtool.faces.track import TrackerSettings
-from exprtool.files import atomic_write, write_error
+from exprtool.files import write_error
+from exprtool.images import Photo, conversion_notes
 from exprtool.pipeline import Session, Timings, timed
 from exprtool.provenance import Provenance
 from exprtool.timeline import Moment, Timeline
 from exprtool.types import Edit, Image
 from exprtool.videos.analysis import EASE, Analysis, analyse, pack_analysis, unpack_analysis
 from exprtool.videos.clip import ClipInfo, probe
-from exprtool.videos.container import CopyOptions, Trim, output_format, write_container
-from exprtool.videos.encoder import EncodeOptions, EncoderPlan, plan_encoding
+from exprtool.videos.container import MOVING_PICTURES, CopyOptions, Trim, output_format, write_container
+from exprtool.videos.encoder import EncodeOptions, EncoderPlan, has_alpha, plan_encoding
+from exprtool.videos.picture import ArrayPicture
 from exprtool.videos.render import Renderer, SegmentSink, TrackResult, render
 from exprtool.videos.segments import file_hash
 from exprtool.videos.work import WorkFolder
@@ -57,6 +60,7 @@ class VideoOptions:
     overwrite: bool = False
     keep: bool = False
     provenance: bool = True
+    keep_times: bool = False
     ease: float = EASE
     segment_seconds: float = SEGMENT_SECONDS
 
@@ -180,8 +184,7 @@ def edit_video(
     stop = stop or threading.Event()
     info = probe(source)
     container = output_format(info, options.format, target)
-    animated = container in ("gif", "webp")
-    plan = None if animated else plan_encoding(info, options.encode, container)
+    plan = None if container in MOVING_PICTURES else plan_encoding(info, options.encode, container)
     if source.resolve() == target.resolve():
         raise UsageError(f"{target}: is the input itself. Give another output.")
     work = WorkFolder(target)
@@ -243,10 +246,9 @@ def _edit(
     renderer.watch = middle.index
     count = work.done.copy()
     if plan is None:
-        from exprtool.videos.animation import open_writer
-
-        _render_animation(renderer, info, target, container, options, middle, stop, progress, open_writer)
-        extra: list[str] = []
+        renderer.fit()
+        door = _door(info, options, edit, timeline, renderer)
+        extra = _render_animation(renderer, info, target, container, options, door, middle, stop, progress)
     else:
         segments = cut_segments(analysis, options.segment_seconds)
         _render_segments(renderer, plan, segments, work, options, middle, stop, progress, target)
@@ -379,9 +381,9 @@ def _join(
     renderer: Renderer,
 ) -> list[str]:
     trim = _trim(info, analysis, options)
-    record = _provenance(edit, timeline, renderer) if options.provenance else None
+    door = _door(info, options, edit, timeline, renderer)
     pieces = [work.segment(number) for number in range(len(segments))]
-    return write_container(info, plan, pieces, target, container, CopyOptions(options.audio, trim, record))
+    return write_container(info, plan, pieces, target, container, CopyOptions(options.audio, trim, door))
 
 
 def _trim(info: ClipInfo, analysis: Analysis, options: VideoOptions) -> Trim:
@@ -393,6 +395,11 @@ def _trim(info: ClipInfo, analysis: Analysis, options: VideoOptions) -> Trim:
         shown = analysis.durations[last] or max(1, analysis.pts[last] - analysis.pts[max(0, last - 1)])
         end = (analysis.pts[last] + shown) * base
     return Trim(begin if analysis.first else None, end, begin - first + info.origin)
+
+
+def _door(info: ClipInfo, options: VideoOptions, edit: Edit, timeline: Timeline, renderer: Renderer) -> Door:
+    records = (_provenance(edit, timeline, renderer),) if options.provenance else ()
+    return Door(info.path, records, options.keep_times)
 
 
 def _provenance(edit: Edit, timeline: Timeline, renderer: Renderer) -> Provenance:
@@ -435,7 +442,7 @@ def _nothing_to_edit(
         if target.suffix.lower() != info.path.suffix.lower() or options.start or options.end:
             work.remove()
             raise VideoError(f"{info.path}: {error} --keep copies the input as it is: give the output the same ending.")
-        with atomic_write(target) as temporary:
+        with Door(info.path, keep_times=options.keep_times).open(target) as temporary:
             shutil.copyfile(info.path, temporary)
         notes.append("nothing to edit: the input was copied as it is")
         written = True
@@ -452,33 +459,79 @@ def _render_animation(
     target: Path,
     container: str,
     options: VideoOptions,
+    door: Door,
     middle: _Middle,
     stop: threading.Event,
     progress: Progress | None,
-    open_writer: Any,
-) -> None:
-    """GIF and WebP are written in one go: they are short, and their frames build on each other."""
-    analysis = renderer.analysis
-    times = [analysis.times[i] - analysis.times[analysis.first] for i in range(analysis.first, analysis.stop)]
-    last = analysis.durations[analysis.stop - 1] * info.time_base or (times[-1] - times[-2] if len(times) > 1 else 0.04)
-    times.append(times[-1] + float(last))
+) -> list[str]:
+    """Moving pictures are written in one go: they are short, and their frames build on each other."""
+    from exprtool.pictures import moving
+
+    analysis, kind = renderer.analysis, MOVING_PICTURES[container]
+    shown = range(analysis.first, analysis.stop)
+    durations = _durations(info, analysis, kind)
+    photo, loop, alpha, notes = _surroundings(info, kind)
     height, width = info.size
     if options.encode.side_by_side:
-        width *= 2
+        photo = replace(photo, rgb=np.zeros((height, 2 * width, 3), np.uint8))
+    left_out = durations.count(None)
+    if left_out:
+        notes.append(f"{left_out} frames were left out: {kind} shows at most 50 a second")
+    course = moving.Course(photo, len(durations) - left_out, loop, alpha)
     report = None if progress is None else lambda done: progress("render", done, analysis.frames)
-    with atomic_write(target) as temporary, temporary.open("wb") as file:
-        with open_writer(container, file, height, width, times, info.loop, options.encode.quality) as writer:
+    with door.open(target) as temporary, temporary.open("wb") as file:
+        writer = moving.frame_writer(file, kind, course, xmp=door.xmp(photo.xmp), quality=options.encode.quality)
 
-            def add(frame: Any, picture: Any) -> None:
-                pixels = picture.pixels if hasattr(picture, "pixels") else picture.rgb()
-                writer.add(pixels)
+        def add(frame: Any, picture: Any) -> None:
+            duration = durations[frame.index - analysis.first]
+            if duration is not None:
+                known = isinstance(picture, ArrayPicture)
+                writer.add(picture.pixels if known else picture.rgb(), duration, picture.edited if known else None)
 
-            complete = render(
-                renderer, [range(analysis.first, analysis.stop)], _watching(add, middle, renderer, options), stop=stop,
-                progress=report, keep_original=options.encode.side_by_side,
-            )  # fmt: skip
+        complete = render(
+            renderer, [shown], _watching(add, middle, renderer, options), stop=stop, progress=report,
+            keep_original=options.encode.side_by_side,
+        )  # fmt: skip
+        writer.close()
         if stop.is_set() and not complete:
             raise VideoInterrupted(f"{target}: interrupted; nothing was written.", resumable=False)
+    return notes
+
+
+def _durations(info: ClipInfo, analysis: Analysis, kind: str) -> list[int | None]:
+    """For how many milliseconds a moving picture shows each frame; None for one that it has no time for."""
+    from exprtool.pictures.moving import frame_durations
+
+    kept = analysis.durations[analysis.first : analysis.stop]
+    if info.animation and info.codec.upper() == kind:
+        return list(kept)
+    times = [analysis.times[i] - analysis.times[analysis.first] for i in range(analysis.first, analysis.stop)]
+    last = kept[-1] * info.time_base or (times[-1] - times[-2] if len(times) > 1 else 0.04)
+    return [one or None for one in frame_durations(kind, [*times, times[-1] + float(last)])]
+
+
+def _surroundings(info: ClipInfo, kind: str) -> tuple[Photo, int | None, bool, list[str]]:
+    """What stands around the frames of a moving picture: (metadata and size, loop, transparency, notes)."""
+    if info.animation:
+        from exprtool.videos.animation import animation_of
+
+        found = animation_of(info)
+        alpha = found.photo.samples.alpha or (kind == "PNG" and found.photo.format != "PNG")
+        return found.photo, found.loop, alpha, list(conversion_notes(found.photo, kind))
+    photo = replace(Photo.from_rgb(np.zeros((*info.size, 3), np.uint8), str(info.path)), lossless=False)
+    notes = ["the sound is left out: a moving picture has none"] * any(one.startswith("audio") for one in info.streams)
+    if has_alpha(info.pix_fmt):
+        notes.append("its transparency was left out (--format webm or mov keeps it)")
+    return photo, 0, False, notes
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """A contact sheet (H, W, 3) of edited frames, the original above each; their times in seconds by index."""
+
+    sheet: Image
+    times: Mapping[int, float]
+    record: Provenance
 
 
 def preview(
@@ -492,11 +545,10 @@ def preview(
     analysis: Analysis | None = None,
     stop: threading.Event | None = None,
     progress: Progress | None = None,
-) -> tuple[Image, Mapping[int, float]]:
-    """A contact sheet of ``count`` edited frames at equal distances, (H, W, 3), with the original above each.
+) -> Preview:
+    """A contact sheet of ``count`` edited frames at equal distances, with the original above each.
 
-    Returns the sheet and the times in seconds of the frames, by index. Nothing is encoded or written. Raises
-    `VideoError` where no face is found.
+    Nothing is encoded or written. Raises `VideoError` where no face is found.
     """
     from exprtool.videos.sheet import contact_sheet
 
@@ -521,4 +573,5 @@ def preview(
             progress("render", len(pairs), len(places))
 
     render(renderer, [range(i, i + 1) for i in places], finished, keep_original=True)
-    return contact_sheet(pairs), {i: analysis.times[i] for i in places}
+    times = {i: analysis.times[i] for i in places}
+    return Preview(contact_sheet(pairs), times, _provenance(edit, timeline, renderer))

@@ -34,6 +34,11 @@ _FAMILIES: Mapping[str, str] = {
     "huffyuv": "huffyuv", "ffvhuff": "ffvhuff", "utvideo": "utvideo", "qtrle": "qtrle", "png": "png",
 }  # fmt: skip
 """Codecs of inputs that outputs keep, and what makes them. Older ones (MPEG-2, WMV, ...) become H.264."""
+_PLAYED_IN: Mapping[str, frozenset[str]] = {
+    "mp4": frozenset({"h264", "h265", "vp9", "av1"}),
+    "mov": frozenset({"h264", "h265", "prores", "qtrle", "png"}),
+}
+"""What players expect in these; FFmpeg would write more into them."""
 _DEFAULT_CRF: Mapping[str, float] = {
     "libx264": 17,
     "libx264rgb": 17,
@@ -177,7 +182,7 @@ def plan_encoding(info: ClipInfo, options: EncodeOptions, container: str) -> Enc
     height, width = info.height, info.width
     if options.side_by_side:
         height, width = (2 * height, width) if info.orientation.transpose else (height, 2 * width)
-    settings, qscale, lossless = _quality(codec, options)
+    settings, qscale, lossless = _quality_of_kept(codec, options, notes)
     _describe_light(codec, info, settings)
     interlaced = bool(info.interlaced) and codec == "libx264"
     rate = info.rate if info.rate and info.rate > 0 else None
@@ -202,7 +207,8 @@ def _default_encoder(info: ClipInfo, container: str) -> tuple[str, list[str]]:
     )
     if codec == "libx264" and not info.animation and _is_rgb(info.pix_fmt) and "libx264rgb" in video_encoders():
         codec = "libx264rgb"
-    if codec is not None and _holds(container, codec):
+    played = family in _PLAYED_IN.get(container, {family})
+    if codec is not None and played and _holds(container, codec):
         return codec, []
     why = (
         f"{container} cannot hold it" if codec else "exprtool does not write it" if not family else "no encoder is here"
@@ -293,6 +299,21 @@ def _describe_light(codec: str, info: ClipInfo, settings: dict[str, str]) -> Non
     given = [f"{name}={value}" for name, value in entries if value]
     if given:
         settings[key] = ":".join(filter(None, [settings.get(key), *given]))
+
+
+def _quality_of_kept(codec: str, options: EncodeOptions, notes: list[str]) -> tuple[dict[str, str], float | None, bool]:
+    """`_quality`; where the input chose the codec, what the user said of quality may not fit and is passed over."""
+    if options.codec is None:
+        for name in ("preset", "crf", "quality"):
+            alone = replace(EncodeOptions(), **{name: getattr(options, name)})
+            try:
+                _quality(codec, alone)
+            except UsageError as error:
+                if codec in _X26 or (codec in _DEFAULT_CRF and name != "preset"):
+                    raise
+                options = replace(options, **{name: None})
+                notes.append(f"--{name} was passed over: {str(error).rstrip('.')}")
+    return _quality(codec, options)
 
 
 def _quality(codec: str, options: EncodeOptions) -> tuple[dict[str, str], float | None, bool]:

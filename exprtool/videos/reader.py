@@ -81,9 +81,9 @@ def read_frames(info: ClipInfo, log: ReadLog | None = None, threads: int = 0) ->
     """
     log = log if log is not None else ReadLog()
     if info.animation:
-        from exprtool.videos.animation import read_animation
+        from exprtool.videos.animation import read_frames_of
 
-        yield from read_animation(info)
+        yield from read_frames_of(info, log)
         return
     yield from _lasting(_number(_pictures(info, log, threads), info, log), info)
 

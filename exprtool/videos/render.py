@@ -98,6 +98,11 @@ class Renderer:
         # Regions are cut from this picture of nothing: it has the right size and takes no memory.
         self._blank = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (height, width, 3))
 
+    def fit(self) -> None:
+        """Fit every selected track now, so that `results` say which backend serves it."""
+        for track in self.analysis.selected:
+            self._fit(track)
+
     def strength_at(self, track: FaceTrack, index: int) -> float:
         """The strength of the edit of a track's face in a frame; 0 where it is not edited."""
         found = track.at(index)

@@ -25,8 +25,8 @@ from exprtool.types import Edit, FacePatch, FaceRegion
 from exprtool.videos.clip import probe
 from exprtool.videos.edit import VideoInterrupted, VideoOptions, VideoResult, edit_video
 from exprtool.videos.encoder import EncodeOptions
-from exprtool.videos.render import Renderer, render
 from exprtool.videos.private import PrivateFolder
+from exprtool.videos.render import Renderer, render
 from exprtool.videos.segments import Segment, SegmentWriter, StoredPacket, decoding_times
 from exprtool.videos.work import WorkFolder
 
