@@ -96,6 +96,7 @@ class _Copied:
     target: Any
     encoder: _SoundEncoder | None = None
     moved: int = 0
+    written: int = 0
     _last: int | None = None
 
     def keep_order(self, packet: Any) -> None:
@@ -104,6 +105,7 @@ class _Copied:
         if wanted is None or (self._last is not None and wanted <= self._last):
             wanted = self._last + 1 if self._last is not None else 0
             self.moved += 1
+        self.written += 1
         packet.dts = self._last = wanted
         if packet.pts is None or packet.pts < wanted:
             packet.pts = wanted
@@ -192,7 +194,7 @@ def _write(
         out.metadata.update(tags)
         packets: Iterator[_Timed] = _picture_packets(segments, schedule, video, plan)
         if source is not None:
-            copied = _other_streams(source, info, main, out, options, container, notes)
+            copied = _other_streams(source, info, video, out, options, container, notes)
             _chapters(source, out, options.trim)
             packets = heapq.merge(packets, _other_packets(source, info, copied, options.trim, notes), key=_order)
         for _, _, packet in packets:
@@ -297,9 +299,15 @@ def _picture_packets(
 
 
 def _other_streams(
-    source: Any, info: ClipInfo, main: Any, out: Any, options: CopyOptions, container: str, notes: list[str]
+    source: Any, info: ClipInfo, video: Any, out: Any, options: CopyOptions, container: str, notes: list[str]
 ) -> dict[int, _Copied]:
-    """Make a stream in the output for every other one of the input that it can hold; the rest is named in a note."""
+    """Make a stream in the output for every other one of the input that it can hold; the rest is named in a note.
+
+    ``video`` is the picture's own stream in the output.
+    """
+    from av.stream import Discard
+
+    main = main_stream(source, info.path)
     copied: dict[int, _Copied] = {}
     supported = out.supported_codecs
     for stream in source.streams:
@@ -314,8 +322,10 @@ def _other_streams(
                 notes.append(f"{label} left out: {container} holds no attachments (--format mkv does)")
         elif stream.type == "video" and is_cover(stream):
             _cover(info, stream, out, container, copied, notes)
-        elif stream.type == "data" and _written_anew(source, stream):
-            pass
+        elif stream.type == "data" and "timecode" in stream.metadata:
+            video.metadata.setdefault("timecode", stream.metadata["timecode"])  # makes a track of its own in MP4
+        elif stream.discard == Discard.all and source.chapters():
+            pass  # MP4's text track of the chapters, which the output gets from them
         elif (target := _same_stream(source, out, stream, supported, container)) is not None:
             _carry(stream, target)
             copied[stream.index] = _Copied(stream, target)
@@ -330,13 +340,6 @@ def _other_streams(
         else:
             notes.append(f"{label} left out: {container} cannot hold it")
     return copied
-
-
-def _written_anew(source: Any, stream: Any) -> bool:
-    """Whether a data stream is one that the output gets anyway: MP4's text track of chapters, a time code."""
-    from av.stream import Discard
-
-    return (stream.discard == Discard.all and bool(source.chapters())) or "timecode" in stream.metadata
 
 
 _COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
@@ -456,6 +459,10 @@ def _other_packets(
         if one.encoder is not None:
             for made in one.encoder.finish():
                 yield latest, 1 + one.target.index, made
+        if one.encoder is None and not one.written:
+            notes.append(
+                f"{one.source.type} stream {one.source.index} ({codec_of(one.source)}) left out: it holds nothing"
+            )
         if one.moved:
             notes.append(
                 f"{one.moved} time stamps of {one.source.type} stream {one.source.index} were missing or ran backwards "
@@ -463,11 +470,24 @@ def _other_packets(
             )
 
 
-def _named_layout(layout: Any) -> str:
-    """A layout's name; where a file only counts channels, that of the usual one of so many."""
-    usual = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-    named = not any(word in layout.name for word in ("channels", "unknown"))
-    return layout.name if named else usual.get(layout.nb_channels, "stereo")
+_USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+
+def _layout_for(codec: str, source: Any) -> str:
+    """The source's channel layout, or the usual one where it has no name or the encoder does not take it."""
+    from av.codec import CodecContext
+    from av.error import FFmpegError
+
+    for name in (source.layout.name, _USUAL_LAYOUTS.get(source.layout.nb_channels, "stereo")):
+        trial: Any = CodecContext.create(codec, "w")
+        try:
+            trial.layout, trial.sample_rate, trial.format = name, 48000, trial.codec.audio_formats[0]
+            trial.time_base = Fraction(1, 48000)
+            trial.open()
+        except (FFmpegError, ValueError):
+            continue
+        return name
+    return "stereo"
 
 
 class _SoundEncoder:
@@ -478,7 +498,7 @@ class _SoundEncoder:
 
         context = source.codec_context
         rate = 48000 if codec == "libopus" else context.sample_rate
-        layout = _named_layout(context.layout)
+        layout = _layout_for(codec, context)
         self.target = out.add_stream(codec, rate=rate, layout=layout)
         self.target.bit_rate = 96_000 * max(1, context.layout.nb_channels)
         encoder = self.target.codec_context
