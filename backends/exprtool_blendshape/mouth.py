@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from exprtool.anatomy.eyes import run_length
 from exprtool.anatomy.grids import Grid, smooth
 from exprtool.anatomy.tone import enamel_of
+from exprtool.pixels.ramps import LUMA
 from exprtool_blendshape import topology as parts
 from exprtool_blendshape.lips import LipCurves
 from exprtool_blendshape.raster import Raster, interpolate
 from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 TOOTH = np.array([1.05, 1.0, 0.92], np.float32)
 GUM = np.array([0.66, 0.39, 0.38], np.float32)
 LINING = np.array([0.42, 0.22, 0.22], np.float32)
@@ -118,15 +118,15 @@ def look_at(
     white = np.full(3, 0.8, np.float32) if sclera is None else np.clip(sclera * TOOTH_TO_SCLERA, 0.38, 0.98)
     white = 0.5 * white + 0.5 * white.mean()
     if len(skin) > 50:  # eyes in the shade, or with hardly any white, would make grey teeth
-        least = 0.92 * float(np.percentile(skin @ _LUMA, 75))
-        white = max(float(white @ _LUMA), least) * enamel_of(np.median(skin, 0)) / (TOOTH / float(TOOTH @ _LUMA))
+        least = 0.92 * float(np.percentile(skin @ LUMA, 75))
+        white = max(float(white @ LUMA), least) * enamel_of(np.median(skin, 0)) / (TOOTH / float(TOOTH @ LUMA))
         white = np.minimum(white, 0.98)
     if teeth and is_open:
         pixels = picture[inside > 0.9]
         if len(pixels) > 20:
-            luma = pixels @ _LUMA
+            luma = pixels @ LUMA
             shown = np.median(pixels[luma >= np.percentile(luma, 80)], axis=0)
-            lift = max(1.0, 0.8 * float(white @ _LUMA) / max(float(shown @ _LUMA), 1e-3))  # the lips' shade taken off
+            lift = max(1.0, 0.8 * float(white @ LUMA) / max(float(shown @ LUMA), 1e-3))  # the lips' shade taken off
             white = np.clip(shown / TOOTH * 1.05 * lift, 0.2, 1.0)
     # through a narrow slit teeth show too little, and too dark, to stand for those of a wide mouth
     own = teeth and is_open and float(lips.gap[middle].mean()) > WIDE_ENOUGH * u
@@ -188,9 +188,9 @@ def _beyond_corners(
     reference = crop[lips & (opened < 0.05)]
     if len(reference) < 12:
         return np.zeros_like(opened)
-    luma = crop @ _LUMA
+    luma = crop @ LUMA
     tone = np.median(reference, axis=0)
-    level = float(tone @ _LUMA)
+    level = float(tone @ LUMA)
     colourless = np.ptp(crop, axis=-1) < 0.6 * float(np.ptp(tone))
     pale = (luma > 0.95 * level) & colourless
     lower = np.zeros_like(zone)  # lower teeth that the rim of the lower lip was drawn above

@@ -29,6 +29,7 @@ from exprtool.faces.align import Matrix, crop, crop_from_image, invert, transfor
 from exprtool.faces.neighbours import off_others
 from exprtool.pixels.blur import USUAL, measured_blur
 from exprtool.pixels.lift import CropAnswer, lift
+from exprtool.pixels.ramps import smoothstep
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
 from exprtool_default.card import FINE
 from exprtool_default.eyeballs import eyeballs, with_eyeballs
@@ -380,8 +381,7 @@ def _share(edit: Edit) -> float:
     asked = edit.strength
     if not edit.weights and edit.reference is None:
         asked *= max((abs(amount) for amount in edit.controls.values()), default=0.0)
-    t = min(1.0, asked / FULL)
-    return t * t * (3 - 2 * t)
+    return float(smoothstep(asked / FULL))
 
 
 def _untouched(face: PreparedFace) -> FacePatch:
