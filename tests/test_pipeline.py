@@ -98,12 +98,12 @@ def test_names_that_no_plugin_carries_list_the_known() -> None:
 
 def test_edits_that_a_backend_cannot_do_are_refused_before_any_work(fakes: SimpleNamespace, picture: Image) -> None:
     session = Session("green", "middle")
-    session.require(Edit({"happy": 1.0}, {"jawOpen": 0.5}))
+    session.chain.require(Edit({"happy": 1.0}, {"jawOpen": 0.5}))
     with pytest.raises(UnknownNameError, match=r"jawOpn.*jawOpen"):
-        session.require(Edit({}, {"jawOpn": 0.5}))
+        session.chain.require(Edit({}, {"jawOpn": 0.5}))
     region = session.find(picture).selected[0]
     with pytest.raises(UsageError, match="another photo"):
-        session.require(Edit(reference=region))
+        session.chain.require(Edit(reference=region))
 
 
 def test_auto_without_any_ready_backend_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

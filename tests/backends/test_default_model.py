@@ -16,12 +16,13 @@ from PIL import Image as Pillow
 
 from exprtool.anatomy.names import CONTROLS
 from exprtool.anatomy.targets import presets
+from exprtool.choice import load_detector
 from exprtool.expressions import EXPRESSIONS
 from exprtool.faces.detect import find_faces
 from exprtool.faces.landmarks import refine68, with_landmarks
 from exprtool.faces.select import region_of
 from exprtool.images import read_image
-from exprtool.pipeline import Session, load_detector
+from exprtool.pipeline import Session
 from exprtool.types import Edit, FacePatch, FaceRefusal, FaceRegion, Image, Points
 from exprtool_default.backend import FlowBackend, open_model
 from exprtool_default.plugin import MODEL
@@ -99,7 +100,7 @@ def test_it_needs_no_model_and_no_network(tmp_path: Path) -> None:
 
 
 def test_the_face_model_goes_before_it_and_hands_faces_on(face_model: Path) -> None:
-    assert Session("auto").backend_names[:2] == ["blendshape", "default"]
+    assert Session("auto").chain.names[:2] == ["blendshape", "default"]
 
 
 def test_every_expression_moves_what_it_should(backend: FlowBackend, region: FaceRegion) -> None:

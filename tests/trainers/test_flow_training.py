@@ -187,9 +187,9 @@ def backend(run: Outcome) -> FlowBackend:
 @pytest.fixture(scope="module")
 def region(shared: Path) -> FaceRegion:
     from exprtool import images
+    from exprtool.choice import load_detector
     from exprtool.faces.detect import find_faces
     from exprtool.faces.select import region_of
-    from exprtool.pipeline import load_detector
 
     photo = images.read_image(shared / "faces/london/neutral/042.jpg").rgb
     (face,) = find_faces(photo, load_detector("dlib")[1]).faces
