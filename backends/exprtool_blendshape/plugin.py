@@ -24,7 +24,7 @@ def _load(device: str) -> Backend:
 def _readiness() -> Readiness:
     missing = [package for package in ("cv2", "numba", "scipy") if find_spec(package) is None]
     if missing:
-        return Readiness(False, f"not installed: {', '.join(missing)}", "python -m pip install exprtool")
+        return Readiness(False, f"not installed: {', '.join(missing)}", 'python -m pip install "exprtool[blendshape]"')
     return Readiness(True)
 
 
