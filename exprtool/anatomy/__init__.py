@@ -1,0 +1,1 @@
+"""What a face shows: parts of it that an edit uncovers."""
