@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from exprtool.anatomy.interior import Opening, incisors_of, with_interior
 from exprtool.errors import UsageError
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion
 from exprtool_blendshape import eyes, occluders
@@ -121,8 +122,16 @@ class BlendshapeBackend(Backend):
             )
         replaces = (edit.weights or edit.reference is not None) and not edit.additive
         taken_off = min(1.0, edit.strength) if replaces else 0.0
-        pixels, alpha, flow, painted = compose(face.look, changes(face.look, target, taken_off))
-        return FacePatch(pixels, alpha, flow, painted, _notes(face.look), details)
+        edited = changes(face.look, target, taken_off)
+        patch = FacePatch(*compose(face.look, edited), _notes(face.look), details)
+        opening = Opening(
+            whole=edited.between,
+            hole=edited.hole,
+            grid_from_region=face.look.frame.work_from_region,
+            incisors=incisors_of(fit.landmarks, face.look.mouth.shows_teeth),
+            jaw=target.get("jawOpen", 0.0),
+        )
+        return with_interior(patch, fit.landmarks, opening, face.look.tone)
 
     def _worn_by_reference(self, edit: Edit) -> dict[str, float] | None:
         if edit.reference is None:
@@ -151,8 +160,7 @@ def _steadied(face: FaceLook, track: TrackState) -> FaceLook:
         ambient=float(np.mean([each.light.ambient for each in looks])),
         trust=float(np.mean([each.light.trust for each in looks])),
     )
-    white = np.mean([each.mouth.white for each in looks], 0).astype(np.float32)
-    mouth = replace(face.mouth, white=white, moving=True)
+    mouth = replace(face.mouth, moving=True)
     own = replace(
         face.own_lines,
         lined=float(np.mean([each.own_lines.lined for each in looks])),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -88,3 +89,9 @@ def told(opening: Floats, hole: Floats, wish: Wish) -> Floats:
             np.broadcast_to(aside, opening.shape),
         ]
     ).astype(np.float32)
+
+
+def grown(opening: Floats, beyond: float) -> Floats:
+    """The opening (H, W) and what lies within ``beyond`` mm of it; soft over a pixel."""
+    away = cv2.distanceTransform((opening < 0.5).astype(np.uint8), cv2.DIST_L2, 3)
+    return np.maximum(opening, np.clip(beyond * PER_MM + 0.5 - away, 0, 1)).astype(np.float32)

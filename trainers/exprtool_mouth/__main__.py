@@ -10,7 +10,9 @@ from exprtool_mouth.config import MouthConfig
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("exprtool_mouth", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "exprtool_mouth", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     plain = MouthConfig((), Path())
     train = commands.add_parser("train")

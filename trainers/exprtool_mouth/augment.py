@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool.anatomy.mouth_crop import HEIGHT, PER_MM, WIDTH, Wish, told
+from exprtool.anatomy.mouth_crop import HEIGHT, PER_MM, WIDTH, Wish, grown, told
 from exprtool_mouth.data import LUMA, ROOM, Mouths
 
 Floats = NDArray[np.float32]
@@ -131,19 +131,15 @@ def _inexact(opening: Floats, random: np.random.Generator, how: Variation) -> Fl
     soft = cv2.GaussianBlur(opening, (0, 0), 1.2)
     level = np.float32(0.5)
     if how.inexact:
-        wobble = cv2.resize(random.normal(0, 0.12, (5, 7)).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        wobble = cv2.resize(
+            random.normal(0, 0.12, (5, 7)).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC
+        )
         level = np.clip(0.5 + np.float32(random.normal(0, 0.1)) + wobble, 0.2, 0.8)
     return np.clip((soft - level) * 3 + 0.5, 0, 1).astype(np.float32)
 
 
 def _hole(opening: Floats, random: np.random.Generator, how: Variation) -> Floats:
     return grown(opening, random.uniform(*how.beyond))
-
-
-def grown(opening: Floats, beyond: float) -> Floats:
-    """The opening (H, W) and what lies within ``beyond`` mm of it; soft over a pixel."""
-    away = cv2.distanceTransform((opening < 0.5).astype(np.uint8), cv2.DIST_L2, 3)
-    return np.maximum(opening, np.clip(beyond * PER_MM + 0.5 - away, 0, 1)).astype(np.float32)
 
 
 def _moved(wish: Wish, matrix: NDArray[np.float64], random: np.random.Generator, how: Variation) -> Wish:

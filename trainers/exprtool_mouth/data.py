@@ -88,7 +88,9 @@ def _photos(folder: Path) -> Iterator[tuple[Path, NDArray[Any] | None]]:
     listed = folder / "landmarks.npz"
     if listed.is_file():
         with np.load(listed, allow_pickle=False) as file:
-            yield from ((folder / str(name), points) for name, points in zip(file["name"], file["landmarks"], strict=True))
+            yield from (
+                (folder / str(name), points) for name, points in zip(file["name"], file["landmarks"], strict=True)
+            )
     else:
         yield from ((path, None) for path in sorted(folder.glob("*.jpg")))
 
@@ -177,9 +179,7 @@ _DETECTOR = 2.5
 """How far, in mm, the real opening may reach beyond what a detector's landmarks enclose."""
 
 
-def what_shows(
-    picture: NDArray[np.uint8], enclosed: NDArray[np.float32]
-) -> tuple[Wish, NDArray[np.float32]]:
+def what_shows(picture: NDArray[np.uint8], enclosed: NDArray[np.float32]) -> tuple[Wish, NDArray[np.float32]]:
     """Read from the colours of an open mouth which teeth it shows, how much tongue and how much dark; and its opening
     (H, W), which is what the landmarks ``enclosed`` and what of teeth and dark adjoins it.
 

@@ -191,9 +191,7 @@ def parameters(net: torch.nn.Module) -> int:
     return sum(each.numel() for each in net.parameters())
 
 
-def batch_of(
-    mouths: Mouths, config: MouthConfig, step: int, chances: NDArray[np.floating], how: Variation
-) -> Batch:
+def batch_of(mouths: Mouths, config: MouthConfig, step: int, chances: NDArray[np.floating], how: Variation) -> Batch:
     random = np.random.default_rng([config.seed, step])
     chosen = random.choice(len(mouths), config.batch_size, p=chances)
     return stacked([example(mouths, int(i), random, how) for i in chosen])
