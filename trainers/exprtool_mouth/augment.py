@@ -1,4 +1,4 @@
-"""Training examples out of mouths: each time turned, shifted, blurred and lit otherwise, with lips as edits make them."""
+"""Training examples out of mouths: turned, shifted, blurred and lit anew each time, with lips as edits make them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Variation:
     bend: float = 0.5
     """Of a smooth flow over the whole picture: lips in more shapes than the set has."""
     blurred: float = 0.3
-    """Share of pictures made up to `coarsest` times coarser: there the network learns not to be sharper than a photo."""
+    """Share of pictures made up to `coarsest` times coarser: the network learns not to be sharper than a photo."""
     coarsest: float = 3.5
     gain: float = 0.2
     tint: float = 0.06

@@ -15,11 +15,13 @@ class MouthConfig:
     out: Path
     held_out: tuple[int, ...] = (200, 8)
     share: float = 0.2
-    steps: int = 6000
-    batch_size: int = 12
+    widths: tuple[int, int, int] = (32, 96, 160)
+    """Channels of the painter at a half, a quarter and an eighth of the size; multiples of 8."""
+    steps: int = 3800
+    batch_size: int = 8
     lr: float = 1.5e-3
     lr_critic: float = 4e-4
-    critic_from: int = 500
+    critic_from: int = 300
     """Step from which the critic judges: before that there is nothing worth its judgement."""
     alike: float = 6.0
     """Weight of the difference from the real mouth."""

@@ -1,7 +1,7 @@
 """Open mouths out of photos, upright and at one size, with what shows in each.
 
-A set is a folder of photos and ``landmarks.npz`` with ``name`` (n,) and ``landmarks`` (n, 68, 2), or photos alone, whose
-landmarks are then found. Each mouth is kept with room around it, so that training can turn, shift and resize it.
+A set is a folder of photos and ``landmarks.npz`` with ``name`` (n,) and ``landmarks`` (n, 68, 2), or photos alone,
+whose landmarks are then found. Each mouth is kept with room around it, so that training can turn, shift and resize it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LINE = 33
 
 @dataclass(frozen=True, eq=False)
 class Mouths:
-    """``pictures`` (n, H, W, 3) uint8, the crop with `ROOM` around it; ``openings`` (n, H, W) uint8 up to 255 between the
+    """``pictures`` (n, H, W, 3) uint8, the crop with `ROOM` around it; ``openings`` (n, H, W) uint8, 255 between the
     lips; ``upper``, ``lower`` (n, k, 2), the lines of `Wish`, NaN where there are none, in pixels of these pictures;
     ``shares`` (n, 2) of tongue and dark; ``detail`` (n,) pixels of the photo for each one of the picture."""
 

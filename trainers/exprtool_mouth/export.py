@@ -47,9 +47,7 @@ def export(run: Path, out: Path) -> Exported:
     """Write the averaged painter of a run's last checkpoint to ``out``; raises `ModelError` where the file does not
     agree with PyTorch, and nothing is written then."""
     state = torch.load(run / STATE, weights_only=True)
-    net = Painter()
-    net.load_state_dict(state["average"])
-    net.eval()
+    net = opened(state["average"])
     content = onnx_bytes(net, {"step": state["step"], "mouths": int(state["kept"].sum())})
     given = example_input()
     session = onnx_session(content, "cpu")
@@ -60,6 +58,14 @@ def export(run: Path, out: Path) -> Exported:
         raise ModelError(f"{out} was not written: it differs from PyTorch by {off:.2g}, {TOLERANCE} is allowed.")
     write_bytes(out, content)
     return Exported(out, len(content), off)
+
+
+def opened(weights: dict[str, Tensor]) -> Painter:
+    """The painter of these weights."""
+    a, b, c = (len(weights[f"{part}.0.weight"]) for part in ("down1.0", "down2.0", "down4.0"))
+    net = Painter((a, b, c))
+    net.load_state_dict(weights)
+    return net.eval()
 
 
 def example_input() -> dict[str, Tensor]:
@@ -73,8 +79,7 @@ def onnx_bytes(net: Painter, about: dict[str, Any]) -> bytes:
     """The file's bytes, weights as float16."""
     import onnx
 
-    stored = Painter()
-    stored.load_state_dict(net.state_dict())
+    stored = opened(net.state_dict())
     for part in stored.modules():
         weight = getattr(part, "weight", None)
         if isinstance(weight, nn.Parameter) and weight.numel() >= _KEEP_EXACT:
@@ -84,7 +89,7 @@ def onnx_bytes(net: Painter, about: dict[str, Any]) -> bytes:
     with warnings.catch_warnings():  # the exporter that needs no further package warns that it is not the newest
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            stored.eval(), tuple(given.values()), buffer, input_names=list(given), output_names=["painted"],  # pyright: ignore
+            stored, tuple(given.values()), buffer, input_names=list(given), output_names=["painted"],  # pyright: ignore
             dynamic_axes={name: {0: "mouths"} for name in (*given, "painted")}, opset_version=OPSET, dynamo=False,
             do_constant_folding=False,
         )  # fmt: skip

@@ -47,7 +47,7 @@ class Learner:
     @classmethod
     def new(cls, config: MouthConfig, mouths: int) -> Learner:
         torch.manual_seed(config.seed)
-        painter, critic, average = Painter(), Critic(), Painter()
+        painter, critic, average = Painter(config.widths), Critic(), Painter(config.widths)
         average.load_state_dict(painter.state_dict())
         adam = torch.optim.Adam(painter.parameters(), config.lr, betas=(0.5, 0.99))
         other = torch.optim.Adam(critic.parameters(), config.lr_critic, betas=(0.5, 0.99))
@@ -89,9 +89,11 @@ def load_sets(config: MouthConfig, say: Say = lambda line: None) -> tuple[Mouths
     return joined(train), joined(test), np.array(fine)
 
 
-def train(config: MouthConfig, say: Say = lambda line: None, how: Variation | None = None) -> Learner:
-    """Train to the end, going on where the folder's last checkpoint is; the same steps give the same bits, resumed or
-    not."""
+def train(
+    config: MouthConfig, say: Say = lambda line: None, how: Variation | None = None, stop_at: int | None = None
+) -> Learner:
+    """Train to the end, or to step ``stop_at``, going on where the folder's last checkpoint is; the same steps give the
+    same bits, resumed or not."""
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
     how = how or Variation()
@@ -103,7 +105,8 @@ def train(config: MouthConfig, say: Say = lambda line: None, how: Variation | No
     usual = _chances(mouths, fine, config.share)
     start = saved = time.monotonic()
     began, figures = learner.step, []
-    while learner.step < config.steps:
+    end = config.steps if stop_at is None else min(stop_at, config.steps)
+    while learner.step < end:
         if learner.step == int(config.clean_at * config.steps):
             _clean(learner, mouths, config, say)
         chances = usual * learner.kept.numpy()
@@ -116,12 +119,12 @@ def train(config: MouthConfig, say: Say = lambda line: None, how: Variation | No
             figures.clear()
             pace = (time.monotonic() - start) / (learner.step - began)
             say(f"{learner.step} " + " ".join(f"{k} {v:.4f}" for k, v in means.items()) + f" {pace:.2f} s/step")
-        if learner.step % config.look_every == 0 or learner.step == config.steps:
+        if learner.step % config.look_every == 0 or learner.step == end:
             off = look(learner.average, unseen, config.out / f"look-{learner.step:06}.png")
             say(f"{learner.step} held out: {off:.2f} grey levels")
             with (config.out / "looks.jsonl").open("a") as file:
                 file.write(json.dumps({"step": learner.step, "held_out": off}) + "\n")
-        if time.monotonic() - saved > 60 * config.save_minutes or learner.step == config.steps:
+        if time.monotonic() - saved > 60 * config.save_minutes or learner.step == end:
             learner.save(config.out / STATE)
             saved = time.monotonic()
     return learner

@@ -1,4 +1,4 @@
-"""What the painter and its critic are trained on. Pictures are (N, 3, H, W), holes (N, 1, H, W), judgements (N, 1, h, w)."""
+"""What painter and critic are trained on. Pictures are (N, 3, H, W), holes (N, 1, H, W), judgements (N, 1, h, w)."""
 
 from __future__ import annotations
 

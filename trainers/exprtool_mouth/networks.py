@@ -30,7 +30,7 @@ class Painter(nn.Module):
     """A U-Net on blocks of 2 x 2 pixels: (N, 3, H, W) pictures in [-1, 1] and what is told (N, CHANNELS - 3, H, W) to
     pictures (N, 3, H, W) in [-1, 1], of which only what lies in the hole counts."""
 
-    def __init__(self, widths: tuple[int, int, int] = (32, 96, 160)) -> None:
+    def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()
         a, b, c = widths
         self.down1 = nn.Sequential(block(4 * CHANNELS, a), block(a, a))
