@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.anatomy.eyes import run_length
+from exprtool.anatomy.grids import Grid, smooth
 from exprtool_blendshape import topology as parts
-from exprtool_blendshape.eyes import run_length
-from exprtool_blendshape.grids import Grid, smooth
 from exprtool_blendshape.lips import LipCurves
 from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
 
@@ -31,7 +31,7 @@ WIDE_ENOUGH = 0.32
 
 @dataclass(frozen=True, eq=False)
 class MouthPaint:
-    """Like `exprtool_blendshape.eyes.EyePaint`: a window of the working grid, and what to paint there."""
+    """Like `exprtool.anatomy.eyes.EyePaint`: a window of the working grid, and what to paint there."""
 
     window: tuple[slice, slice]
     alpha: Grid

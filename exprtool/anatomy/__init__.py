@@ -1,1 +1,1 @@
-"""What a face shows: parts of it that an edit uncovers."""
+"""What a face shows and which controls an expression moves; shared by every backend."""

@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.anatomy.mouth_crop import HEIGHT, PER_MM, WIDTH, Wish, crop_from_points, grown, middle_of, told
-from exprtool.blur import measured_blur
 from exprtool.devices import onnx_session
 from exprtool.errors import ModelError
 from exprtool.faces.align import Matrix, invert, transform
+from exprtool.pixels.blur import measured_blur
+from exprtool.pixels.ramps import Ramp
 from exprtool.types import FacePatch, Image, Points
 
 Floats = NDArray[np.float32]
@@ -48,11 +49,11 @@ _JAW = 31.0
 """How far the lower incisors drop at jawOpen 1, in mm: ICT-FaceKit's, at 63 mm between the eyes."""
 _RED = 0.25, 0.55
 """Tongue, gum and lining as a share of the opening: so much, and so much of what teeth leave, medians of the same."""
-_DARK = 0.04, 0.14, 10.0, 24.0
-"""Dark as a share of what teeth leave, of low openings and of high ones, and from which to which height in mm."""
+_DARK, _DEEP = (0.04, 0.14), Ramp(10.0, 24.0)
+"""Dark as a share of what teeth leave, of low openings and of high ones; by their height in mm."""
 _OVER_LIP = 1.0
 """How far over the lips the paint goes, in mm: the network learned what a lip looks like where teeth begin."""
-_SLIT = 1.0, 2.2
+_SLIT = Ramp(1.0, 2.2)
 """Height of an opening in mm up to which there is nothing to see in it, and from which on all is painted."""
 _PAINT_BLUR = 0.5
 """Blur of the network's paint, a standard deviation in its own pixels."""
@@ -137,7 +138,7 @@ def _paint(
     crop_from_grid = _after(crop_from_region, invert(opening.grid_from_region))
     whole, hole = (_sampled(each, crop_from_grid) for each in (opening.whole, opening.hole))
     height = float((whole > 0.5).sum(0).max()) / PER_MM
-    amount = opening.amount * _rises(height, *_SLIT)
+    amount = opening.amount * float(_SLIT(height))
     if amount == 0:
         return None
     beyond = grown(whole, _OVER_LIP) - whole
@@ -172,14 +173,8 @@ def wish_of(whole: Floats, incisors: Points, jaw: float) -> Wish:
     zones = told(whole, whole, wish)[2:4].sum(0)
     rest = float(np.clip(1 - zones.sum() / max(float(whole.sum()), 1.0), 0, 1))
     height = float((whole > 0.5).sum(0).max()) / PER_MM
-    low, high, from_, to = _DARK
-    dark = rest * (low + (high - low) * _rises(height, from_, to))
+    dark = rest * (_DARK[0] + (_DARK[1] - _DARK[0]) * float(_DEEP(height)))
     return Wish(lines[0], lines[1], _RED[0] + _RED[1] * rest, dark)
-
-
-def _rises(value: float, low: float, high: float) -> float:
-    t = min(max((value - low) / (high - low), 0.0), 1.0)
-    return t * t * (3 - 2 * t)
 
 
 def _after(second: Matrix, first: Matrix) -> Matrix:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.anatomy.mouth_crop import HEIGHT, PER_MM, WIDTH, Wish, grown, told
-from exprtool_mouth.data import LUMA, ROOM, Mouths
+from exprtool.pixels.ramps import LUMA
+from exprtool_mouth.data import ROOM, Mouths
 
 Floats = NDArray[np.float32]
 

@@ -20,12 +20,12 @@ from scipy.interpolate import PchipInterpolator
 from exprtool.anatomy.mouth_crop import HEIGHT, PER_MM, WIDTH, Wish, crop_from_points, middle_of
 from exprtool.errors import DataError
 from exprtool.images import read_image
+from exprtool.pixels.ramps import LUMA
 
 ROOM = 28
 """Pixels kept around the crop on each side."""
 LEAST_GAP = 3.0
 """Mean distance between the inner lips in mm below which a mouth counts as closed."""
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _LINE = 33
 """Points of a line of teeth."""
 
