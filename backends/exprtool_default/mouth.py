@@ -154,4 +154,4 @@ def _larger(painted: NDArray[np.float32], points: NDArray[Any]) -> float:
 def _beside_lips(inside: NDArray[np.float32], per_mm: float) -> NDArray[np.float32]:
     """What lips leave of the light, a factor (h, w), between those that enclose what is painted, (h, w)."""
     away = cv2.distanceTransform((inside > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
-    return _RIM + (1 - _RIM) * smooth(away / (_RIM_WIDE * per_mm))
+    return np.asarray(_RIM + (1 - _RIM) * smooth(away / (_RIM_WIDE * per_mm)), np.float32)

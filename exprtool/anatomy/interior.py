@@ -143,7 +143,7 @@ def _paint(
         return None
     beyond = grown(whole, _OVER_LIP) - whole
     near = cv2.GaussianBlur(hole, (0, 0), PER_MM) / (cv2.GaussianBlur(whole, (0, 0), PER_MM) + 1e-3)
-    hole = np.clip(hole + beyond * np.clip(near, 0, 1), 0, 1)
+    hole = np.clip(hole + beyond * np.clip(near, 0, 1), 0, 1).astype(np.float32)
 
     window = _window(crop_from_region, patch.pixels.shape[:2])
     if window is None:
@@ -156,7 +156,7 @@ def _paint(
     painted = _network(device).paint(given, told(whole, hole, wish))
     finer = 1 / float(np.hypot(*here[:, 0]))  # the region's pixels for each of the crop's
     colour = _lifted(painted, here, photo.shape[:2])
-    alpha = _lifted(cv2.GaussianBlur(hole, (0, 0), 0.6), here, photo.shape[:2])
+    alpha = _lifted(np.asarray(cv2.GaussianBlur(hole, (0, 0), 0.6), np.float32), here, photo.shape[:2])
     alpha = np.clip(1.4 * alpha - 0.2, 0, 1) * np.float32(amount)
     return window, _as_taken(colour, photo, alpha, finer), alpha
 
@@ -220,8 +220,9 @@ def _as_taken(colour: Floats, photo: Image, alpha: Floats, finer: float) -> Floa
     grain = _grain(photo, alpha)
     if grain > 0:
         noise = np.random.default_rng(0).standard_normal(alpha.shape).astype(np.float32)
-        noise = cv2.GaussianBlur(noise, (0, 0), 0.5)
-        colour = colour + (noise * (grain / float((noise - cv2.GaussianBlur(noise, (0, 0), 1.0)).std())))[..., None]
+        noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), 0.5), np.float32)
+        usual = float((noise - cv2.GaussianBlur(noise, (0, 0), 1.0)).std())
+        colour = colour + noise[..., None] * np.float32(grain / usual)
     return colour
 
 

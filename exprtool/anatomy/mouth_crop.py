@@ -75,7 +75,7 @@ def told(opening: Floats, hole: Floats, wish: Wish) -> Floats:
         if line is None:
             return np.zeros_like(opening)
         away = sign * (rows - np.interp(columns, line[:, 0], line[:, 1])[None].astype(np.float32))
-        return opening / (1 + np.exp(np.clip(-away / (_SOFT * PER_MM), -30, 30)))
+        return (opening / (1 + np.exp(np.clip(-away / (_SOFT * PER_MM), -30, 30)))).astype(np.float32)
 
     aside = np.abs(columns - (WIDTH - 1) / 2) / (WIDTH / 2)
     return np.stack(

@@ -62,8 +62,8 @@ def example(mouths: Mouths, index: int, random: np.random.Generator, how: Variat
     """One example; the same generator gives the same."""
     matrix = _placing(random, how)
     flow = _bend(random, how.bend)
-    picture = _placed(mouths.pictures[index], matrix, flow).astype(np.float32) / 127.5 - 1
-    opening = _placed(mouths.openings[index], matrix, flow).astype(np.float32) / 255
+    picture = _placed(mouths.pictures[index], matrix, flow).astype(np.float32) / np.float32(127.5) - 1
+    opening = _placed(mouths.openings[index], matrix, flow).astype(np.float32) / np.float32(255)
     opening = _inexact(opening, random, how)
     target = _lit(_coarse(picture, random, how), random, how)
     wish = _moved(mouths.wish(index), matrix, random, how)
@@ -124,7 +124,7 @@ def _lit(picture: Floats, random: np.random.Generator, how: Variation) -> Floats
         light = light * np.exp(random.normal(0, how.tint, 3)).astype(np.float32)
     light = light * np.float32(np.exp(random.normal(0, how.gain)))
     power = np.float32(np.exp(random.normal(0, how.gain / 2)))
-    return np.clip(light, 0, 1) ** power * 2 - 1
+    return (np.clip(light, 0, 1) ** power * 2 - 1).astype(np.float32)
 
 
 def _inexact(opening: Floats, random: np.random.Generator, how: Variation) -> Floats:
@@ -162,7 +162,7 @@ def _moved(wish: Wish, matrix: NDArray[np.float64], random: np.random.Generator,
 def _kept(opening: Floats, upper: Floats, random: np.random.Generator) -> Floats:
     """A part of the mouth (H, W) that an edit would leave in sight: the upper teeth, or any piece."""
     if random.random() < 0.5 and upper.max() > 0.5:
-        return np.clip(2 * cv2.GaussianBlur(upper, (0, 0), 1.0) - 0.5, 0, 1)
+        return np.clip(2 * cv2.GaussianBlur(upper, (0, 0), 1.0) - 0.5, 0, 1).astype(np.float32)
     rows, columns = np.nonzero(opening > 0.5)
     if not len(rows):
         return np.zeros_like(opening)
@@ -183,7 +183,7 @@ def _edited(target: Floats, hole: Floats, random: np.random.Generator, how: Vari
     if random.random() < how.compressed:
         levels = np.clip((given + 1) * 127.5, 0, 255).astype(np.uint8)
         _, file = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(30, 80))])
-        given = cv2.imdecode(file, cv2.IMREAD_COLOR).astype(np.float32) / 127.5 - 1
+        given = np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.float32) / np.float32(127.5) - 1
     if random.random() < how.grain:
         noise = random.normal(0, random.uniform(0.01, 0.09), (HEIGHT, WIDTH, 1)).astype(np.float32)
         given = given + noise

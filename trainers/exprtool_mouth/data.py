@@ -117,7 +117,7 @@ def mouth_of(path: Path, landmarks: NDArray[Any] | None) -> tuple[Any, ...] | No
     nothing = np.full((_LINE, 2), np.nan)
     upper, lower = (nothing if line is None else line for line in (wish.upper, wish.lower))
     return (path.name, picture, np.uint8(np.rint(255 * opening)), upper.astype(np.float32), lower.astype(np.float32),
-            np.float32([wish.tongue, wish.dark]), np.float32(1 / scale))  # fmt: skip
+            np.array([wish.tongue, wish.dark], np.float32), np.float32(1 / scale))  # fmt: skip
 
 
 def _landmarks(image: NDArray[np.uint8]) -> NDArray[Any] | None:
@@ -153,7 +153,7 @@ def filled(outline: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.float32]:
     """1 inside a line (n, 2), 0 outside, (H, W); soft over about a pixel."""
     area = np.zeros(size, np.uint8)
     cv2.fillPoly(area, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
-    return area.astype(np.float32) / 255
+    return area.astype(np.float32) / np.float32(255)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def what_shows(picture: NDArray[np.uint8], enclosed: NDArray[np.float32]) -> tup
     upper = _row(tooth, inside, None)
     lower = _row(tooth, inside, np.zeros((1, 2)) if upper is None else upper)
     red = inside & ~tooth & ~black
-    return Wish(upper, lower, float(red.sum() / area), float((inside & black).sum() / area)), opening
+    return Wish(upper, lower, float(red.sum()) / area, float((inside & black).sum()) / area), opening
 
 
 _GREY = 6
@@ -221,7 +221,7 @@ def _grown(enclosed: NDArray[np.float32], odd: NDArray[np.bool_]) -> NDArray[np.
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
     joined = cv2.morphologyEx(cv2.morphologyEx(joined, cv2.MORPH_CLOSE, ellipse), cv2.MORPH_OPEN, ellipse)
     soft = cv2.GaussianBlur(np.maximum(joined, core).astype(np.float32), (0, 0), 1.6)
-    return np.clip((soft - 0.5) * 2.5 + 0.5, 0, 1)
+    return np.clip((soft - 0.5) * 2.5 + 0.5, 0, 1).astype(np.float32)
 
 
 def _framed(picture: NDArray[np.uint8]) -> bool:
