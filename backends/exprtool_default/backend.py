@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from exprtool.anatomy.eyes import Eye, openness
 from exprtool.anatomy.eyes import awake as awake_of
 from exprtool.anatomy.grids import smooth
-from exprtool.anatomy.interior import Opening, incisors_of, with_interior
+from exprtool.anatomy.interior import Opening, edge_below_nose, incisors_at, with_interior
 from exprtool.anatomy.names import expand
 from exprtool.anatomy.occluders import HELD, Glasses, frown, hold
 from exprtool.anatomy.occluders import glasses as find_glasses
@@ -60,11 +60,13 @@ REST = 0.15
 @dataclass(frozen=True, eq=False)
 class TrackState:
     """What stays the same along a track: ``rest``, the weights that are worn at rest; ``openness`` of the right and the
-    left eye (`exprtool.anatomy.eyes.openness`); and whether ``glasses`` are worn."""
+    left eye (`exprtool.anatomy.eyes.openness`); whether ``glasses`` are worn; and how far below the nose the upper
+    teeth end (`exprtool.anatomy.interior.edge_below_nose`)."""
 
     rest: Mapping[str, float]
     openness: tuple[float, float]
     glasses: bool
+    below_nose: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,7 @@ class PreparedFace:
     glasses: Glasses | None
     awake: Mapping[str, float]
     blur: float
+    below_nose: float
     held: Mapping[str, float] | None = None
 
     @property
@@ -121,7 +124,8 @@ class FlowBackend(Backend):
         names = sorted({name for face in faces for name in face.worn})
         rest = {name: float(np.quantile([face.worn.get(name, 0.0) for face in faces], REST)) for name in names}
         right, left = (max(openness(face.in_crop[eye]) for face in faces) for eye in EYES.values())
-        return TrackState(rest, (right, left), 2 * sum(face.glasses is not None for face in faces) > len(faces))
+        glasses = 2 * sum(face.glasses is not None for face in faces) > len(faces)
+        return TrackState(rest, (right, left), glasses, float(np.median([face.below_nose for face in faces])))
 
     def prepare(self, regions: Sequence[FaceRegion]) -> list[Any]:
         if not regions:
@@ -181,6 +185,7 @@ class FlowBackend(Backend):
             glasses=glasses,
             awake=awake,
             blur=max(USUAL, measured_blur(_features(region, in_region))),
+            below_nose=edge_below_nose(in_region, teeth is not None) if track is None else track.below_nose,
         )
 
     def trace(self, prepared: PreparedFace) -> Mapping[str, float]:
@@ -266,7 +271,7 @@ class FlowBackend(Backend):
             whole=between,
             hole=self._in_mouth(answer.mask),
             grid_from_region=_from_region(face.matrix, face.region),
-            incisors=incisors_of(region_points, face.teeth is not None),
+            incisors=incisors_at(region_points, face.below_nose),
             jaw=goal.get("jawOpen", 0.0),
             amount=share,
         )

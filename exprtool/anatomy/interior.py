@@ -59,8 +59,10 @@ _PAINT_BLUR = 0.5
 """Blur of the network's paint, a standard deviation in its own pixels."""
 _MOST_GRAIN = 12.0
 """Standard deviation of grain, in levels of 255, beyond which it is texture."""
-_MAD = 1.4826
-"""Standard deviation of a normal distribution for each median of absolute deviations."""
+_PART, _SMOOTH = 8, 0.3
+"""Side in pixels of the parts of a photo in which grain is looked for, and the quantile of them that have nothing else."""
+_DEVIATION = 1.2533
+"""Standard deviation of a normal distribution for each mean absolute deviation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,7 @@ class Opening:
 
     ``whole`` (h, w) in [0, 1] is all between the lips, ``hole`` (h, w) what of that is to be painted: not where the
     photo's own teeth stay. ``grid_from_region`` (2, 3) takes the region's points there. ``incisors`` (2,) is the edge
-    of the upper incisors in the region (see `incisors_of`), ``jaw`` how far the jaw is open, as weight of ``jawOpen``.
+    of the upper incisors in the region (see `incisors_at`), ``jaw`` how far the jaw is open, as weight of ``jawOpen``.
     ``amount`` in [0, 1] is how much of the paint to take.
     """
 
@@ -81,19 +83,22 @@ class Opening:
     amount: float = 1.0
 
 
-def incisors_of(landmarks68: Points, teeth: bool) -> Points:
-    """Where the edge of the upper incisors is (2,), by the landmarks (68, 2) of the photo: it does not move.
-
-    ``teeth`` tells whether the photo's mouth shows any.
-    """
-    across, down, per_mm = _axes(landmarks68)
+def edge_below_nose(landmarks68: Points, teeth: bool) -> float:
+    """How far below the base of the nose the edge of the upper incisors is, in mm; ``teeth`` tells whether the photo's
+    mouth shows any. It never changes: along a track, take the median of a few frames."""
+    _, down, per_mm = _axes(landmarks68)
     upper, lower = landmarks68[61:64].mean(0) @ down, landmarks68[65:68].mean(0) @ down
     gap = (lower - upper) / per_mm
     # Of closed lips, and of those that hardly part, the line is midway between the landmarks.
     shown = max(min(_OF_GAP * gap, _MOST_SHOWN), _BELOW_REST) if teeth else min(gap / 2, 1.0) + _BELOW_REST
-    edge = upper + shown * per_mm
-    middle = landmarks68[[33, 51, 62]].mean(0) @ across
-    return np.asarray(middle * across + edge * down, np.float64)
+    return float((upper - landmarks68[33] @ down) / per_mm + shown)
+
+
+def incisors_at(landmarks68: Points, below_nose: float) -> Points:
+    """Where that edge is (2,), in the pixels of the landmarks (68, 2)."""
+    across, down, per_mm = _axes(landmarks68)
+    edge = landmarks68[33] @ down + below_nose * per_mm
+    return np.asarray((landmarks68[[33, 51, 62]].mean(0) @ across) * across + edge * down, np.float64)
 
 
 def with_interior(
@@ -227,19 +232,13 @@ def _as_taken(colour: Floats, photo: Image, alpha: Floats, finer: float) -> Floa
 
 
 def _grain(photo: Image, alpha: Floats) -> float:
-    """Standard deviation of the finest detail of the smoother half of what surrounds the paint, in levels."""
+    """Standard deviation of the finest detail in the smoother parts of what surrounds the paint, in levels."""
     luma = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(np.float32)
     fine = np.abs(luma - cv2.GaussianBlur(luma, (0, 0), 1.0))
-    side = 8
-    places = [
-        (fine[y : y + side, x : x + side], alpha[y : y + side, x : x + side])
-        for y in range(0, fine.shape[0] - side + 1, side)
-        for x in range(0, fine.shape[1] - side + 1, side)
-    ]
-    levels = [float(np.median(part)) for part, covered in places if covered.max() == 0]
-    if not levels:
-        return 0.0
-    return min(_MAD * float(np.quantile(levels, 0.3)), _MOST_GRAIN)
+    size = max(1, photo.shape[1] // _PART), max(1, photo.shape[0] // _PART)
+    levels, covered = (cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in (fine, alpha))
+    bare = levels[covered == 0]
+    return min(_DEVIATION * float(np.quantile(bare, _SMOOTH)), _MOST_GRAIN) if bare.size else 0.0
 
 
 class MouthPainter:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from exprtool.anatomy import interior
-from exprtool.anatomy.interior import Opening, incisors_of, wish_of, with_interior
+from exprtool.anatomy.interior import Opening, edge_below_nose, incisors_at, wish_of, with_interior
 from exprtool.anatomy.mouth_crop import (
     EYES_APART,
     HEIGHT,
@@ -58,7 +58,7 @@ def opened(side: int, height_mm: float, grain: float = 0.0) -> tuple[FacePatch, 
     alpha = np.ones((side, side), np.float32)
     patch = FacePatch(photo, alpha, None, np.zeros_like(alpha))
     whole = whole.astype(np.float32)
-    return patch, points, Opening(whole, whole, matrix, incisors_of(points, False), 0.3)
+    return patch, points, Opening(whole, whole, matrix, incisors_at(points, edge_below_nose(points, False)), 0.3)
 
 
 def plain(colour: Floats) -> Floats:
@@ -92,11 +92,15 @@ def test_what_is_told_has_teeth_above_one_line_and_below_the_other() -> None:
 
 def test_upper_teeth_hang_from_the_skull_and_lower_ones_go_with_the_jaw() -> None:
     points = landmarks(300)
-    closed = incisors_of(points, False)
+
+    def edge(points: NDArray[np.float64], teeth: bool) -> float:
+        return float(incisors_at(points, edge_below_nose(points, teeth))[1])
+
+    closed = edge(points, False)
     wide = points.copy()
     wide[65:68, 1] += 40  # the jaw drops in the photo itself
-    assert incisors_of(wide, False)[1] == pytest.approx(closed[1], abs=4)
-    assert incisors_of(wide, True)[1] > closed[1] + 10, "a smile's teeth show as far as they do"
+    assert edge(wide, False) == pytest.approx(closed, abs=4)
+    assert edge(wide, True) > closed + 10, "a smile's teeth show as far as they do"
     whole = np.zeros((HEIGHT, WIDTH), np.float32)
     whole[20:80, 30:100] = 1
     at = np.array([WIDTH / 2, 30.0])
@@ -165,13 +169,9 @@ def test_paint_takes_the_photos_tones_and_keeps_off_where_the_edit_does() -> Non
     assert np.ptp(made.pixels[inside].astype(int), axis=-1).max() == 0
 
 
-def test_paint_has_the_photos_grain_and_its_blur() -> None:
-    def fine(side: int, grain: float, blur: float = 0.0) -> float:
+def test_paint_has_the_photos_grain() -> None:
+    def fine(side: int, grain: float) -> float:
         patch, points, opening = opened(side, 16.0, grain)
-        if blur:
-            patch = FacePatch(
-                np.asarray(cv2.GaussianBlur(patch.pixels, (0, 0), blur), np.uint8), patch.alpha, None, patch.painted
-            )
         made = with_interior(patch, points, opening, plain)
         luma = made.pixels.mean(-1)
         inside = cv2.erode((made.painted == 1).astype(np.uint8), np.ones((5, 5))) > 0

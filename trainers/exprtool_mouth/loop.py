@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from exprtool.anatomy.mouth_crop import PER_MM
 from exprtool.errors import TrainingError
 from exprtool.files import write_bytes
 from exprtool_mouth.augment import PLAIN, Example, Variation, example
@@ -29,6 +30,8 @@ STATE, MODEL = "state.pt", "mouth.onnx"
 _SHOWN = 24
 _WIDE = 220.0, 3.0
 """Area of an opening in square mm from which on it is drawn more often, and how much more at most."""
+_BARE = 4.0
+"""How much more often a mouth without teeth in sight is drawn, beside one that is full of them."""
 
 
 @dataclass(eq=False)
@@ -208,11 +211,14 @@ def stacked(examples: list[Example]) -> Batch:
 
 
 def _chances(mouths: Mouths, fine: NDArray[np.bool_], share: float) -> NDArray[np.float64]:
-    """How often each mouth is drawn: wide ones more often, for there are few."""
-    from exprtool.anatomy.mouth_crop import PER_MM
-
+    """How often each mouth is drawn. Smiles full of teeth are many; wide mouths, and those that show more than teeth,
+    are few, and drawn more often."""
     area = (mouths.openings > 127).sum((1, 2)) / PER_MM**2
     chances = np.clip(area / _WIDE[0], 1, _WIDE[1])
+    for index in range(len(mouths)):
+        told = example(mouths, index, np.random.default_rng(0), PLAIN).told
+        bare = 1 - float(told[2:4].sum() / max(told[1].sum(), 1.0))
+        chances[index] *= 1 + _BARE * min(max(2 * bare - 0.6, 0.0), 1.0)
     for part, amount in ((fine, share), (~fine, 1 - share if fine.any() else 1)):
         if part.any():
             chances[part] *= amount / chances[part].sum()
