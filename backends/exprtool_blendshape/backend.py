@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from exprtool.anatomy import eyes, occluders
-from exprtool.anatomy.interior import Opening, edge_below_nose, incisors_at, with_interior
+from exprtool.anatomy.interior import Opening, edge_below_nose, fill_mouth, incisors_at
 from exprtool.anatomy.steady import keep_shut, smoothed, within_track
 from exprtool.anatomy.targets import weights_for
 from exprtool.errors import UsageError
@@ -136,7 +136,8 @@ class BlendshapeBackend(Backend):
             incisors=incisors_at(fit.landmarks, below),
             jaw=target.get("jawOpen", 0.0),
         )
-        return with_interior(patch, fit.landmarks, opening, face.look.tone)
+        fill_mouth(patch, fit.landmarks, opening, face.look.tone)
+        return patch
 
     def _worn_by_reference(self, edit: Edit) -> dict[str, float] | None:
         if edit.reference is None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from exprtool.anatomy.eyes import Eye, openness
 from exprtool.anatomy.eyes import awake as awake_of
 from exprtool.anatomy.grids import smooth
-from exprtool.anatomy.interior import Opening, edge_below_nose, incisors_at, with_interior
+from exprtool.anatomy.interior import Opening, edge_below_nose, fill_mouth, incisors_at
 from exprtool.anatomy.names import expand
 from exprtool.anatomy.occluders import HELD, Glasses, frown, hold
 from exprtool.anatomy.occluders import glasses as find_glasses
@@ -275,7 +275,8 @@ class FlowBackend(Backend):
             jaw=goal.get("jawOpen", 0.0),
             amount=share,
         )
-        return with_interior(patch, region_points, opening, face.skin.tone)
+        fill_mouth(patch, region_points, opening, face.skin.tone)
+        return patch
 
     def _in_mouth(self, mask: NDArray[np.float32]) -> NDArray[np.float32]:
         """What of a mask (H, H) lies in the mouth's window."""

@@ -60,7 +60,7 @@ _PAINT_BLUR = 0.5
 _MOST_GRAIN = 12.0
 """Standard deviation of grain, in levels of 255, beyond which it is texture."""
 _PART, _SMOOTH = 8, 0.3
-"""Side in pixels of the parts of a photo in which grain is looked for, and the quantile of them that have nothing else."""
+"""Side in pixels of the parts in which grain is looked for, and the quantile of them that show nothing else."""
 _DEVIATION = 1.2533
 """Standard deviation of a normal distribution for each mean absolute deviation."""
 
@@ -101,24 +101,57 @@ def incisors_at(landmarks68: Points, below_nose: float) -> Points:
     return np.asarray((landmarks68[[33, 51, 62]].mean(0) @ across) * across + edge * down, np.float64)
 
 
-def with_interior(
+def fill_mouth(
     patch: FacePatch, landmarks68: Points, opening: Opening, tone: Callable[[Floats], Floats], device: str = "cpu"
-) -> FacePatch:  # fmt: skip
-    """The patch with its mouth painted; as it is where none opens.
+) -> None:
+    """Paint the inside of the mouth into the patch's own arrays; nothing where none opens.
 
     ``landmarks68`` are the photo's, in the region; ``tone`` brings colours (..., 3) in [0, 1] to the photo's.
     """
-    found = _paint(patch, landmarks68, opening, device)
-    if found is None or patch.painted is None:
-        return patch
-    window, colour, alpha = found
-    alpha = alpha * (patch.alpha[window] > 0)
+    if patch.painted is None or opening.hole.max() < 0.5 or opening.amount <= 0:
+        return
+    crop_from_region = _crop_for(landmarks68, opening)
+    crop_from_grid = _after(crop_from_region, invert(opening.grid_from_region))
+    whole, hole = (_sampled(each, crop_from_grid) for each in (opening.whole, opening.hole))
+    amount = opening.amount * float(_SLIT(_height(whole)))
+    around = _window(crop_from_region, patch.pixels.shape, np.ones_like(hole))
+    if amount == 0 or around is None:
+        return
+    beyond = grown(whole, _OVER_LIP) - whole
+    near = cv2.GaussianBlur(hole, (0, 0), PER_MM) / (cv2.GaussianBlur(whole, (0, 0), PER_MM) + 1e-3)
+    hole = np.clip(hole + beyond * np.clip(near, 0, 1), 0, 1).astype(np.float32)
+
+    photo = patch.pixels[around]
+    wish = wish_of(whole, transform(crop_from_region, opening.incisors[None])[0], opening.jaw)
+    given = _sampled(photo, _from(around, crop_from_region), cv2.BORDER_REFLECT)
+    colour = _network(device).paint(given, told(whole, hole, wish))
+    share = np.asarray(cv2.GaussianBlur(hole, (0, 0), 0.6), np.float32)
+    window = _window(crop_from_region, patch.pixels.shape, share)
+    if window is None:
+        return
+    matrix, size = _from(window, crop_from_region), patch.alpha[window].shape
+    alpha = np.clip(1.4 * _lifted(share, matrix, size) - 0.2, 0, 1) * np.float32(amount) * (patch.alpha[window] > 0)
+    finer = 1 / float(np.hypot(*matrix[:, 0]))  # the region's pixels for each of the crop's
+    grain = _grain(photo, patch.painted[around])
+    colour = _as_taken(_lifted(colour, matrix, size), measured_blur(photo), grain, finer)
     colour = tone(np.clip(colour / np.float32(255), 0, 1)) * np.float32(255)
-    pixels, painted = patch.pixels.copy(), patch.painted.copy()
-    below = pixels[window].astype(np.float32)
-    pixels[window] = np.rint(below + alpha[..., None] * (np.clip(colour, 0, 255) - below)).astype(np.uint8)
-    painted[window] = np.maximum(painted[window], alpha)
-    return FacePatch(pixels, patch.alpha, patch.flow, painted, patch.notes, patch.details)
+    below = patch.pixels[window].astype(np.float32)
+    patch.pixels[window] = np.rint(below + alpha[..., None] * (np.clip(colour, 0, 255) - below)).astype(np.uint8)
+    patch.painted[window] = np.maximum(patch.painted[window], alpha)
+
+
+def _crop_for(landmarks68: Points, opening: Opening) -> Matrix:
+    """The matrix from the region to the network's crop around an opening."""
+    rows, columns = np.nonzero(opening.whole > 0.5)
+    if not len(rows):
+        rows, columns = np.nonzero(opening.hole >= opening.hole.max())
+    around = transform(invert(opening.grid_from_region), np.c_[columns, rows].astype(np.float64))
+    return crop_from_points(landmarks68, middle_of(landmarks68, around))
+
+
+def _height(whole: Floats) -> float:
+    """Height in mm of the opening (H, W) of a crop where it is highest."""
+    return float((whole > 0.5).sum(0).max()) / PER_MM
 
 
 def _axes(landmarks68: Points) -> tuple[Points, Points, float]:
@@ -129,41 +162,6 @@ def _axes(landmarks68: Points) -> tuple[Points, Points, float]:
     apart = float(np.hypot(*eyes))
     across = eyes / apart
     return across, np.array([-across[1], across[0]]), apart / EYES_APART
-
-
-def _paint(
-    patch: FacePatch, landmarks68: Points, opening: Opening, device: str
-) -> tuple[tuple[slice, slice], Floats, Floats] | None:
-    """Rows and columns of the region, what to paint there (h, w, 3) in levels of 255, and how much of it (h, w)."""
-    rows, columns = np.nonzero(opening.whole > 0.5)
-    if not len(rows) or opening.hole.max() < 0.5 or opening.amount <= 0:
-        return None
-    around = transform(invert(opening.grid_from_region), np.c_[columns, rows].astype(np.float64))
-    crop_from_region = crop_from_points(landmarks68, middle_of(landmarks68, around))
-    crop_from_grid = _after(crop_from_region, invert(opening.grid_from_region))
-    whole, hole = (_sampled(each, crop_from_grid) for each in (opening.whole, opening.hole))
-    height = float((whole > 0.5).sum(0).max()) / PER_MM
-    amount = opening.amount * float(_SLIT(height))
-    if amount == 0:
-        return None
-    beyond = grown(whole, _OVER_LIP) - whole
-    near = cv2.GaussianBlur(hole, (0, 0), PER_MM) / (cv2.GaussianBlur(whole, (0, 0), PER_MM) + 1e-3)
-    hole = np.clip(hole + beyond * np.clip(near, 0, 1), 0, 1).astype(np.float32)
-
-    window = _window(crop_from_region, patch.pixels.shape[:2])
-    if window is None:
-        return None
-    here = crop_from_region.copy()
-    here[:, 2] += here[:, :2] @ (window[1].start, window[0].start)
-    photo = patch.pixels[window]
-    given = _sampled(photo, here, border=cv2.BORDER_REFLECT)
-    wish = wish_of(whole, transform(crop_from_region, opening.incisors[None])[0], opening.jaw)
-    painted = _network(device).paint(given, told(whole, hole, wish))
-    finer = 1 / float(np.hypot(*here[:, 0]))  # the region's pixels for each of the crop's
-    colour = _lifted(painted, here, photo.shape[:2])
-    alpha = _lifted(np.asarray(cv2.GaussianBlur(hole, (0, 0), 0.6), np.float32), here, photo.shape[:2])
-    alpha = np.clip(1.4 * alpha - 0.2, 0, 1) * np.float32(amount)
-    return window, _as_taken(colour, photo, alpha, finer), alpha
 
 
 def wish_of(whole: Floats, incisors: Points, jaw: float) -> Wish:
@@ -177,8 +175,7 @@ def wish_of(whole: Floats, incisors: Points, jaw: float) -> Wish:
     wish = Wish(lines[0], lines[1], 0.0, 0.0)
     zones = told(whole, whole, wish)[2:4].sum(0)
     rest = float(np.clip(1 - zones.sum() / max(float(whole.sum()), 1.0), 0, 1))
-    height = float((whole > 0.5).sum(0).max()) / PER_MM
-    dark = rest * (_DARK[0] + (_DARK[1] - _DARK[0]) * float(_DEEP(height)))
+    dark = rest * (_DARK[0] + (_DARK[1] - _DARK[0]) * float(_DEEP(_height(whole))))
     return Wish(lines[0], lines[1], _RED[0] + _RED[1] * rest, dark)
 
 
@@ -189,10 +186,16 @@ def _after(second: Matrix, first: Matrix) -> Matrix:
 
 def _sampled(values: NDArray[Any], matrix: Matrix, border: int = cv2.BORDER_CONSTANT) -> Floats:
     """Values (h, w) or (h, w, 3) under a matrix to the crop's pixels, averaged where there are more than those."""
+    fewer = max(1, int(1 / float(np.hypot(*matrix[:, 0]))))  # whole blocks first: a wide blur takes far longer
+    if fewer > 1:
+        height, width = (side // fewer for side in values.shape[:2])
+        part = values[: height * fewer, : width * fewer]
+        values = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+        matrix = np.c_[matrix[:, :2] * fewer, matrix[:, :2] @ np.full(2, (fewer - 1) / 2) + matrix[:, 2]]
     scale = float(np.hypot(*matrix[:, 0]))
     values = values.astype(np.float32)
-    if scale < 1:
-        values = cv2.GaussianBlur(values, (0, 0), 0.42 * np.sqrt(1 / scale**2 - 1) + 1e-3)
+    if scale < 0.99:
+        values = cv2.GaussianBlur(values, (0, 0), 0.42 * np.sqrt(1 / scale**2 - 1))
     return np.asarray(
         cv2.warpAffine(values, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR, borderMode=border), np.float32
     )
@@ -208,23 +211,32 @@ def _lifted(values: Floats, crop_from_here: Matrix, size: tuple[int, int]) -> Fl
     return np.asarray(cv2.warpAffine(values, crop_from_here, size[::-1], flags=how, borderMode=border), np.float32)
 
 
-def _window(crop_from_region: Matrix, size: tuple[int, ...]) -> tuple[slice, slice] | None:
-    """Rows and columns of a region of ``size`` (h, w) that the crop covers; None where none are."""
-    corners = np.array([[x, y] for x in (0.0, WIDTH - 1.0) for y in (0.0, HEIGHT - 1.0)])
+def _window(crop_from_region: Matrix, size: tuple[int, ...], share: Floats) -> tuple[slice, slice] | None:
+    """Rows and columns of a region of ``size`` (h, w, ...) around where ``share`` (H, W) of the crop is not 0; None
+    where there are none."""
+    y, x = np.nonzero(share > 0.01)
+    if not len(y):
+        return None
+    corners = np.array([[a, b] for a in (x.min() - 1.0, x.max() + 1.0) for b in (y.min() - 1.0, y.max() + 1.0)])
     corners = transform(invert(crop_from_region), corners)
     x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
     x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, (size[1], size[0]))
     return (slice(int(y0), int(y1)), slice(int(x0), int(x1))) if x0 < x1 and y0 < y1 else None
 
 
-def _as_taken(colour: Floats, photo: Image, alpha: Floats, finer: float) -> Floats:
-    """Paint (h, w, 3) as the camera would have taken it: no sharper than the ``photo`` around it, and as grainy."""
-    own, usual = _PAINT_BLUR * max(finer, 1.0), measured_blur(photo)
-    if usual > own:
-        colour = np.asarray(cv2.GaussianBlur(colour, (0, 0), float(np.sqrt(usual**2 - own**2)) + 1e-3), np.float32)
-    grain = _grain(photo, alpha)
+def _from(window: tuple[slice, slice], matrix: Matrix) -> Matrix:
+    """A matrix from the region as one from the window's own pixels."""
+    return np.c_[matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ (window[1].start, window[0].start)]
+
+
+def _as_taken(colour: Floats, blur: float, grain: float, finer: float) -> Floats:
+    """Paint (h, w, 3) as the camera would have taken it: with the photo's ``blur``, a standard deviation in pixels, if
+    it is sharper than that, and its ``grain`` (`_grain`); ``finer`` are its pixels for each of the crop's."""
+    own = _PAINT_BLUR * max(finer, 1.0)
+    if blur > own:
+        colour = np.asarray(cv2.GaussianBlur(colour, (0, 0), float(np.sqrt(blur**2 - own**2)) + 1e-3), np.float32)
     if grain > 0:
-        noise = np.random.default_rng(0).standard_normal(alpha.shape).astype(np.float32)
+        noise = np.random.default_rng(0).standard_normal(colour.shape[:2], dtype=np.float32)
         noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), 0.5), np.float32)
         usual = float((noise - cv2.GaussianBlur(noise, (0, 0), 1.0)).std())
         colour = colour + noise[..., None] * np.float32(grain / usual)
