@@ -36,20 +36,6 @@ class Tone:
         return (colour + np.float32(self.monochrome) * (plain - colour)).astype(np.float32)
 
 
-_ENAMEL = np.array([[0.87, 0.33, -0.02], [-0.06, 0.48, 0.02]], np.float32)
-"""Chroma (R - Y, B - Y) / Y of teeth from (skin's, skin's, 1), by least squares over 83 people who show both: error .08
-and .07, leaving each out in turn. The white of their eyes, which lies in the shade, tells it half as well."""
-
-
-def enamel_of(skin: Grid) -> Grid:
-    """The colour (3,) of luma 1 that teeth have in the light that falls on ``skin`` (3,): warm in a lamp's, blue in the
-    shade's."""
-    luma = max(float(skin @ LUMA), 1e-3)
-    red, blue = _ENAMEL @ np.array([skin[0] / luma - 1, skin[2] / luma - 1, 1], np.float32)
-    green = -(LUMA[0] * red + LUMA[2] * blue) / LUMA[1]
-    return np.maximum(1 + np.array([red, green, blue], np.float32), 0)
-
-
 def tone_of(face: Grid) -> Tone:
     """The tones of a face's pixels (n, 3) in [0, 1]: monochrome where chroma is a function of luma alone."""
     luma = face @ LUMA

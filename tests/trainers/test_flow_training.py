@@ -358,7 +358,7 @@ def test_pairs_tell_what_was_really_rendered(pairs: Path) -> None:
 
 def test_in_a_clip_readings_may_shake_and_the_edit_does_not(backend: FlowBackend, region: FaceRegion) -> None:
     (face,) = backend.prepare(
-        [replace(region, track_state=TrackState(dict.fromkeys(CONTROLS, 0.0), (0.3, 0.3), False))]
+        [replace(region, track_state=TrackState(dict.fromkeys(CONTROLS, 0.0), (0.3, 0.3), False, 25.0))]
     )
     mild = dict.fromkeys(CONTROLS, 0.1)
     shaking = [{**mild, "mouthSmileLeft": 0.1 + error} for error in (0.03, -0.03)]
