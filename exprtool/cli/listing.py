@@ -1,4 +1,4 @@
-"""``exprtool backends``, ``detectors`` and ``trainers``: what is installed, what it can do and whether it is ready."""
+"""``exprtool backends``, ``detectors``, ``classifiers`` and ``trainers``: what is installed, and is it ready."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from exprtool.plugins import Registry
-    from exprtool.types import BackendSpec, DetectorSpec, Readiness, TrainerSpec, WeightFile
+    from exprtool.types import BackendSpec, ClassifierSpec, DetectorSpec, Readiness, TrainerSpec, WeightFile
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -16,6 +16,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel="What is installed")(backends)
     app.command(rich_help_panel="What is installed")(detectors)
+    app.command(rich_help_panel="What is installed")(classifiers)
     app.command(rich_help_panel="What is installed")(trainers)
 
 
@@ -45,6 +46,19 @@ def detectors(as_json: AsJson = False) -> None:
     )
 
 
+def classifiers(as_json: AsJson = False) -> None:
+    """List what can name the expression on a face (`exprtool evaluate`), what it needs, and whether it is ready."""
+    from exprtool import models, plugins
+
+    registry = plugins.registry()
+    _show(
+        "classifier",
+        registry,
+        [_common("classifier", registry, spec, models.readiness(spec)) for spec in _best_first(registry.classifiers)],
+        as_json,
+    )
+
+
 def trainers(as_json: AsJson = False) -> None:
     """List what can train a network, and whether it is ready."""
     from exprtool import models, plugins
@@ -59,7 +73,7 @@ def _best_first(specs: dict[str, Any]) -> list[Any]:
 
 
 def _common(
-    kind: str, registry: Registry, spec: BackendSpec | DetectorSpec | TrainerSpec, ready: Readiness
+    kind: str, registry: Registry, spec: BackendSpec | DetectorSpec | ClassifierSpec | TrainerSpec, ready: Readiness
 ) -> dict[str, Any]:
     from exprtool import models, plugins
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from exprtool.errors import DataError, ExprtoolError, ModelError
 from exprtool.expressions import ALIASES
+from exprtool.types import ExpressionClassifier
 
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 """Crops (N, S, S, 3) uint8 RGB -> scores (N, C), higher is more likely."""
@@ -144,7 +145,7 @@ class ClassifierCard:
         return np.ascontiguousarray(values if self.layout == "NHWC" else values.transpose(0, 3, 1, 2), dtype=np.float32)
 
 
-class OnnxClassifier:
+class OnnxClassifier(ExpressionClassifier):
     """An expression classifier in an ONNX file; call it with crops, get scores."""
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
