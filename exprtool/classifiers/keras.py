@@ -61,8 +61,8 @@ def onnx_from_keras(content: bytes, metadata: Mapping[str, str]) -> bytes:
         ) from None
     try:
         with h5py.File(BytesIO(content), "r") as file:
-            layers = json.loads(file.attrs["model_config"])["config"]["layers"]
-            stored = file["model_weights"]
+            layers = json.loads(str(file.attrs["model_config"]))["config"]["layers"]
+            stored: Any = file["model_weights"]
 
             def weights(layer: str) -> dict[str, NDArray[np.float32]]:
                 arrays: dict[str, NDArray[np.float32]] = {}
