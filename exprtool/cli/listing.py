@@ -150,8 +150,9 @@ def _details(entry: dict[str, Any]) -> str:
     if not entry["ready"]:
         lines.append(f"{entry['reason']} → {entry['remedy']}" if entry["remedy"] else entry["reason"])
     if names := entry.get("expressions"):
-        every = tuple(names) == expressions.EXPRESSIONS
-        lines.append("expressions: " + ("all seven" if every else ", ".join(names)))
+        more = [name for name in names if name not in expressions.EXPRESSIONS]
+        every = len(names) - len(more) == len(expressions.EXPRESSIONS)
+        lines.append("expressions: " + ", ".join(["all seven", *more] if every else names))
     if controls := entry.get("controls"):
         lines.append(
             f"controls: {', '.join(controls[:3])}" + (f" … ({len(controls)}, see --json)" if controls[3:] else "")

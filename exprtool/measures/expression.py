@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.errors import DataError, ExprtoolError, ModelError
-from exprtool.expressions import ALIASES
+from exprtool.expressions import ALIASES, VARIANTS
 from exprtool.types import ExpressionClassifier
 
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
@@ -89,9 +89,10 @@ def expression_accuracy(
 
 
 def canonical_label(label: str) -> str:
-    """Classifiers call the expressions by other names (happiness, fear); unknown names stay as they are."""
+    """The one of the seven that is meant: classifiers call them by other names (happiness, fear), and a variant is what
+    it varies. Unknown names stay as they are."""
     word = label.strip().lower()
-    return ALIASES.get(word, word)
+    return ALIASES.get(word, VARIANTS.get(word, word))
 
 
 @dataclass(frozen=True)
