@@ -42,10 +42,12 @@ a glance at the floor: from there on widening has nothing to open."""
 
 @dataclass(frozen=True)
 class Move:
-    """What a preset does to one control: its amount, and the share of the way at which it sets in, in [0, 1)."""
+    """What a preset does to one control: its amount, and the share of the way at which it sets in, in [0, 1); or
+    nothing at all (``kept``): what the face wears stays."""
 
-    amount: float
+    amount: float = 0.0
     onset: float = 0.0
+    kept: bool = False
 
     def progress(self, strength: float) -> float:
         """How far the control has come at ``strength``: 0 up to the onset, 1 at 1, straight on beyond."""
@@ -75,7 +77,7 @@ def presets() -> Presets:
 
 
 def _is_variant(entry: object) -> bool:
-    return isinstance(entry, dict) and "amount" not in entry
+    return isinstance(entry, dict) and not entry.keys() <= {"amount", "onset", "kept"}
 
 
 def _moves(table: Mapping[str, float | Mapping[str, float]]) -> dict[str, Move]:
@@ -138,15 +140,19 @@ def _blend(
     """Presets by their weights, and mean onsets; a control that none of them names keeps what is at rest in it."""
     target: dict[str, float] = {}
     late: dict[str, float] = {}
+    stays: set[str] = set()
     for expression, amount in weights.items():
         if expression not in named:
             raise UnknownNameError("expression", expression, named)
         for name, move in named[expression].items():
+            if move.kept:
+                stays.add(name)
+                continue
             share = move.amount * move.progress(amount)
             target[name] = target.get(name, 0.0) + share
             late[name] = late.get(name, 0.0) + share * move.onset
     onsets = {name: late[name] / amount for name, amount in target.items() if amount > 0}
-    kept = _at_rest(start)
+    kept = _at_rest(start) | {name: start[name] for name in stays & start.keys()}
     return {name: kept[name] for name in start if name not in target} | target, onsets
 
 
@@ -159,7 +165,8 @@ def _at_rest(worn: Mapping[str, float]) -> dict[str, float]:
     size: dict[str, float] = {}
     for name, amount in worn.items():
         size[part_of(name)] = size.get(part_of(name), 0.0) + amount**2
-    return {name: amount * math.exp(-size[part_of(name)] / REST[part_of(name)] ** 2) for name, amount in worn.items()}
+    kept = {part: math.exp(-((total / REST[part] ** 2) ** 2)) for part, total in size.items()}
+    return {name: amount * kept[part_of(name)] for name, amount in worn.items()}
 
 
 def part_of(control: str) -> str:
