@@ -54,6 +54,8 @@ SAME_FOR_ALL = (
     "crop",
     "detector",
     "test_fraction",
+    "validation_fraction",
+    "all_sessions",
     "split_seed",
     "batch_size",
 )
@@ -198,17 +200,9 @@ def held_out(config: TrainConfig, limit: int | None = None) -> Pictures:
 
 
 def _prepared(config: TrainConfig) -> PreparedSet:
-    from exprtool_gan.data import ScanOptions, load_prepared
+    from exprtool_gan.data import load_prepared
 
-    return load_prepared(
-        config.data,
-        config.image_size,
-        crop=config.crop,
-        detector=config.detector,
-        test_fraction=config.test_fraction,
-        split_seed=config.split_seed,
-        scan_options=ScanOptions(all_angles=config.all_angles, ignore=config.ignore, free_labels=config.free_labels),
-    )
+    return load_prepared(config.data, **config.data_options())
 
 
 def _measure(

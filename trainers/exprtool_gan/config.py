@@ -21,8 +21,8 @@ class TrainConfig:
     The defaults are the recipe ``paper``. Building one checks it: `UsageError` names the field that will not do.
     """
 
-    recipe: Literal["paper", "official-code"] = setting(
-        "paper", "Run", "Starting values: the paper's, or what the authors' published code does where it differs."
+    recipe: Literal["paper", "official-code", "photos"] = setting(
+        "paper", "Run", "Starting values: the paper's, what the authors' code does where it differs, or for any photos."
     )
     out: Path = setting(Path("runs/usgan"), "Run", "Folder of the run: checkpoints, samples, logs, configuration.")
     seed: int = setting(0, "Run", "Every random choice follows from this number and the step.")
@@ -37,13 +37,17 @@ class TrainConfig:
     )
     image_size: int = setting(128, "Data", "Side of the face crops in pixels, 16 to 512.")
     crop: Literal["aligned", "centre"] = setting(
-        "aligned", "Data", "Eyes and mouth brought to fixed places, or the centred square as it is."
+        "centre", "Data", "The centred square as it is (the paper), or eyes and mouth brought to fixed places."
     )
     detector: str = setting("auto", "Data", "Face detector for the aligned crops.")
     test_fraction: float = setting(0.1, "Data", "Share of the people who are held out for testing.")
+    validation_fraction: float = setting(
+        0.0, "Data", "Share of the training people set apart to choose the best checkpoint on; 0: the last one counts."
+    )
     split_seed: int = setting(0, "Data", "Another number holds out other people.")
     ignore: tuple[str, ...] = setting((), "Data", "Leave out pictures whose path matches this pattern; repeatable.")
     all_angles: bool = setting(False, "Data", "Also take KDEF's and RaFD's pictures that are not frontal.")
+    all_sessions: bool = setting(False, "Data", "Also take KDEF's second session of the same people.")
     free_labels: bool = setting(False, "Data", "Take folder names as they are, not only the seven expressions.")
 
     residual_blocks: int = setting(1, "Networks", "Residual blocks in the generator; the paper compares 1 and 6.")
@@ -79,7 +83,9 @@ class TrainConfig:
     flip: float = setting(0.5, "Training", "Probability of mirroring an image.")
     shift: int = setting(0, "Training", "Move images by up to so many pixels (an addition to the paper).")
     colour: float = setting(0.0, "Training", "Change colours by up to this share (an addition to the paper).")
-    ema: float = setting(0.999, "Training", "Decay of the generator's running average kept beside it; 0: none.")
+    ema: float = setting(
+        0.0, "Training", "Decay of the generator's running average kept beside it (not the paper's); 0: none."
+    )
 
     device: str = setting("auto", "Machine", "auto, cpu, cuda, cuda:N or mps.")
     devices: int = setting(1, "Machine", "Devices (or CPU processes) on each machine.")
@@ -134,6 +140,19 @@ class TrainConfig:
             return _resumed(settings)
         return with_recipe(settings.get("recipe", "paper"), settings)
 
+    def data_options(self) -> dict[str, Any]:
+        """How the data is read, as `exprtool_gan.data.load_prepared` takes it."""
+        from exprtool_gan.data.sources import ScanOptions
+
+        return {
+            "size": self.image_size, "crop": self.crop, "detector": self.detector,
+            "test_fraction": self.test_fraction, "split_seed": self.split_seed,
+            "scan_options": ScanOptions(
+                all_angles=self.all_angles, all_sessions=self.all_sessions, ignore=self.ignore,
+                free_labels=self.free_labels,
+            ),
+        }  # fmt: skip
+
     def generator(self, labels: int) -> GeneratorConfig:
         return GeneratorConfig(
             labels, self.image_size, self.channels, self.residual_blocks, self.skip, self.tanh, self.clamp
@@ -145,7 +164,8 @@ class TrainConfig:
 
 _INF = math.inf
 _RANGES = (
-    ("seed", 0, 2**63 - 1), ("stop_at", 0, _INF), ("test_fraction", 0, 0.9), ("lambda_c", 0, _INF),
+    ("seed", 0, 2**63 - 1), ("stop_at", 0, _INF), ("test_fraction", 0, 0.9),
+    ("validation_fraction", 0, 0.9), ("lambda_c", 0, _INF),
     ("lambda_r", 0, _INF), ("lambda_gp", 0, _INF), ("epochs", 0, _INF), ("steps", 0, _INF), ("batch_size", 1, _INF),
     ("d_steps", 1, _INF), ("lr", 0, 1), ("beta1", 0, 0.999999), ("beta2", 0, 0.999999), ("decay_from", 0, 1),
     ("flip", 0, 1), ("shift", 0, 128), ("colour", 0, 1), ("ema", 0, 0.999999), ("devices", 1, 4096),
@@ -154,8 +174,11 @@ _RANGES = (
 )  # fmt: skip
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    # Section 3.4, and StarGAN where the paper is silent: the defaults of the dataclass above.
+    # Sections 3.4 and 3.5, and StarGAN where the paper is silent: the defaults of the dataclass above. Its crops are
+    # centred squares, it takes one session of KDEF, averages no weights, and reports the last step.
     "paper": {},
+    # For photos as people have them: faces anywhere in the picture, a checkpoint chosen on people of their own.
+    "photos": {"crop": "aligned", "ema": 0.999, "validation_fraction": 0.05, "all_sessions": True},
     # What the authors' published code does where it differs from their paper, and where others might think so.
     "official-code": {
         "lambda_r": 1.0,  # the paper says 10; with the skip a residual of nearly nothing satisfies the cycle already

@@ -112,7 +112,7 @@ class Desk:
             return
         look = self._looker.look(self.learner.best_generator, self.learner.discriminator)
         self._looked_step = step
-        best = self.best is None or look.score > self.best
+        best = self._looker.chooses and (self.best is None or look.score > self.best)
         if best:
             self.best = look.score
             self._save_best_generator(self.folder.best, step)

@@ -1,7 +1,8 @@
-"""An early look at the held-out people: does the face show what was asked, and is it still the same person.
+"""An early look at people whom the network does not learn from: is the expression there, is it still the person.
 
 The full measures are ``exprtool evaluate``; this is the short form that says during training whether it goes the right
-way, and picks the best checkpoint.
+way, and picks the best checkpoint: on the validation people where there are any, never on those whom the measures
+report on.
 """
 
 from __future__ import annotations
@@ -40,10 +41,15 @@ class Look:
 
 
 class Looker:
-    """Looks at the same held-out pictures every time. Raises `ModelError` for a classifier that cannot be used."""
+    """Looks at the same pictures every time; ``chooses`` where they show people set apart to choose a checkpoint on.
+
+    Raises `ModelError` for a classifier that cannot be used.
+    """
 
     def __init__(self, prepared: PreparedSet, images: int, classifier: Path | None, device: str) -> None:
-        chosen = spread(prepared.test if len(prepared.test) else prepared.train, prepared.labels, images)
+        self.chooses = bool(len(prepared.validation))
+        sides = (prepared.validation, prepared.test, prepared.train)
+        chosen = spread(next(side for side in sides if len(side)), prepared.labels, images)
         self._names = prepared.label_names
         self._inputs = np.asarray(prepared.images[chosen])
         self._labels = prepared.labels[chosen]

@@ -13,7 +13,7 @@ import torch
 
 from exprtool.errors import TrainingError, UsageError
 from exprtool_gan.config import TrainConfig
-from exprtool_gan.data import PreparedSet, ScanOptions, load_prepared
+from exprtool_gan.data import PreparedSet, load_prepared
 from exprtool_gan.desk import Desk
 from exprtool_gan.feed import Feed
 from exprtool_gan.graphs import Recorded
@@ -131,17 +131,18 @@ def _data(config: TrainConfig, world: Alone, watcher: Watcher) -> PreparedSet:
         raise UsageError("No data: give --data FOLDER, with one subfolder per expression (exprtool data --help).")
     if not world.leads:
         world.wait()
-    prepared = load_prepared(
-        config.data, config.image_size, crop=config.crop, detector=config.detector,
-        test_fraction=config.test_fraction, split_seed=config.split_seed,
-        scan_options=ScanOptions(
-            all_angles=config.all_angles, ignore=config.ignore, free_labels=config.free_labels
-        ),
-        progress=watcher.prepared,
-    )  # fmt: skip
+    prepared = load_prepared(config.data, **config.data_options(), progress=watcher.prepared)
     if world.leads:
         world.wait()
-    return prepared
+    return prepared.with_validation(config.validation_fraction, config.split_seed)
+
+
+def _crop_note(config: TrainConfig, prepared: PreparedSet) -> tuple[str, ...]:
+    """A prepared folder was cut before; what the settings say about crops then does not hold."""
+    cut = prepared.manifest["settings"]["crop"]
+    return (
+        () if cut == config.crop else (f"The data was prepared with {cut} crops: --crop {config.crop} does nothing.",)
+    )
 
 
 def _resume(folder: RunFolder, learner: Learner, prepared: PreparedSet, total: int) -> Progress:
@@ -166,6 +167,8 @@ def _card(config: TrainConfig, prepared: PreparedSet) -> ModelCard:
         "manifest": prepared.manifest_hash,
         "test_fraction": config.test_fraction,
         "split_seed": config.split_seed,
+        "validation_people": len({prepared.people[i] for i in prepared.validation}),
+        "datasets": sorted({sample["dataset"] for sample in prepared.manifest["samples"]}),
         "recipe": config.recipe,
     }
     card = ModelCard(config.generator(len(prepared.label_names)), prepared.label_names, prepared.template, 0)
@@ -215,5 +218,6 @@ def _plan(
         people=len({prepared.people[i] for i in prepared.train}), held_out=len(prepared.test),
         labels=prepared.label_names, g_parameters=count_parameters(learner.generator),
         d_parameters=count_parameters(learner.discriminator), device=name, processes=world.size,
-        batch_size=config.batch_size, half=half, recorded=recorded, notes=prepared.notes,
+        batch_size=config.batch_size, half=half, recorded=recorded,
+        notes=(*prepared.notes, *_crop_note(config, prepared)),
     )  # fmt: skip
