@@ -72,7 +72,7 @@ def gather(
     """
     notes: list[str] = []
     folders = {name: Path(what) for name, what in methods.items() if is_pictures(what)}
-    sessions = {name: _session(what, device) for name, what in methods.items() if name not in folders}
+    sessions = {name: _session(what, detector, device) for name, what in methods.items() if name not in folders}
     candidates = _candidates(originals, folders, expressions, seed, notes)
     viewer = _Viewer(None if whole else _finder(detector, device), folders, sessions)
     made: list[Item] = []
@@ -265,11 +265,11 @@ class _Viewer:
         return Item(candidate.key, candidate.expression, _cut(original, square, original, "the input"), answers)
 
 
-def _session(what: str, device: str) -> Session:
+def _session(what: str, detector: str, device: str) -> Session:
     from exprtool.measures.subjects import backend_of
     from exprtool.pipeline import Session
 
-    return Session(backend_of(what), device=device)
+    return Session(backend_of(what), detector, device)
 
 
 def _finder(detector: str, device: str) -> Callable[[Image], tuple[float, float, float, float] | None]:
