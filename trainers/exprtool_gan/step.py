@@ -16,7 +16,7 @@ from torch import Tensor
 
 from exprtool_gan import losses
 from exprtool_gan.config import TrainConfig
-from exprtool_gan.schedule import ema_decay
+from exprtool_training.schedule import ema_decay
 from exprtool_usgan.networks import Discriminator, Generator
 
 LOSS_NAMES = ("d_real", "d_fake", "d_gp", "d_expr", "d_total", "g_fake", "g_expr", "g_rec", "g_total")
