@@ -77,7 +77,12 @@ class TrainConfig(CropsConfig, TorchConfig):
     )
 
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Machine", "Of the networks; auto: bfloat16 on CUDA, else float32. The penalty is always float32."
+        "auto",
+        "Machine",
+        "Of the networks; auto: bfloat16 where the device has it (CUDA, AVX512-BF16, AMX), else float32.",
+    )
+    gp_precision: Literal["float32", "as-networks"] = setting(
+        "float32", "Machine", "Of the gradient penalty, which is all that differentiates a gradient."
     )
     cuda_graphs: Literal["auto", "on", "off"] = setting(
         "auto", "Machine", "Record a step once and replay it; auto: on one CUDA device.", changes=True

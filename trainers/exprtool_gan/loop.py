@@ -151,11 +151,19 @@ def _card(config: TrainConfig, prepared: PreparedSet) -> ModelCard:
 def _half(config: TrainConfig, device: torch.device) -> bool:
     """Whether the networks run in bfloat16. Asked for where the card has none is an error, not a slow surprise."""
     if config.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.type == "cuda":
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+        return device.type == "cpu" and multiplies_bfloat16()
     half = config.precision == "bfloat16"
     if half and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UsageError("This card does not compute in bfloat16: use --precision float32.")
     return half
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this machine's processor has instructions for products in bfloat16; others only imitate them, slowly."""
+    told = getattr(torch.cpu, "get_capabilities", dict)()  # an older PyTorch does not tell
+    return bool(told.get("avx512_bf16") or told.get("amx_bf16"))
 
 
 def _records(config: TrainConfig, world: Alone) -> bool:
