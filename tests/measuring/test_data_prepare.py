@@ -205,7 +205,7 @@ def test_people_whom_the_data_puts_on_both_sides_are_refused(
     (tmp_path / "b.jpg").write_bytes(portraits["neutral"]["001"])
     table = tmp_path / "list.csv"
     table.write_text("path,expression,person,split\na.jpg,happy,ann,train\nb.jpg,neutral,ann,test\n")
-    with pytest.raises(DataError, match="1 people are in the training and in the test set"):
+    with pytest.raises(DataError, match="1 people are on several sides"):
         prepare([table], tmp_path / "out", workers=1)
 
 

@@ -21,8 +21,8 @@ class TrainConfig(CropsConfig, TorchConfig):
 
     trainer: ClassVar[str] = "gan"
 
-    recipe: Literal["paper", "official-code"] = setting(
-        "paper", "Run", "Starting values: the paper's, or what the authors' published code does where it differs."
+    recipe: Literal["paper", "official-code", "photos"] = setting(
+        "paper", "Run", "Starting values: the paper's, what the authors' code does where it differs, or for any photos."
     )
     out: Path = setting(
         Path("runs/usgan"), "Run", "Folder of the run: checkpoints, samples, logs, configuration.", changes=True
@@ -73,7 +73,10 @@ class TrainConfig(CropsConfig, TorchConfig):
         0.0, "Training", "Change colours by up to this share (an addition to the paper).", span=(0, 1)
     )
     ema: float = setting(
-        0.999, "Training", "Decay of the generator's running average kept beside it; 0: none.", span=(0, 0.999999)
+        0.0,
+        "Training",
+        "Decay of the generator's running average kept beside it (not the paper's); 0: none.",
+        span=(0, 0.999999),
     )
 
     precision: Literal["auto", "float32", "bfloat16"] = setting(
@@ -134,8 +137,11 @@ class TrainConfig(CropsConfig, TorchConfig):
 
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    # Section 3.4, and StarGAN where the paper is silent: the defaults of the dataclass above.
+    # Sections 3.4 and 3.5, and StarGAN where the paper is silent: the defaults of the dataclass above. Its crops are
+    # centred squares, it takes one session of KDEF, averages no weights, and reports the last step.
     "paper": {},
+    # For photos as people have them: faces anywhere in the picture, a checkpoint chosen on people of their own.
+    "photos": {"crop": "aligned", "ema": 0.999, "validation_fraction": 0.05, "all_sessions": True},
     # What the authors' published code does where it differs from their paper, and where others might think so.
     "official-code": {
         "lambda_r": 1.0,  # the paper says 10; with the skip a residual of nearly nothing satisfies the cycle already

@@ -1,7 +1,8 @@
-"""An early look at the held-out people: does the face show what was asked, and is it still the same person.
+"""An early look at people whom the network does not learn from: is the expression there, is it still the person.
 
 The full measures are ``exprtool evaluate``; this is the short form that says during training whether it goes the right
-way, and picks the best checkpoint.
+way, and picks the best checkpoint: on the validation people where there are any, never on those whom the measures
+report on.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from exprtool_usgan.networks import Discriminator, Generator
 
 
 class Looker:
-    """Looks at the same held-out pictures every time. Raises `ModelError` for a classifier that cannot be used.
+    """Looks at the same pictures every time; ``chooses`` where they show people set apart to choose a checkpoint on.
 
     Its figures are ``accuracy``, the share of outputs recognised as the wanted expression by the judge ("classifier",
     or "own head", D's, which the generator was trained to please), ``acd`` (eq. 9) and ``same_person``, the share that
     dlib takes for the same person; both left out where no face could be measured. The score is accuracy times that
-    share: outputs that show the expression and are still the person.
+    share: outputs that show the expression and are still the person. Raises `ModelError` for a classifier that cannot
+    be used.
     """
 
     def __init__(self, prepared: PreparedSet, images: int, classifier: Path | None, device: str) -> None:
+        self.chooses = bool(len(prepared.validation))
         chosen = shown(prepared, images)
         self._names = prepared.label_names
         self._inputs = np.asarray(prepared.images[chosen])
@@ -53,11 +56,12 @@ class Looker:
         text = f"{accuracy.share:.1%} show the expression ({trust})"
         distances = self._distances(outputs, n, label)
         if distances is None:
-            return Look(accuracy.share, {"accuracy": accuracy.share}, text, judge)
+            return Look(accuracy.share, {"accuracy": accuracy.share}, text, judge, self.chooses)
         acd, same = distances
         text += f", ACD {acd:.3f}, {same:.1%} the same person"
         return Look(
-            accuracy.share * same, {"accuracy": accuracy.share, "acd": acd, "same_person": same}, text, judge
+            accuracy.share * same, {"accuracy": accuracy.share, "acd": acd, "same_person": same}, text, judge,
+            self.chooses,
         )  # fmt: skip
 
     def _distances(

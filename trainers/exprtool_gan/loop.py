@@ -77,12 +77,13 @@ class UsGan(Method):
         self.card = _card(config, prepared)
         self._fixed = prepared.images[shown(prepared, SHEET_FACES)]
         networks = count_parameters(self.learner.generator), count_parameters(self.learner.discriminator)
-        precision = "bfloat16, gradient penalty float32" if half else "float32"
+        precision = "bfloat16" if half else "float32"
+        if half and config.gp_precision == "float32":
+            precision += ", gradient penalty float32"
         self.facts = (
-            in_words(prepared),
+            *in_words(config, prepared),
             f"G {networks[0]:,} and D {networks[1]:,} parameters; recipe {config.recipe}",
             precision + (", CUDA graphs" if record else ""),
-            *prepared.notes,
         )
         sampler = Sampler(
             prepared.labels[prepared.train], len(prepared.label_names), config.batch_size, config.seed,

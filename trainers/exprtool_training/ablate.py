@@ -58,6 +58,8 @@ SAME_FOR_ALL = (
     "crop",
     "detector",
     "test_fraction",
+    "validation_fraction",
+    "all_sessions",
     "split_seed",
     "batch_size",
 )

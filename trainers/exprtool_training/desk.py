@@ -106,7 +106,7 @@ class Desk:
         self._looked_step = step
         if (look := self.method.look()) is None:
             return
-        best = self.best is None or look.score > self.best
+        best = look.chooses and (self.best is None or look.score > self.best)
         if best:
             self.best = look.score
             self._save_product(self.folder.best, step, look)

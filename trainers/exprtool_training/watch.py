@@ -25,12 +25,14 @@ class Plan:
 @dataclass(frozen=True)
 class Look:
     """What the held-out people say: ``score`` is what the best checkpoint has most of, ``figures`` what it is made of,
-    ``text`` both in words. ``judge`` names who judged, where that matters."""
+    ``text`` both in words. ``judge`` names who judged, where that matters; ``chooses`` tells whether these people may
+    decide which checkpoint is the best."""
 
     score: float
     figures: Mapping[str, float]
     text: str
     judge: str = ""
+    chooses: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return {**self.figures, **({"judge": self.judge} if self.judge else {}), "score": self.score}
