@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from exprtool_gan.data import PreparedSet, ScanOptions
-    from exprtool_gan.data.check import CheckReport
+    from exprtool_training.data import PreparedSet, ScanOptions
+    from exprtool_training.data.check import CheckReport
 
 data_app = typer.Typer(help="Look training data over, and turn photos into aligned crops.", no_args_is_help=True)
 
@@ -83,7 +83,7 @@ def prepare_command(
 
     Run it again after it was interrupted or after pictures were added: finished ones are kept.
     """
-    from exprtool_gan.data.prepare import PrepareOptions, prepare
+    from exprtool_training.data.prepare import PrepareOptions, prepare
 
     if crop not in ("aligned", "centre"):
         raise UsageError(f"--crop {crop!r}: known are aligned and centre.")
@@ -126,7 +126,7 @@ def check_command(
 
     Exits with 1 if something was found that makes the data unfit or the measures untrue.
     """
-    from exprtool_gan.data.check import check
+    from exprtool_training.data.check import check
 
     if identities and not faces:
         raise UsageError("--identities needs the faces: drop --no-faces.")
@@ -166,7 +166,7 @@ def make_scan_options(
     from dataclasses import replace
 
     from exprtool.expressions import canonical
-    from exprtool_gan.data import ScanOptions
+    from exprtool_training.data import ScanOptions
 
     options = ScanOptions(all_angles, all_gazes, all_sessions, person_pattern, tuple(ignore or ()), labelled)
     if cfee_codes is None:

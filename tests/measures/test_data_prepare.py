@@ -12,10 +12,10 @@ import pytest
 
 from exprtool.errors import DataError
 from exprtool.faces.align import US_GAN_TEMPLATE
-from exprtool_gan.data import PreparedSet, PrepareOptions, ScanOptions, load_prepared, prepare, read_prepared
-from exprtool_gan.data.prepare import Cropper
-from exprtool_gan.data.prepared import MANIFEST
-from exprtool_gan.data.sources import Source
+from exprtool_training.data import PreparedSet, PrepareOptions, ScanOptions, load_prepared, prepare, read_prepared
+from exprtool_training.data.prepare import Cropper
+from exprtool_training.data.prepared import MANIFEST
+from exprtool_training.data.sources import Source
 
 
 def test_crops_have_eyes_and_mouth_where_the_template_says(prepared: PreparedSet) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from exprtool.errors import DataError
-from exprtool_gan.data import ScanOptions, scan
-from exprtool_gan.data.names import cfee, kdef, rafd, read_name
-from exprtool_gan.data.prepare import split_of
-from exprtool_gan.data.splits import TEST, TRAIN, side_of, split_people
+from exprtool_training.data import ScanOptions, scan
+from exprtool_training.data.names import cfee, kdef, rafd, read_name
+from exprtool_training.data.prepare import split_of
+from exprtool_training.data.splits import TEST, TRAIN, side_of, split_people
 
 
 def touch(root: Path, *names: str) -> Path:

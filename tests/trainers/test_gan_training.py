@@ -23,15 +23,15 @@ from typer.testing import CliRunner  # noqa: E402
 from exprtool.cli.main import app  # noqa: E402
 from exprtool.errors import DataError, TrainingError, UnknownNameError, UsageError  # noqa: E402
 from exprtool.settings import read_toml, to_toml  # noqa: E402
-from exprtool_gan import memory, toy  # noqa: E402
+from exprtool_gan import toy  # noqa: E402
 from exprtool_gan.config import RECIPES, TrainConfig, with_recipe  # noqa: E402
-from exprtool_gan.data import PrepareOptions, ScanOptions, prepare  # noqa: E402
-from exprtool_gan.data.prepared import read_prepared  # noqa: E402
 from exprtool_gan.look import Looker  # noqa: E402
 from exprtool_gan.loop import train  # noqa: E402
-from exprtool_gan.run_folder import RunFolder, stored_config  # noqa: E402
-from exprtool_gan.screen import LiveScreen, PlainLines  # noqa: E402
-from exprtool_gan.watch import Watcher  # noqa: E402
+from exprtool_training import memory  # noqa: E402
+from exprtool_training.data import PrepareOptions, ScanOptions, prepare, read_prepared  # noqa: E402
+from exprtool_training.run_folder import RunFolder  # noqa: E402
+from exprtool_training.screen import LiveScreen, PlainLines  # noqa: E402
+from exprtool_training.watch import Watcher  # noqa: E402
 from exprtool_usgan.checkpoint import load_discriminator, load_generator, read_card  # noqa: E402
 
 TINY = dict(
@@ -111,7 +111,7 @@ def test_watching_more_does_not_change_what_is_learned(faces: Path, tmp_path: Pa
 def test_run_folder_tells_what_was_done(faces: Path, tmp_path: Path):
     wanted = config(faces, tmp_path / "run", steps=4, licence="CC BY 4.0")
     train(wanted)
-    assert replace(stored_config(wanted.out), resume=False) == wanted
+    assert replace(TrainConfig.stored(wanted.out), resume=False) == wanted
     assert TrainConfig(**read_toml(TrainConfig, wanted.out / "config.toml")) == wanted
     environment = json.loads((wanted.out / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
@@ -224,7 +224,7 @@ class Interrupter(Watcher):
         if step == self.step:
             os.kill(os.getpid(), self.number)
 
-    def ended(self, step: int, out: Path, finished: bool) -> None:
+    def saved(self, step: int, path: Path) -> None:
         self.last = step
 
 
@@ -263,7 +263,7 @@ def test_kill_at_any_moment_leaves_a_run_that_resumes(faces: Path, tmp_path: Pat
     step = read_card(last).step
     with (out / "log.jsonl").open("a") as log:
         log.write('{"step": 99999, "d_to')  # the line that the kill cut
-    resumed = replace(stored_config(out), resume=True, steps=step + 2)
+    resumed = replace(TrainConfig.stored(out), resume=True, steps=step + 2)
     assert train(resumed).step == step + 2
     assert all(entry["step"] <= step + 2 for entry in RunFolder(out).read_log())
 
@@ -352,7 +352,7 @@ def test_a_prepared_folder_cut_otherwise_is_said(faces: Path, tmp_path: Path):
 
     class Notes(Watcher):
         def started(self, plan):
-            seen.extend(plan.notes)
+            seen.extend(plan.facts)
 
     train(config(faces, tmp_path / "run", steps=1, crop="aligned"), Notes())
     assert any("prepared with centre crops" in note for note in seen)

@@ -20,11 +20,11 @@ from exprtool.errors import ExprtoolError
 from exprtool.images import read_image
 from exprtool.processes import over_items
 from exprtool.types import Image
-from exprtool_gan.data.detector import load_detector
-from exprtool_gan.data.prepare import FEW, Progress, clearly_largest, find, split_of
-from exprtool_gan.data.prepared import order_labels
-from exprtool_gan.data.sources import Scan, ScanOptions, Source, scan
-from exprtool_gan.data.splits import TEST, TRAIN, VALIDATION
+from exprtool_training.data.detector import load_detector
+from exprtool_training.data.prepare import FEW, Progress, clearly_largest, find, split_of
+from exprtool_training.data.prepared import order_labels
+from exprtool_training.data.sources import Scan, ScanOptions, Source, scan
+from exprtool_training.data.splits import TEST, TRAIN, VALIDATION
 
 Severity = Literal["error", "warning"]
 

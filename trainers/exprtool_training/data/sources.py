@@ -17,8 +17,8 @@ from pathlib import Path, PurePath
 from exprtool.errors import DataError, UnknownNameError
 from exprtool.expressions import ALIASES, EXPRESSIONS, canonical
 from exprtool.images import IMAGE_SUFFIXES
-from exprtool_gan.data.names import CFEE_CODES, FIRST_SESSION, Name, read_name
-from exprtool_gan.data.splits import TEST, TRAIN, VALIDATION
+from exprtool_training.data.names import CFEE_CODES, FIRST_SESSION, Name, read_name
+from exprtool_training.data.splits import TEST, TRAIN, VALIDATION
 
 _SPLIT_FOLDERS = {"train": TRAIN, "training": TRAIN, "test": TEST, "testing": TEST, "val": VALIDATION,
                   "valid": VALIDATION, "validation": VALIDATION}  # fmt: skip

@@ -25,8 +25,8 @@ from exprtool.images import read_image
 from exprtool.measures.identity import face_from_landmarks
 from exprtool.processes import over_items
 from exprtool.types import Detector, Face, Image
-from exprtool_gan.data.detector import detector_name, landmarks_in, load_detector
-from exprtool_gan.data.prepared import (
+from exprtool_training.data.detector import detector_name, landmarks_in, load_detector
+from exprtool_training.data.prepared import (
     FORMAT,
     IMAGES,
     LANDMARKS,
@@ -42,8 +42,8 @@ from exprtool_gan.data.prepared import (
     template_from_json,
     template_to_json,
 )
-from exprtool_gan.data.sources import Scan, ScanOptions, Source, scan
-from exprtool_gan.data.splits import TEST, TRAIN, VALIDATION, split_people
+from exprtool_training.data.sources import Scan, ScanOptions, Source, scan
+from exprtool_training.data.splits import TEST, TRAIN, VALIDATION, split_people
 
 CropMode = Literal["aligned", "centre"]
 Progress = Callable[[int, int, str], None]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from exprtool.errors import DataError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.faces.align import CropTemplate
-from exprtool_gan.data.splits import TEST, TRAIN, VALIDATION, validation_people
+from exprtool_training.data.splits import TEST, TRAIN, VALIDATION, validation_people
 
 FORMAT = "exprtool-prepared/1"
 MANIFEST, IMAGES, LANDMARKS = "manifest.json", "images.npy", "landmarks.npy"
