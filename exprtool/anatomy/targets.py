@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def _is_variant(entry: object) -> bool:
     return isinstance(entry, dict) and not entry.keys() <= {"amount", "onset", "kept"}
 
 
-def _moves(table: Mapping[str, float | Mapping[str, float]]) -> dict[str, Move]:
+def _moves(table: Mapping[str, Any]) -> dict[str, Move]:
     return {
         control: Move(**entry) if isinstance(entry, Mapping) else Move(float(entry))
         for stem, entry in table.items()

@@ -19,9 +19,9 @@ from exprtool.expressions import EXPRESSIONS
 from exprtool.faces.align import US_GAN_TEMPLATE
 from exprtool.plugins import plugged_in
 from exprtool.types import ClassifierSpec, ExpressionClassifier, Readiness
-from exprtool_gan.ablate import read_ablation, run_folder
-from exprtool_gan.data import PreparedSet
 from exprtool_gan.export import export
+from exprtool_training.ablate import read_ablation, run_folder
+from exprtool_training.data import PreparedSet
 from exprtool_usgan.card import ModelCard
 from exprtool_usgan.checkpoint import save_generator
 from exprtool_usgan.config import GeneratorConfig
@@ -191,18 +191,18 @@ skip = false
 def test_an_ablation_trains_measures_and_resumes(
     tmp_path: Path, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from exprtool_gan import loop
+    from exprtool_training import loop
 
     declaration, out = tmp_path / "skip.toml", tmp_path / "out"
     declaration.write_text(DECLARED.format(data=prepared.folder))
     real = loop.train
     calls: list[tuple[str, int]] = []
 
-    def counted(config, watcher=None):  # type: ignore[no-untyped-def]
+    def counted(config, make, watcher=None):  # type: ignore[no-untyped-def]
         calls.append((config.out.parent.name, config.seed))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(config, watcher)
+        return real(config, make, watcher)
 
     monkeypatch.setattr(loop, "train", counted)
     arguments = ["ablate", str(declaration), "-o", str(out), "--limit", "2", "-e", "happy", "-e", "neutral", "--json"]
