@@ -41,9 +41,9 @@ def _load(path: Path, device: str) -> Backend:
 
 
 def _export(run: Path, out: Path, wish: ExportWish) -> Exported:
-    from exprtool_gan.export import export_run
+    from exprtool_gan.export import export
 
-    return export_run(run, out, wish)
+    return export(run, out, wish)
 
 
 def _head(path: Path) -> Classifier | None:
