@@ -28,10 +28,10 @@ def _run(config: Any, watcher: Watcher | None = None) -> None:
 
 
 def _opens(path: Path) -> bool:
-    from exprtool_training.checkpoint import holds
+    from exprtool_training.checkpoint import made_by
     from exprtool_usgan.card import METADATA_KEY
 
-    return holds(path, METADATA_KEY)
+    return made_by(path, "gan", METADATA_KEY)
 
 
 def _load(path: Path, device: str) -> Backend:

@@ -1,0 +1,121 @@
+"""Registers the methods that the paper is compared with: a trainer and a backend for each. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exprtool import hookimpl
+from exprtool.errors import ModelError
+from exprtool.expressions import EXPRESSIONS
+from exprtool.types import Backend, BackendSpec, Exported, ExportWish, Readiness, TrainerSpec, packages_ready
+
+if TYPE_CHECKING:
+    from exprtool_training.watch import Watcher
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A method: the module that holds it, the names in there of its settings and its method, and what it needs."""
+
+    name: str
+    summary: str
+    module: str
+    config: str
+    method: str
+    needs: tuple[str, ...] = ("torch",)
+
+    def of(self, what: str) -> Any:
+        """Something out of the method's module, imported only now."""
+        return getattr(import_module(f"exprtool_rivals.{self.module}"), what)
+
+    def run(self, config: Any, watcher: Watcher | None = None) -> None:
+        from exprtool_training.loop import run
+
+        run(config, self.of(self.method), watcher)
+
+    def opens(self, path: Path) -> bool:
+        from exprtool_training.checkpoint import made_by
+
+        return made_by(path, self.name)
+
+    def load(self, path: Path, device: str) -> Backend:
+        return self.of("load")(path, device)
+
+    def export(self, run: Path, out: Path, wish: ExportWish) -> Exported:
+        return self.of("export")(run, out, wish)
+
+    def load_from(self, device: str, argument: str) -> Backend:
+        path = Path(argument).expanduser()
+        if not self.opens(path):
+            raise ModelError(
+                f"{argument} is no run of the trainer {self.name!r}. Make one with: exprtool train --trainer "
+                f"{self.name} --data FACES --out RUN"
+            )
+        return self.load(path, device)
+
+    def load_none(self, device: str) -> Backend:
+        raise ModelError(f"{self.readiness().remedy}.")
+
+    def readiness(self) -> Readiness:
+        packages = packages_ready(*self.needs)
+        how = f"train one (exprtool train --trainer {self.name} --out RUN) and give it as --backend {self.name}:RUN"
+        return packages if not packages.ready else Readiness(False, "it has no weights of its own", how)
+
+
+RIVALS = (
+    Rival(
+        "masked-regression",
+        "Masked regression (Khan et al. 2020): each pixel from its 3 x 3 neighbours, in closed form.",
+        "regression",
+        "MaskedConfig",
+        "Regression",
+        (),
+    ),
+    Rival(
+        "pixel-fes",
+        "Pixel-based synthesis (Akram and Khan 2020): each pixel from itself, in closed form.",
+        "regression",
+        "PixelConfig",
+        "Regression",
+        (),
+    ),
+)
+
+
+@hookimpl
+def register_trainers(register: Callable[[TrainerSpec], None]) -> None:
+    for rival in RIVALS:
+        register(
+            TrainerSpec(
+                name=rival.name,
+                summary=rival.summary,
+                config=lambda rival=rival: rival.of(rival.config),
+                run=rival.run,
+                opens=rival.opens,
+                load=rival.load,
+                export=rival.export,
+                readiness=lambda rival=rival: packages_ready(*rival.needs),
+            )
+        )
+
+
+@hookimpl
+def register_backends(register: Callable[[BackendSpec], None]) -> None:
+    for rival in RIVALS:
+        register(
+            BackendSpec(
+                name=rival.name,
+                summary=rival.summary,
+                load=rival.load_none,
+                load_from=rival.load_from,
+                expressions=EXPRESSIONS,
+                resolution="crops of the run's size, lifted to the photo's own",
+                devices=("cpu", "cuda", "mps") if rival.needs else ("cpu",),
+                runtime="torch" if rival.needs else "onnxruntime",
+                readiness=rival.readiness,
+            )
+        )
