@@ -5,9 +5,9 @@ Masked regression (Khan et al., IJCV 128:1433-1454, 2020) predicts each pixel of
 window around it in the source picture and a constant: w = (X'X + lambda I)^-1 X't, for each pixel and channel by
 itself. With r = 1 this is the linear form of pixel-based synthesis (Akram and Khan, ICPR 2020).
 
-X'X holds products of two pixels of a window. Such a product depends on where the first pixel lies and how far the second
-is from it, not on whose window is meant: sums for the few different distances give the X'X of every window. Pixels
-outside the picture count as zero; lambda > 0 then makes their weights exactly zero.
+X'X holds products of two pixels of a window. Such a product depends on where the first pixel lies and how far the
+second is from it, not on whose window is meant: sums for the few different distances give the X'X of every window.
+Pixels outside the picture count as zero; lambda > 0 then makes their weights exactly zero.
 """
 
 from __future__ import annotations
