@@ -63,6 +63,12 @@ class TrainConfig:
         "sum", "Losses", "Which scalar of D's patch scores the penalty differentiates; StarGAN and the authors: sum."
     )
 
+    begin_from: str = setting(
+        "", "Training", "Run or checkpoint whose weights to begin with, such as one of the trainer pairs; none: random."
+    )
+    d_first: int = setting(
+        0, "Training", "Steps at the beginning in which D alone learns, so that it does not spoil a G that is good."
+    )
     epochs: float = setting(350.0, "Training", "Passes over the training images through D.")
     steps: int = setting(0, "Training", "Length in discriminator steps instead of epochs; 0: as --epochs says.")
     batch_size: int = setting(8, "Training", "Images per step, over all devices together.")
@@ -152,7 +158,8 @@ _INF = math.inf
 _RANGES = (
     ("seed", 0, 2**63 - 1), ("stop_at", 0, _INF), ("test_fraction", 0, 0.9), ("lambda_c", 0, _INF),
     ("lambda_r", 0, _INF), ("lambda_gp", 0, _INF), ("epochs", 0, _INF), ("steps", 0, _INF), ("batch_size", 1, _INF),
-    ("d_steps", 1, _INF), ("lr", 0, 1), ("beta1", 0, 0.999999), ("beta2", 0, 0.999999), ("decay_from", 0, 1),
+    ("d_first", 0, _INF), ("d_steps", 1, _INF), ("lr", 0, 1), ("beta1", 0, 0.999999), ("beta2", 0, 0.999999),
+    ("decay_from", 0, 1),
     ("flip", 0, 1), ("shift", 0, 128), ("colour", 0, 1), ("ema", 0, 0.999999), ("devices", 1, 4096),
     ("nodes", 1, 4096), ("log_every", 1, _INF), ("sample_every", 0, _INF), ("look_every", 0, _INF),
     ("look_images", 1, _INF), ("save_every", 1, _INF), ("save_minutes", 0, _INF), ("keep_every", 0, _INF),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -64,13 +65,15 @@ def train(config: TrainConfig, watcher: Watcher | None = None) -> Outcome:
         total = total_steps(config.steps, config.epochs, len(x_train), config.batch_size)
 
         # --- 2. Networks, optimizers, and the state of the run that is resumed ---------------------------------------
-        half, record = _half(config, world.device), _records(config, world)
+        half, record = in_bfloat16(config.precision, world.device), _records(config, world)
         looker = _looker(config, world, prepared)
         _choose_kernels(config, world.device)
         with torch.random.fork_rng(devices=[]):  # the same first weights on every device and in every process
             torch.manual_seed(config.seed)
             learner = Learner(config, len(prepared.label_names), world.device, average=world.average, half=half)
         progress = Progress(0, 0, total, prepared.manifest_hash)
+        if config.begin_from and not config.resume:
+            learner.begin_from(Path(config.begin_from), prepared.label_names)
         if config.resume:
             progress = _resume(folder, learner, prepared, total)
         card = _card(config, prepared)
@@ -101,7 +104,7 @@ def train(config: TrainConfig, watcher: Watcher | None = None) -> Outcome:
         end = min(total, config.stop_at) if config.stop_at else total
         while step < end:
             learner.set_learning_rate(learning_rate(step, total, config.lr, config.decay_from))
-            g_learns = (step + 1) % config.d_steps == 0
+            g_learns = (step + 1) % config.d_steps == 0 and step >= config.d_first
             try:
                 batch = feed.batch(step)  # x_real with c_o, targets c_t
                 if g_learns:
@@ -172,13 +175,13 @@ def _card(config: TrainConfig, prepared: PreparedSet) -> ModelCard:
     return replace(card, training_data=data, licence=config.licence or card.licence)
 
 
-def _half(config: TrainConfig, device: torch.device) -> bool:
+def in_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether the networks run in bfloat16. Asked for where the card has none is an error, not a slow surprise."""
-    if config.precision == "auto":
+    if precision == "auto":
         if device.type == "cuda":
             return torch.cuda.is_bf16_supported(including_emulation=False)
         return device.type == "cpu" and multiplies_bfloat16()
-    half = config.precision == "bfloat16"
+    half = precision == "bfloat16"
     if half and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UsageError("This card does not compute in bfloat16: use --precision float32.")
     return half

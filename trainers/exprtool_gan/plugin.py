@@ -31,6 +31,23 @@ def _run(config: Any) -> None:
         raise KeyboardInterrupt
 
 
+def _pairs_config() -> type:
+    from exprtool_gan.pairs import PairsConfig
+
+    return PairsConfig
+
+
+def _run_pairs(config: Any) -> None:
+    from rich.console import Console
+
+    from exprtool_gan.pairs import train
+
+    console = Console(stderr=True)
+    outcome = train(config, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+
+
 def _readiness() -> Readiness:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -46,6 +63,15 @@ def register_trainers(register: Callable[[TrainerSpec], None]) -> None:
             summary="US-GAN as in the paper, with its ablations: WGAN-GP on labelled faces.",
             config=_config,
             run=_run,
+            readiness=_readiness,
+        )
+    )
+    register(
+        TrainerSpec(
+            name="pairs",
+            summary="A supervised start for US-GAN's generator, from one person in several expressions.",
+            config=_pairs_config,
+            run=_run_pairs,
             readiness=_readiness,
         )
     )

@@ -45,8 +45,8 @@ def save_training(path: Path, learner: Learner, card: ModelCard, config: TrainCo
     parts: dict[str, Mapping[str, Tensor]] = {
         "generator": learner.generator.state_dict(),
         "discriminator": learner.discriminator.state_dict(),
-        "g_adam": _moments(learner.g_adam, learner.generator),
-        "d_adam": _moments(learner.d_adam, learner.discriminator),
+        "g_adam": moments(learner.g_adam, learner.generator),
+        "d_adam": moments(learner.d_adam, learner.discriminator),
     }
     if learner.ema is not None:
         parts["ema"] = learner.ema.state_dict()
@@ -103,13 +103,13 @@ def load_training(path: Path, learner: Learner) -> Progress:
     fill(learner.discriminator, read_part(path, "discriminator"), path)
     if learner.ema is not None:
         fill(learner.ema, read_part(path, "ema"), path)
-    _fill_moments(learner.g_adam, learner.generator, read_part(path, "g_adam"), progress.g_updates, path)
-    _fill_moments(learner.d_adam, learner.discriminator, read_part(path, "d_adam"), progress.step, path)
+    fill_moments(learner.g_adam, learner.generator, read_part(path, "g_adam"), progress.g_updates, path)
+    fill_moments(learner.d_adam, learner.discriminator, read_part(path, "d_adam"), progress.step, path)
     learner.g_updates = progress.g_updates
     return progress
 
 
-def _moments(adam: torch.optim.Adam, net: nn.Module) -> dict[str, Tensor]:
+def moments(adam: torch.optim.Adam, net: nn.Module) -> dict[str, Tensor]:
     """Adam's two moments under their weight's name; none before the first step."""
     return {
         f"{name}.{moment}": adam.state[parameter][moment]
@@ -119,9 +119,7 @@ def _moments(adam: torch.optim.Adam, net: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _fill_moments(
-    adam: torch.optim.Adam, net: nn.Module, saved: Mapping[str, Tensor], updates: int, path: Path
-) -> None:
+def fill_moments(adam: torch.optim.Adam, net: nn.Module, saved: Mapping[str, Tensor], updates: int, path: Path) -> None:
     """Give Adam its moments back, in the memory layout of the weights, which its fused kernel takes for granted."""
     if updates == 0:
         return

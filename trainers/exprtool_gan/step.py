@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from exprtool_gan import losses
+from exprtool_gan.begin import begin_discriminator, begin_generator
 from exprtool_gan.config import TrainConfig
 from exprtool_gan.schedule import ema_decay
 from exprtool_usgan.networks import Discriminator, Generator
@@ -63,6 +65,13 @@ class Learner:
         self.g_adam, self.d_adam = self._adam(self.generator), self._adam(self.discriminator)
         self._g_parameters = list(self.generator.parameters())
         self._d_parameters = list(self.discriminator.parameters())
+
+    def begin_from(self, path: Path, labels: tuple[str, ...]) -> None:
+        """Take the weights of another run or file: G's, and D's where it has one of this kind. See `begin`."""
+        begin_generator(self.generator, labels, path)
+        begin_discriminator(self.discriminator, path)
+        if self.ema is not None:
+            self.ema.load_state_dict(self.generator.state_dict())
 
     def compile(self) -> None:
         """Have torch.compile make kernels of its own for both networks at their first use."""
