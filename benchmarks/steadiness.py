@@ -30,9 +30,9 @@ from exprtool.faces.landmarks import refine68
 from exprtool.pipeline import Session, load_detector
 from exprtool.timeline import Moment, parse_timeline
 from exprtool.types import Edit, Face, Image
-from exprtool.video_analysis import Analysis, FaceTrack, analyse
-from exprtool.video_pipeline import VideoOptions, edit_video
+from exprtool.videos.analysis import Analysis, FaceTrack, analyse
 from exprtool.videos.clip import probe
+from exprtool.videos.edit import VideoOptions, edit_video
 from exprtool.videos.encoder import EncodeOptions
 from exprtool.videos.reader import read_frames
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from exprtool.pipeline import Session
 from exprtool.timeline import Moment, parse_timeline
 from exprtool.types import Edit
-from exprtool.video_pipeline import VideoOptions, edit_video
 from exprtool.videos.clip import probe
+from exprtool.videos.edit import VideoOptions, edit_video
 from exprtool.videos.encoder import EncodeOptions, StretchEncoder, plan_encoding
 from exprtool.videos.reader import read_frames
 
@@ -66,7 +66,7 @@ import numpy as np
 from exprtool.pipeline import Session
 from exprtool.timeline import parse_timeline
 from exprtool.types import Backend, Edit, FacePatch
-from exprtool.video_pipeline import VideoOptions, edit_video
+from exprtool.videos.edit import VideoOptions, edit_video
 from exprtool.videos.encoder import EncodeOptions
 
 class Tint(Backend):

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from exprtool.errors import UnknownNameError, UsageError
 from exprtool.faces.align import Matrix, crop, crop_from_image
-from exprtool.lift import CropAnswer, lift
 from exprtool.model_card import CropCard
+from exprtool.pixels.lift import CropAnswer, lift
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
 
 Residual = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool import composite, plugins
+from exprtool import plugins
 from exprtool.devices import Device, device_for
 from exprtool.errors import (
     DeviceError,
@@ -30,14 +30,7 @@ from exprtool.errors import (
 from exprtool.expressions import parse
 from exprtool.faces.detect import FoundFaces, find_faces
 from exprtool.faces.select import Selection, region_of, select_faces
-from exprtool.models import (
-    check_licence,
-    commercial_only_from_environment,
-    describe,
-    how_to_get,
-    is_there,
-    readiness,
-)
+from exprtool.pixels import composite
 from exprtool.types import (
     Backend,
     BackendSpec,
@@ -50,6 +43,14 @@ from exprtool.types import (
     FaceRegion,
     Image,
     Readiness,
+)
+from exprtool.weights.catalogue import (
+    check_licence,
+    commercial_only_from_environment,
+    describe,
+    how_to_get,
+    is_there,
+    readiness,
 )
 
 Timings = dict[str, float]

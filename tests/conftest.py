@@ -37,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def face_model(shared: Path, home: Path) -> Path:
     """The face model of the blendshape backend, imported into this test's cache as a user would do it."""
-    from exprtool.models import import_file
+    from exprtool.weights.catalogue import import_file
 
     import_file(shared / "face-model" / "ict_facekit_light.npz")
     return home

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from exprtool.anatomy import eyes, occluders
+from exprtool.anatomy.steady import keep_shut, smoothed, within_track
+from exprtool.anatomy.targets import weights_for
 from exprtool.errors import UsageError
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion
-from exprtool_blendshape import eyes, occluders
 from exprtool_blendshape import topology as parts
 from exprtool_blendshape.compose import compose
 from exprtool_blendshape.fit import Fit, TrackShape, begin_track, fit_face
 from exprtool_blendshape.model import FaceModel, face_model
 from exprtool_blendshape.render import FaceLook, changes, look
-from exprtool_blendshape.steady import keep_shut, smoothed, within_track
 from exprtool_blendshape.suitability import refusal
-from exprtool_blendshape.targets import weights_for
 
 SAME = 1e-6
 """Weights closer than this are the same weight."""

@@ -11,9 +11,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from exprtool.anatomy.grids import Grid
 from exprtool.faces.neighbours import off_others
-from exprtool.photo_border import hold_within
-from exprtool_blendshape.grids import Grid
+from exprtool.pixels.photo_border import hold_within
 from exprtool_blendshape.render import Changes, FaceLook
 from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
 

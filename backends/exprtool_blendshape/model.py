@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.anatomy.names import CONTROLS, SHAPES, expand
 from exprtool.errors import ModelError
-from exprtool_blendshape.names import CONTROLS, SHAPES, expand
 from exprtool_blendshape.weights import FACE_MODEL
 
 
@@ -116,7 +116,7 @@ class FaceModel:
         return np.ascontiguousarray(self.vertices[:, :2], dtype=np.float32)
 
     def expand(self, weights: Mapping[str, float]) -> dict[str, float]:
-        """Weights by canonical control names; see `exprtool_blendshape.names.expand`."""
+        """Weights by canonical control names; see `exprtool.anatomy.names.expand`."""
         return expand(weights)
 
     def offsets(self, weights: Mapping[str, float]) -> NDArray[np.float32]:
@@ -138,7 +138,7 @@ class FaceModel:
 @lru_cache(maxsize=1)
 def face_model() -> FaceModel:
     """The model from the cache of weights; raises `ModelError` with the remedy where it is not there."""
-    from exprtool.models import weight_path
+    from exprtool.weights.catalogue import weight_path
 
     return load_face_model(weight_path(FACE_MODEL))
 

@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.anatomy.eyes import run_length
+from exprtool.anatomy.grids import Grid, smooth
+from exprtool.anatomy.tone import enamel_of
 from exprtool_blendshape import topology as parts
-from exprtool_blendshape.eyes import run_length
-from exprtool_blendshape.grids import Grid, smooth
 from exprtool_blendshape.lips import LipCurves
 from exprtool_blendshape.raster import Raster, interpolate
 from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
-from exprtool_blendshape.tone import enamel_of
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 TOOTH = np.array([1.05, 1.0, 0.92], np.float32)
@@ -39,7 +39,7 @@ TOOTH_TO_SCLERA = 1.22
 
 @dataclass(frozen=True, eq=False)
 class MouthPaint:
-    """Like `exprtool_blendshape.eyes.EyePaint`: a window of the working grid, and what to paint there."""
+    """Like `exprtool.anatomy.eyes.EyePaint`: a window of the working grid, and what to paint there."""
 
     window: tuple[slice, slice]
     alpha: Grid

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 
+from exprtool.anatomy.names import CONTROLS, STEMS
 from exprtool.expressions import EXPRESSIONS
 from exprtool.hookspecs import hookimpl
 from exprtool.types import Backend, BackendSpec, Readiness
-from exprtool_blendshape.names import CONTROLS, STEMS
 from exprtool_blendshape.weights import FACE_MODEL
 
 QUALITY = 90

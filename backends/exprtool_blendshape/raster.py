@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from exprtool_blendshape.grids import Grid
+from exprtool.anatomy.grids import Grid
 
 FAR = np.float32(-1e9)
 

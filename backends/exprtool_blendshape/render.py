@@ -14,14 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.anatomy import eyes, occluders
+from exprtool.anatomy.grids import Grid
+from exprtool.anatomy.tone import Tone, tone_of
 from exprtool.types import FaceRegion
-from exprtool_blendshape import eyes, field, lips, mouth, occluders, raster, shading, wrinkles
+from exprtool_blendshape import field, lips, mouth, raster, shading, wrinkles
 from exprtool_blendshape import topology as parts
 from exprtool_blendshape.fit import Fit
 from exprtool_blendshape.frame import WorkFrame, work_frame
-from exprtool_blendshape.grids import Grid
 from exprtool_blendshape.model import smoothstep
-from exprtool_blendshape.tone import Tone, tone_of
 from exprtool_blendshape.topology import Topology, topology_of
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from exprtool_blendshape.grids import Grid
+from exprtool.anatomy.grids import Grid
 
 GAMMA = 2.2
 SHADOW_EXPONENTS = np.array([0.85, 1.08, 1.18], np.float32)

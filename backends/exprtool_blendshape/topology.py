@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool_blendshape.grids import Grid
+from exprtool.anatomy.grids import Grid
 from exprtool_blendshape.model import FaceModel, Region
 from exprtool_blendshape.raster import vertex_normals
 

@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from exprtool_blendshape.grids import Grid
+from exprtool.anatomy.grids import Grid
 
 ZONES = ("forehead", "glabella", "nose", "foldLeft", "foldRight", "crowLeft", "crowRight", "underLeft", "underRight")
 _POINTS = 14

@@ -1,7 +1,7 @@
 """The backend around a flow network: look once, answer for any number of expressions, at the photo's own resolution.
 
 What is wanted follows from what the face wears, as the network itself tells, by the rules of the blendshape backend
-(`exprtool_blendshape.targets.weights_for`), with the presets of the network's own card.
+(`exprtool.anatomy.targets.weights_for`), with the presets of the network's own card.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool.blur import USUAL, measured_blur
+from exprtool.anatomy.eyes import Eye, openness
+from exprtool.anatomy.eyes import awake as awake_of
+from exprtool.anatomy.grids import smooth
+from exprtool.anatomy.names import expand
+from exprtool.anatomy.occluders import HELD, Glasses, frown, hold
+from exprtool.anatomy.occluders import glasses as find_glasses
+from exprtool.anatomy.skin import Skin, look_at_skin
+from exprtool.anatomy.steady import keep_shut, smoothed, within_track
+from exprtool.anatomy.targets import Move, weights_for
+from exprtool.anatomy.visibility import Visibility, measure, why_hidden
 from exprtool.errors import UnknownNameError
 from exprtool.faces.align import Matrix, crop, crop_from_image, invert, transform
 from exprtool.faces.neighbours import off_others
-from exprtool.lift import CropAnswer, lift
+from exprtool.pixels.blur import USUAL, measured_blur
+from exprtool.pixels.lift import CropAnswer, lift
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
-from exprtool_blendshape.eyes import Eye, openness
-from exprtool_blendshape.eyes import awake as awake_of
-from exprtool_blendshape.grids import smooth
-from exprtool_blendshape.names import expand
-from exprtool_blendshape.occluders import HELD, Glasses, frown, hold
-from exprtool_blendshape.occluders import glasses as find_glasses
-from exprtool_blendshape.steady import keep_shut, smoothed, within_track
-from exprtool_blendshape.targets import Move, weights_for
-from exprtool_blendshape.visibility import Visibility, measure, why_hidden
 from exprtool_default.card import FINE
 from exprtool_default.eyeballs import eyeballs, with_eyeballs
 from exprtool_default.eyes import EYES, with_own_eyes
@@ -36,7 +37,6 @@ from exprtool_default.lids import with_lids
 from exprtool_default.lips import with_closed_lips
 from exprtool_default.mouth import look_at_mouth, with_own_mouth, with_teeth_in_place
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
-from exprtool_default.skin import Skin, look_at_skin
 from exprtool_default.suitability import why_not
 from exprtool_default.teeth import own_teeth, with_teeth
 from exprtool_default.tongue import with_tongue
@@ -61,7 +61,7 @@ REST = 0.15
 @dataclass(frozen=True, eq=False)
 class TrackState:
     """What stays the same along a track: ``rest``, the weights that are worn at rest; ``openness`` of the right and the
-    left eye (`exprtool_blendshape.eyes.openness`); and whether ``glasses`` are worn."""
+    left eye (`exprtool.anatomy.eyes.openness`); and whether ``glasses`` are worn."""
 
     rest: Mapping[str, float]
     openness: tuple[float, float]
@@ -72,7 +72,7 @@ class TrackState:
 class PreparedFace:
     """A face that was looked at. ``photo`` (2S, 2S, 3) is its crop at twice the network's size, and ``matrix`` takes
     image points there. ``skin`` tells light and tones, ``teeth`` is the colour (3,) of those that it shows, if any;
-    ``blur`` is the photo's, in its pixels (`exprtool.blur`). ``worn`` is what it wears by the network's reading,
+    ``blur`` is the photo's, in its pixels (`exprtool.pixels.blur`). ``worn`` is what it wears by the network's reading,
     ``rest`` what its track wears at rest, ``held`` what it wears in the frames around it. ``visibility`` tells whether
     eyes and mouth can be seen, None in a track; ``glasses`` are those that it wears, in the crop's pixels; ``awake``
     tells by side how far its eyes are open, 0 to 1, beside what is usual along its track."""
@@ -354,7 +354,7 @@ def enlarged(field: NDArray[np.float32], side: int, *, smoothly: bool = False) -
 
 
 def crop_answer(answer: Answer, share: float = 1.0) -> CropAnswer:
-    """The answer, its flow enlarged, as `exprtool.lift` takes it; ``share`` in [0, 1] of its effect."""
+    """The answer, its flow enlarged, as `exprtool.pixels.lift` takes it; ``share`` in [0, 1] of its effect."""
     import cv2
 
     side = answer.mask.shape[0]

@@ -1,7 +1,7 @@
 """What the photo's own mouth tells: whether it is open, and which teeth it shows.
 
 Closed lips are told from lips a little open by their pixels, as the face model's backend does it
-(`exprtool_blendshape.lipline`); landmarks cannot tell. Where a mouth shows teeth already and the photo's own, moved,
+(`exprtool.anatomy.lipline`); landmarks cannot tell. Where a mouth shows teeth already and the photo's own, moved,
 look as the paint wants it, they are shown: the network paints a mouth that changes as a whole, and its paint is an
 average. Teeth that only have to be where the lips carry them are better left to the photo. A mouth is judged as a
 whole, so that no tooth is half drawn. Where lips open much further, the upper teeth stay where they are in the photo:
@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.anatomy.grids import smooth
+from exprtool.anatomy.lipline import CLOSED_GAP, find_lips, with_closed_lips
+from exprtool.anatomy.margins import along
+from exprtool.anatomy.skin import LUMA, filled
 from exprtool.types import Image
-from exprtool_blendshape.grids import smooth
-from exprtool_blendshape.lipline import CLOSED_GAP, find_lips, with_closed_lips
 from exprtool_default.card import FlowCard
-from exprtool_default.margins import along
-from exprtool_default.skin import LUMA, filled
 from exprtool_default.teeth import beside_lips
 
 _FEW, _MOST = 0.72, 0.82

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.anatomy.grids import smooth
+from exprtool.anatomy.skin import LUMA, Skin, filled, redness_of
+from exprtool.anatomy.tone import enamel_of
 from exprtool.types import Image
-from exprtool_blendshape.grids import smooth
-from exprtool_blendshape.tone import enamel_of
 from exprtool_default.card import FlowCard
-from exprtool_default.skin import LUMA, Skin, filled, redness_of
 
 Floats = NDArray[Any]
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool_blendshape.grids import smooth
+from exprtool.anatomy.grids import smooth
+from exprtool.anatomy.skin import LUMA
 from exprtool_default.card import FlowCard
-from exprtool_default.skin import LUMA
 
 Floats = NDArray[Any]
 

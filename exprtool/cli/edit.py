@@ -213,7 +213,7 @@ def _print_record(record: dict) -> None:
 
 
 def _models_needed(session: Session) -> list[dict]:
-    from exprtool.models import is_there
+    from exprtool.weights.catalogue import is_there
 
     weights = {weight.name: weight for spec in session.specs for weight in spec.needs}
     return [

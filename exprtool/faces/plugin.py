@@ -112,7 +112,7 @@ def _insightface_readiness() -> Readiness:
 def _yunet_readiness() -> Readiness:
     if obstacle := _needs_dlib_too("cv2"):
         return obstacle
-    from exprtool import models
+    from exprtool.weights import catalogue as models
 
     if models.is_there(YUNET):
         return Readiness(True)

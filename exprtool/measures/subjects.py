@@ -84,8 +84,8 @@ class PhotoSubject(Subject):
         return [self._output(pictures, i, label) for i in range(len(pictures))]
 
     def _output(self, pictures: Pictures, i: int, label: str) -> Image | None:
-        from exprtool import composite
         from exprtool.faces.select import region_of
+        from exprtool.pixels import composite
 
         image, face, matrix = pictures.photo(i)
         name = pictures.names[i]

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from exprtool.anatomy.names import CONTROLS
+from exprtool.anatomy.targets import presets
 from exprtool.devices import resolve_device, usable_cpus
 from exprtool.errors import DataError, TrainingError
-from exprtool_blendshape.names import CONTROLS
-from exprtool_blendshape.targets import presets
 from exprtool_default.card import FINE, Amount, FlowCard
 from exprtool_flow.augment import Batch, Variation
 from exprtool_flow.config import FlowConfig

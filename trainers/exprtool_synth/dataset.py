@@ -233,7 +233,7 @@ def _shards(summaries: Sequence[Summary], wish: Wish) -> Iterator[list[int]]:
 
 
 def _datasheet(summaries: Sequence[Summary], shards: list[dict[str, Any]], wish: Wish) -> dict[str, Any]:
-    from exprtool_blendshape.names import CONTROLS
+    from exprtool.anatomy.names import CONTROLS
 
     rejected: Counter[str] = Counter()
     for summary in summaries:

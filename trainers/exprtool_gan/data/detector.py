@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from exprtool import plugins
 from exprtool.errors import ModelError
-from exprtool.models import commercial_only_from_environment, readiness
 from exprtool.pipeline import load_detector
 from exprtool.types import Detector, Image
+from exprtool.weights.catalogue import commercial_only_from_environment, readiness
 
 __all__ = ["detector_name", "landmarks_in", "load_detector"]
 

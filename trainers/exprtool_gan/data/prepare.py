@@ -505,7 +505,7 @@ def _fingerprint(found: Scan, options: PrepareOptions) -> str:
 
 
 def _cache() -> Path:
-    from exprtool.models import cache_dir
+    from exprtool.weights.catalogue import cache_dir
 
     return cache_dir() / "prepared"
 
