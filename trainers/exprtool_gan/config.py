@@ -66,6 +66,9 @@ class TrainConfig:
     begin_from: str = setting(
         "", "Training", "Run or checkpoint whose weights to begin with, such as one of the trainer pairs; none: random."
     )
+    begin_d_from: str = setting(
+        "", "Training", "Run of this trainer whose D to begin with, where it is another than --begin-from."
+    )
     d_first: int = setting(
         0, "Training", "Steps at the beginning in which D alone learns, so that it does not spoil a G that is good."
     )

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from exprtool.errors import TrainingError
 from exprtool_gan import losses
 from exprtool_gan.begin import begin_discriminator, begin_generator
 from exprtool_gan.config import TrainConfig
@@ -67,9 +68,11 @@ class Learner:
         self._d_parameters = list(self.discriminator.parameters())
 
     def begin_from(self, path: Path, labels: tuple[str, ...]) -> None:
-        """Take the weights of another run or file: G's, and D's where it has one of this kind. See `begin`."""
+        """Take G's weights of another run or file, and D's where that, or ``begin_d_from``, has one of this kind."""
         begin_generator(self.generator, labels, path)
-        begin_discriminator(self.discriminator, path)
+        apart = self.config.begin_d_from
+        if not begin_discriminator(self.discriminator, Path(apart) if apart else path) and apart:
+            raise TrainingError(f"{apart} holds no discriminator of this kind. Leave out --begin-d-from.")
         if self.ema is not None:
             self.ema.load_state_dict(self.generator.state_dict())
 
