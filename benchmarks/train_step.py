@@ -36,11 +36,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from exprtool_gan import losses
 from exprtool_gan.config import TrainConfig
 from exprtool_gan.feed import Feed
-from exprtool_gan.graphs import Recorded
 from exprtool_gan.loop import in_bfloat16
-from exprtool_gan.loss_log import LossLog
 from exprtool_gan.sampler import Sampler
 from exprtool_gan.step import Learner
+from exprtool_training.graphs import Recorded
+from exprtool_training.loss_log import LossLog
 from exprtool_usgan.networks import HalvingConv
 
 LABELS, D_STEPS = 7, 5

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 from exprtool import hookimpl
 from exprtool.expressions import EXPRESSIONS
-from exprtool.types import Backend, BackendSpec, Readiness
+from exprtool.types import Backend, BackendSpec, Readiness, packages_ready
 
 MODEL = Path(__file__).with_name("model.onnx")
 """The package's own weights, float16; what they are stands in docs/usgan-model.md."""
@@ -37,19 +36,12 @@ def _import_weights(path: Path, labels: tuple[str, ...]) -> tuple[str, Path]:
     return f"usgan:{target.stem}", target
 
 
-def _torch_missing() -> Readiness | None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        return Readiness(False, f"{' and '.join(missing)} not installed", "pip install 'exprtool[torch]'")
-    return None
-
-
 def _require_torch() -> None:
     from exprtool.errors import ModelError
 
-    if (missing := _torch_missing()) is not None:
+    if not (found := packages_ready(*_NEEDED)).ready:
         raise ModelError(
-            f"A run, a checkpoint or imported weights need PyTorch: {missing.reason}. {missing.remedy}, or use "
+            f"A run, a checkpoint or imported weights need PyTorch: {found.reason}. {found.remedy}, or use "
             "--backend usgan alone, whose weights lie in the package."
         )
 
@@ -60,11 +52,6 @@ def _readiness() -> Readiness:
     return Readiness(True)
 
 
-def _opens(path: Path) -> bool:
-    """A run's folder or a checkpoint; whether it is a good one shows when it is opened."""
-    return path.suffix.lower() == ".safetensors" or (path / "checkpoints").is_dir()
-
-
 @hookimpl
 def register_backends(register: Callable[[BackendSpec], None]) -> None:
     register(
@@ -73,7 +60,6 @@ def register_backends(register: Callable[[BackendSpec], None]) -> None:
             summary="The paper's generator with weights of our own, or a run of `exprtool train`, or imported weights.",
             load=_load,
             load_from=_load_from,
-            opens=_opens,
             expressions=EXPRESSIONS,
             resolution="crops of the checkpoint's size, lifted to the photo's own",
             devices=("cpu", "cuda"),

@@ -15,9 +15,10 @@ from exprtool.cli.main import app
 from exprtool.errors import UsageError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.faces.align import US_GAN_TEMPLATE
-from exprtool_gan.ablate import read_ablation, run_folder
-from exprtool_gan.data import PreparedSet
+from exprtool.types import ExportWish
 from exprtool_gan.export import export
+from exprtool_training.ablate import read_ablation, run_folder
+from exprtool_training.data import PreparedSet
 from exprtool_usgan.card import ModelCard
 from exprtool_usgan.checkpoint import save_generator
 from exprtool_usgan.config import GeneratorConfig
@@ -50,7 +51,7 @@ def test_parameter_counts_of_the_paper_come_from_evaluate(
 
 def test_evaluate_writes_tables_and_sheets_and_does_not_overwrite(tmp_path: Path, prepared: PreparedSet) -> None:
     model = saved(tmp_path / "small.safetensors", GeneratorConfig(3, channels=4))
-    export(model, tmp_path / "small.onnx", crops=1)
+    export(model, tmp_path / "small.onnx", ExportWish(crops=1))
     arguments = [
         "evaluate",
         "-m",
@@ -76,7 +77,7 @@ def test_evaluate_writes_tables_and_sheets_and_does_not_overwrite(tmp_path: Path
 
 def test_the_same_network_measures_the_same_in_pytorch_and_onnx(tmp_path: Path, prepared: PreparedSet) -> None:
     model = saved(tmp_path / "torch.safetensors", GeneratorConfig(3, channels=4))
-    export(model, tmp_path / "onnx.onnx", crops=1)
+    export(model, tmp_path / "onnx.onnx", ExportWish(crops=1))
     out = tmp_path / "out"
     done = runner.invoke(
         app,
@@ -150,18 +151,18 @@ skip = false
 def test_an_ablation_trains_measures_and_resumes(
     tmp_path: Path, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from exprtool_gan import loop
+    from exprtool_training import loop
 
     declaration, out = tmp_path / "skip.toml", tmp_path / "out"
     declaration.write_text(DECLARED.format(data=prepared.folder))
     real = loop.train
     calls: list[tuple[str, int]] = []
 
-    def counted(config, watcher=None):  # type: ignore[no-untyped-def]
+    def counted(config, make, watcher=None):  # type: ignore[no-untyped-def]
         calls.append((config.out.parent.name, config.seed))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(config, watcher)
+        return real(config, make, watcher)
 
     monkeypatch.setattr(loop, "train", counted)
     arguments = ["ablate", str(declaration), "-o", str(out), "--limit", "2", "-e", "happy", "-e", "neutral", "--json"]

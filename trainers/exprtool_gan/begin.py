@@ -6,15 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from exprtool.errors import TrainingError
-from exprtool_usgan.checkpoint import (
-    CHECKPOINTS,
-    LAST,
-    check_fit,
-    find_checkpoint,
-    load_generator,
-    read_card,
-    read_part,
-)
+from exprtool_training.checkpoint import CHECKPOINTS, LAST, check_fit, find_checkpoint, read_part
+from exprtool_usgan.checkpoint import load_generator, read_card
 from exprtool_usgan.networks import Discriminator, Generator
 
 

@@ -22,15 +22,12 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
+from exprtool_training.export import crop_model, halve
 from exprtool_usgan.config import GeneratorConfig
 
-OPSET, IR_VERSION = 17, 8
-"""The oldest that hold all operators used here; every ONNX Runtime since 1.13 reads them."""
-
 _EPSILON = 1e-5  # of torch.nn.InstanceNorm2d
-_KEEP_EXACT = 2048
 
 Array = NDArray[np.float32]
 
@@ -38,20 +35,14 @@ Array = NDArray[np.float32]
 class _Graph:
     """Collects nodes and constants; each method adds one operator and returns its output's name."""
 
-    def __init__(self, half: bool) -> None:
-        self.half = half
+    def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def weight(self, name: str, values: Array) -> str:
         values = np.ascontiguousarray(values, dtype=np.float32)
-        if not self.half or values.size < _KEEP_EXACT:
-            self.constants.append(numpy_helper.from_array(values, name))
-            return name
-        # Stored in half, widened when the file is loaded: ONNX Runtime folds the cast away, so that the arithmetic
-        # stays in float32, for which CPUs have their fast kernels.
-        self.constants.append(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
-        return self.add("Cast", [f"{name}.half"], name, to=TensorProto.FLOAT)
+        self.constants.append(numpy_helper.from_array(values, name))
+        return name
 
     def integers(self, name: str, values: list[int]) -> str:
         self.constants.append(numpy_helper.from_array(np.array(values, dtype=np.int64), name))
@@ -81,7 +72,7 @@ def generator_graph(config: GeneratorConfig, state: Mapping[str, Array], *, half
     ``half`` stores the weights as float16.
     """
     side, f = config.image_size, config.channels
-    graph = _Graph(half)
+    graph = _Graph()
     h = _first_layer(graph, state["main.0.weight"], config)
     h = graph.norm(h, "norm0", state, "main.1")  # (N, f, S, S)
     for i in (3, 6):
@@ -105,7 +96,10 @@ def generator_graph(config: GeneratorConfig, state: Mapping[str, Array], *, half
     h = graph.conv(h, "last", _packed_last(state[f"main.{first + 6}.weight"]), [2, 2, 2, 2])  # (N, 12, S/2, S/2)
     h = graph.add("DepthToSpace", [h], "last.map", blocksize=2, mode="CRD")  # (N, 3, S, S)
     _outputs(graph, h, config)
-    return _model(graph, config)
+    model = crop_model(graph.nodes, graph.constants, side, config.labels, ("output", "residual"))
+    if half:
+        halve(model.graph)
+    return model
 
 
 def _first_layer(graph: _Graph, weight: Array, config: GeneratorConfig) -> str:
@@ -167,25 +161,3 @@ def _outputs(graph: _Graph, h: str, config: GeneratorConfig) -> None:
     graph.constants.append(numpy_helper.from_array(np.array(-1, np.float32), "black"))
     graph.constants.append(numpy_helper.from_array(np.array(1, np.float32), "white"))
     graph.add("Clip", [y, "black", "white"], "output")
-
-
-def _model(graph: _Graph, config: GeneratorConfig) -> onnx.ModelProto:
-    side = config.image_size
-
-    def value(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "us-gan",
-            [value("image", ["batch", 3, side, side]), value("label", ["batch", config.labels])],
-            [value("output", ["batch", 3, side, side]), value("residual", ["batch", 3, side, side])],
-            graph.constants,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="exprtool",
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return model

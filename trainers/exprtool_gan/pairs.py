@@ -1,4 +1,3 @@
-# ruff: noqa: RUF009  (`setting` declares a field; it makes no value that instances would share)
 """A supervised start for the generator: the same person in two expressions, and the distance between them.
 
 The paper's objective knows no pairs, and needs many thousand steps until the critic has taught the generator where a
@@ -11,127 +10,67 @@ The generator is fully convolutional, so that a start at 64 pixels, a quarter of
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar
 
-from exprtool.errors import DataError, ModelError, TrainingError, UsageError
-from exprtool.settings import check_words, flag, from_plain, resumed, setting, to_plain
-from exprtool_usgan.config import GeneratorConfig
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-Say = Callable[[str], None]
+from exprtool.errors import DataError
+from exprtool_gan.begin import begin_generator
+from exprtool_gan.loop import in_bfloat16
+from exprtool_gan.pairs_config import PairsConfig
+from exprtool_gan.pictures import all_expressions, to_tensor
+from exprtool_training.checkpoint import Parts, fill, read_part
+from exprtool_training.crops import SHEET_FACES, described, in_words, load_crops, shown
+from exprtool_training.data import PreparedSet
+from exprtool_training.method import Method, Sheet
+from exprtool_training.moments import fill_moments, moments
+from exprtool_training.processes import Alone
+from exprtool_training.progress import Progress
+from exprtool_training.schedule import ema_decay, learning_rate
+from exprtool_training.watch import Look, Watcher
+from exprtool_usgan.card import METADATA_KEY, ModelCard
+from exprtool_usgan.networks import Generator
+
 _DRAW = 3
 """Which stream of random numbers draws the pairs; see `exprtool_gan.sampler` for the others."""
-_SHEET_FACES = 8
 _WARMUP = 50
 """Steps over which the rate rises: the last layer sums 3,136 values, and Adam's first steps move all of them alike."""
-_PROGRESS_KEY = "exprtool_pairs"
+_LOOK_BATCHES = 6
 
 
-@dataclass(frozen=True)
-class PairsConfig:
-    """A supervised start. Building one checks it: `UsageError` names the field that will not do."""
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """The random choices of one step for a batch of B: places of the pictures ``source`` and ``target`` (B,) in the
+    set, the target's ``label`` (B,), ``flip`` (B,) bool, and ``gain`` (B, 3, 1, 1), by which light is multiplied."""
 
-    out: Path = setting(Path("runs/start"), "Run", "Folder of the run: checkpoints, samples, logs, configuration.")
-    seed: int = setting(0, "Run", "Every random choice follows from this number and the step.")
-    resume: bool = setting(False, "Run", "Continue the run in --out exactly where it was saved last.", stored=False)
-    overwrite: bool = setting(False, "Run", "Start afresh in a folder that holds a run already.", stored=False)
-    stop_at: int = setting(0, "Run", "Save and stop after this step; 0: run to the end.", stored=False)
-
-    data: tuple[Path, ...] = setting(
-        (), "Data", "Set whose people show several expressions each, such as the faces of `data synth`; repeatable."
-    )
-    image_size: int = setting(128, "Data", "Side of the face crops in pixels, 16 to 512.")
-    crop: Literal["aligned", "centre"] = setting(
-        "centre", "Data", "Eyes and mouth brought to fixed places, or the centred square as it is (crops already)."
-    )
-    test_fraction: float = setting(0.1, "Data", "Share of the people who are held out for the looks.")
-    split_seed: int = setting(0, "Data", "Another number holds out other people.")
-
-    begin_from: str = setting("", "Training", "Run or checkpoint whose generator to begin with; none: from nothing.")
-    steps: int = setting(4000, "Training", "Length in batches.")
-    batch_size: int = setting(8, "Training", "Pairs per step.")
-    lr: float = setting(4e-4, "Training", "Learning rate.")
-    decay_from: float = setting(0.6, "Training", "Share of the run after which the rate falls to 0; 1: never.")
-    from_neutral: float = setting(0.7, "Training", "Share of pairs that start from the neutral face.")
-    emphasis: float = setting(4.0, "Training", "How much more a pixel counts per unit of difference in its pair.")
-    flip: float = setting(0.5, "Training", "Probability of mirroring a pair.")
-    colour: float = setting(0.15, "Training", "Change the colours of a pair by up to this share.")
-    ema: float = setting(0.99, "Training", "Decay of the generator's running average, which is what is used.")
-
-    device: str = setting("auto", "Machine", "auto, cpu, cuda, cuda:N or mps.")
-    precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Machine", "auto: bfloat16 where the device multiplies it, else float32."
-    )
-
-    log_every: int = setting(50, "Watching", "Steps between lines of the log.")
-    look_every: int = setting(500, "Watching", "Steps between looks at held-out people, with a sheet; 0: none.")
-    save_minutes: float = setting(3.0, "Watching", "Minutes between checkpoints.")
-    licence: str = setting("", "Watching", "Licence of the trained weights, written into every checkpoint.")
-
-    def __post_init__(self) -> None:
-        check_words(self)
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
-                span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
-                raise UsageError(f"{flag(name)} must be {span}, not {value!r}.")
-        self.generator(labels=2)
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> PairsConfig:
-        """A new run's settings, or those of the run that is to be resumed."""
-        if not settings.get("resume"):
-            return cls(**settings)
-        last = Path(settings.get("out", cls.out)) / "checkpoints" / "last.safetensors"
-        if not last.is_file():
-            raise TrainingError(f"There is no {last} to resume from. Start the run without --resume.")
-        return resumed(cls(**from_plain(cls, _stored(last)["config"], str(last))), settings, _CHANGEABLE)
-
-    def generator(self, labels: int) -> GeneratorConfig:
-        return GeneratorConfig(labels, self.image_size)
-
-
-_INF = math.inf
-_RANGES = (
-    ("seed", 0, 2**63 - 1), ("stop_at", 0, _INF), ("test_fraction", 0, 0.9), ("steps", 1, _INF),
-    ("batch_size", 1, _INF), ("lr", 0, 1), ("decay_from", 0, 1), ("from_neutral", 0, 1), ("emphasis", 0, 1000),
-    ("flip", 0, 1), ("colour", 0, 1), ("ema", 0, 0.999999), ("log_every", 1, _INF), ("look_every", 0, _INF),
-    ("save_minutes", 0, _INF),
-)  # fmt: skip
-_CHANGEABLE = frozenset({"out", "resume", "stop_at", "data", "device", "log_every", "look_every", "save_minutes"})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a start ended: ``interrupted`` if by a signal; ``distance`` is the last look's, in grey levels."""
-
-    step: int
-    finished: bool
-    interrupted: bool
-    distance: float | None
+    source: NDArray[np.int64]
+    target: NDArray[np.int64]
+    label: NDArray[np.int64]
+    flip: NDArray[np.bool_]
+    gain: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """Whose pictures make pairs: for each person the place of one picture per label, -1 where there is none: (P, C)."""
+    """Whose pictures make pairs: ``places`` (P, C) holds for each person the place of one picture per label, -1 where
+    there is none; ``neutral`` is that label's number, None where the set has no such label."""
 
-    places: Any
+    places: NDArray[np.int64]
     neutral: int | None
 
     @classmethod
-    def of(cls, people: tuple[str, ...], labels: Any, chosen: Any, names: tuple[str, ...]) -> People:
+    def of(cls, prepared: PreparedSet, chosen: NDArray[np.int64]) -> People:
         """Those of the ``chosen`` pictures whose person shows two expressions or more; `DataError` if nobody does."""
-        import numpy as np
-
-        found: dict[str, Any] = {}
+        names, found = prepared.label_names, dict[str, NDArray[np.int64]]()
         for place in chosen:
-            found.setdefault(people[place], np.full(len(names), -1))[labels[place]] = place
+            row = found.setdefault(prepared.people[place], np.full(len(names), -1))
+            row[prepared.labels[place]] = place
         pairs = [row for _, row in sorted(found.items()) if (row >= 0).sum() >= 2]
         if not pairs:
             raise DataError(
@@ -140,196 +79,142 @@ class People:
             )
         return cls(np.stack(pairs), names.index("neutral") if "neutral" in names else None)
 
-    def draw(self, config: PairsConfig, step: int) -> dict[str, Any]:
-        """Source and target pictures, target labels, flips and gains of a step: a function of seed and step alone."""
-        import numpy as np
-
-        rng = np.random.default_rng([config.seed, _DRAW, step])
-        source, target, label = [], [], []
-        for row in self.places[rng.integers(len(self.places), size=config.batch_size)]:
+    def draw(self, config: PairsConfig, step: int) -> Draw:
+        """The choices of a step, numbered from 0: a function of seed and step alone."""
+        rng, size = np.random.default_rng([config.seed, _DRAW, step]), config.batch_size
+        source, target, label = (np.empty(size, dtype=np.int64) for _ in range(3))
+        for i, row in enumerate(self.places[rng.integers(len(self.places), size=size)]):
             there = np.flatnonzero(row >= 0)
-            wanted = int(rng.choice(there))
-            begin = int(rng.choice(there))
+            label[i], begin = rng.choice(there, size=2)
             if self.neutral is not None and row[self.neutral] >= 0 and rng.random() < config.from_neutral:
                 begin = self.neutral
-            source.append(row[begin])
-            target.append(row[wanted])
-            label.append(wanted)
-        return {
-            "source": np.array(source), "target": np.array(target), "label": np.array(label),
-            "flip": rng.random(config.batch_size) < config.flip,
-            "gain": rng.uniform(1 - config.colour, 1 + config.colour, (config.batch_size, 3, 1, 1)).astype(np.float32),
-        }  # fmt: skip
+            source[i], target[i] = row[begin], row[label[i]]
+        gain = rng.uniform(1 - config.colour, 1 + config.colour, (size, 3, 1, 1)).astype(np.float32)
+        return Draw(source, target, label, rng.random(size) < config.flip, gain)
 
 
-def pair_loss(y: Any, x: Any, target: Any, emphasis: float) -> Any:
+def pair_loss(y: Tensor, x: Tensor, target: Tensor, emphasis: float) -> Tensor:
     """Mean distance of ``y`` to ``target``, all (N, 3, S, S) in [-1, 1]; a pixel's weight is 1 and ``emphasis`` times
     how much the pair differs there, averaged over its channels and cut at half a unit."""
     weight = 1 + emphasis * (target - x).abs().mean(1, keepdim=True).clamp(max=0.5)  # (N, 1, S, S)
     return (weight * (y - target).abs()).mean()
 
 
-@dataclass
-class _State:
-    """Where a start stands."""
+class Start(Method):
+    """The generator, its running average, and one Adam."""
 
-    step: int = 0
-    seconds: float = 0.0
-    data_hash: str = ""
-    history: list[float] = field(default_factory=list)
+    losses = ("distance", "nothing", "weighted")
+    meanings: ClassVar[Mapping[str, str]] = {
+        "distance": "from the target, in grey levels",
+        "nothing": "the same if nothing were changed",
+        "weighted": "what is minimised, in [-1, 1]",
+    }
 
-
-def train(config: PairsConfig, say: Say = lambda line: None) -> Outcome:
-    """Train to the end of the configuration, or until SIGINT or SIGTERM, after which the run can be resumed.
-
-    Raises `DataError`, `DeviceError`, and `TrainingError` where the run cannot start, go on or save.
-    """
-    import numpy as np
-    import torch
-
-    from exprtool.devices import resolve_device
-    from exprtool_gan.begin import begin_generator
-    from exprtool_gan.data import load_prepared
-    from exprtool_gan.loop import in_bfloat16
-    from exprtool_gan.run_folder import RunFolder
-    from exprtool_gan.schedule import ema_decay, learning_rate
-    from exprtool_gan.sheet import all_expressions, to_tensor, write_sheet
-    from exprtool_gan.state import check_finite, fill_moments, moments
-    from exprtool_gan.stopping import StopRequest
-    from exprtool_usgan.card import METADATA_KEY, ModelCard
-    from exprtool_usgan.checkpoint import fill, read_part, save
-    from exprtool_usgan.networks import Generator
-
-    with ExitStack() as stack:
-        # --- 1. Data and network -------------------------------------------------------------------------------------
-        folder = RunFolder(config.out)
-        folder.check(config)
-        if not config.data:
-            raise UsageError("No data: give --data FOLDER, such as the folder faces of a set by `exprtool data synth`.")
-        prepared = load_prepared(
-            config.data, config.image_size, crop=config.crop, test_fraction=config.test_fraction,
-            split_seed=config.split_seed,
-        )  # fmt: skip
-        names = prepared.label_names
-        people = People.of(prepared.people, prepared.labels, prepared.train, names)
-        held_out = People.of(prepared.people, prepared.labels, prepared.test, names) if len(prepared.test) else people
-        device = torch.device(str(resolve_device(config.device, runtime="torch")))
-        half = in_bfloat16(config.precision, device)
-        torch.manual_seed(config.seed)
-        generator, ema = (Generator(config.generator(len(names))).to(device) for _ in range(2))
-        last_layer = [layer for layer in generator.main if isinstance(layer, torch.nn.Conv2d)][-1]
+    def __init__(self, config: PairsConfig, world: Alone, watcher: Watcher) -> None:
+        self.config, self.device, self._average_gradients = config, world.device, world.average
+        self.prepared = prepared = load_crops(config, world, watcher.prepared)
+        self.total, self.data, self.manifest = config.steps, prepared.manifest_hash, prepared.manifest
+        self._names = prepared.label_names
+        self.people = People.of(prepared, prepared.train)
+        others = next(side for side in (prepared.validation, prepared.test, prepared.train) if len(side))
+        self._others = People.of(prepared, others).places
+        self._chooses = bool(len(prepared.validation))
+        self._half = in_bfloat16(config.precision, world.device)
+        self._share = slice(
+            world.rank * config.batch_size // world.size, (world.rank + 1) * config.batch_size // world.size
+        )
+        with torch.random.fork_rng(devices=[]):  # the same first weights on every device and in every process
+            torch.manual_seed(config.seed)
+            self.generator = Generator(config.generator(len(self._names)))
+        last_layer = [layer for layer in self.generator.main if isinstance(layer, torch.nn.Conv2d)][-1]
         torch.nn.init.zeros_(last_layer.weight)
-        if config.begin_from and not config.resume:
-            begin_generator(generator, names, Path(config.begin_from))
-        ema.load_state_dict(generator.state_dict())
-        ema.requires_grad_(False).eval()
-        adam = torch.optim.Adam(generator.parameters(), lr=config.lr, betas=(0.5, 0.999), fused=device.type != "mps")
-        card = ModelCard(
-            config.generator(len(names)), names, prepared.template, source="exprtool train --trainer pairs",
-            training_data={
-                "name": ", ".join(root.resolve().name for root in config.data), "images": len(prepared.train),
-                "people": len(people.places), "manifest": prepared.manifest_hash, "begin_from": config.begin_from,
-            },
+        self.generator.to(self.device)
+        self.ema = Generator(self.generator.config).to(self.device).requires_grad_(False).eval()
+        self.ema.load_state_dict(self.generator.state_dict())
+        self.adam = torch.optim.Adam(
+            self.generator.parameters(), config.lr, (0.5, 0.999), fused=self.device.type != "mps"
         )  # fmt: skip
-        card = replace(card, licence=config.licence or card.licence)
-
-        # --- 2. The state of the run that is resumed -----------------------------------------------------------------
-        state = _State(data_hash=prepared.manifest_hash)
-        if config.resume:
-            state = _State(**_stored(folder.last)["state"])
-            if state.data_hash != prepared.manifest_hash:
-                raise TrainingError(f"{folder.last} was trained on other data. Give the same, or start a new run.")
-            fill(generator, read_part(folder.last, "generator"), folder.last)
-            fill(ema, read_part(folder.last, "ema"), folder.last)
-            fill_moments(adam, generator, read_part(folder.last, "g_adam"), state.step, folder.last)
-        folder.open(config, dict(prepared.manifest))
-        folder.forget_after(state.step)
-        stop = stack.enter_context(StopRequest())
-        say(
-            f"{len(people.places):,} people in pairs, {len(prepared.test):,} pictures held out; {config.steps:,} steps "
-            f"of {config.batch_size} at {config.image_size} px on {device} in {'bfloat16' if half else 'float32'}"
-            + (f", resumed at {state.step:,}" if state.step else "")
+        card = ModelCard(
+            self.generator.config, self._names, prepared.template, source="exprtool train --trainer pairs",
+            training_data=described(config, prepared, pairs_of_people=len(self.people.places)),
+        )  # fmt: skip
+        self.card = replace(card, licence=config.licence or card.licence)
+        self._fixed = prepared.images[shown(prepared, SHEET_FACES)]
+        self.facts = (
+            *in_words(config, prepared),
+            f"{len(self.people.places):,} people in pairs; {'bfloat16' if self._half else 'float32'}",
         )
 
-        def tensors(draw: dict[str, Any]) -> tuple[Any, Any, Any]:
-            x, target = (to_tensor(np.asarray(prepared.images[draw[name]]), device) for name in ("source", "target"))
-            flip = torch.from_numpy(draw["flip"]).to(device)[:, None, None, None]
-            gain = torch.from_numpy(draw["gain"]).to(device)
-            x, target = (torch.where(flip, v.flip(3), v) for v in (x, target))
-            x, target = (((v + 1) * gain - 1).clamp(-1, 1).contiguous() for v in (x, target))
-            return x, target, torch.eye(len(names), device=device)[torch.from_numpy(draw["label"]).to(device)]
+    def begin(self) -> None:
+        if self.config.begin_from:
+            begin_generator(self.generator, self._names, Path(self.config.begin_from))
+            self.ema.load_state_dict(self.generator.state_dict())
 
-        looks = [held_out.draw(replace(config, flip=0.0, colour=0.0), step) for step in range(6)]
+    def step(self, step: int) -> Tensor:
+        for group in self.adam.param_groups:
+            group["lr"] = self.rate(step)
+        x, target, c = self._tensors(self.people.draw(self.config, step), self._share)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half, cache_enabled=False):
+            y = self.generator(x, c)
+        y = y.float()
+        loss = pair_loss(y, x, target, self.config.emphasis)
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self._average_gradients([p.grad for p in self.generator.parameters() if p.grad is not None])
+        self.adam.step()
+        with torch.no_grad():
+            keep = ema_decay(step, self.config.ema)
+            for average, parameter in zip(self.ema.parameters(), self.generator.parameters(), strict=True):
+                average.lerp_(parameter, 1 - keep)
+            distances = [127.5 * (picture - target).abs().mean() for picture in (y, x)]
+            return torch.stack([*distances, loss.detach()])
 
-        @torch.no_grad()
-        def look() -> tuple[float, float]:
-            """Distance of held-out people to their targets, and of doing nothing, in grey levels."""
-            figures = []
-            for draw in looks:
-                x, target, c = tensors(draw)
-                figures.append([float((v - target).abs().mean()) * 127.5 for v in (ema.edit(x, c), x)])
-            return tuple(np.mean(figures, axis=0))
+    def rate(self, step: int) -> float:
+        rise = min(1.0, (step + 1) / _WARMUP)
+        return rise * learning_rate(step, self.total, self.config.lr, self.config.decay_from)
 
-        def write(step: int) -> None:
-            check_finite(generator.state_dict(), "generator", step, folder.last)
-            state.step, state.seconds = step, before + time.monotonic() - began
-            stored = {"state": asdict(state), "config": to_plain(config)}
-            parts = {"generator": generator.state_dict(), "ema": ema.state_dict(), "g_adam": moments(adam, generator)}
-            metadata = {METADATA_KEY: replace(card, step=step).to_json(), _PROGRESS_KEY: json.dumps(stored)}
-            save(folder.last, parts, metadata)
+    @torch.no_grad()
+    def look(self) -> Look:
+        plain = replace(self.config, flip=0.0, colour=0.0)
+        others = replace(self.people, places=self._others)
+        figures = []
+        for batch in range(_LOOK_BATCHES):
+            x, target, c = self._tensors(others.draw(plain, batch))
+            figures.append([float((picture - target).abs().mean()) * 127.5 for picture in (self.ema.edit(x, c), x)])
+        distance, nothing = np.mean(figures, axis=0).tolist()
+        text = f"{distance:.2f} grey levels from their targets, {nothing:.2f} if nothing were changed"
+        return Look(-distance, {"distance": distance, "nothing": nothing}, text, chooses=self._chooses)
 
-        # --- 3. The loop ---------------------------------------------------------------------------------------------
-        before, began = state.seconds, time.monotonic()
-        saved_at = logged_at = began
-        step, distance, total = state.step, None, 0.0
-        end = min(config.steps, config.stop_at) if config.stop_at else config.steps
-        while step < end and not stop.requested:
-            for group in adam.param_groups:
-                rise = min(1.0, (step + 1) / _WARMUP)
-                group["lr"] = rise * learning_rate(step, config.steps, config.lr, config.decay_from)
-            x, target, c = tensors(people.draw(config, step))
-            with torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=False):
-                y = generator(x, c)
-            loss = pair_loss(y.float(), x, target, config.emphasis)
-            adam.zero_grad(set_to_none=True)
-            loss.backward()
-            adam.step()
-            with torch.no_grad():
-                keep = ema_decay(step, config.ema)
-                for average, parameter in zip(ema.parameters(), generator.parameters(), strict=True):
-                    average.lerp_(parameter, 1 - keep)
-            step += 1
-            total += float(loss.detach())
-            if step % config.log_every == 0:
-                now = time.monotonic()
-                entry = {
-                    "step": step,
-                    "loss": total / config.log_every,
-                    "seconds": (now - logged_at) / config.log_every,
-                }
-                total, logged_at = 0.0, now
-                folder.append(entry)
-                say(f"{step:7,}  loss {entry['loss']:.4f}  {entry['seconds']:.2f} s a step")
-            if config.look_every and (step % config.look_every == 0 or step == config.steps):
-                distance, nothing = look()
-                folder.append({"step": step, "look": {"distance": distance, "doing_nothing": nothing}})
-                shown = np.asarray(prepared.images[held_out.places.max(axis=1)[:_SHEET_FACES]])
-                write_sheet(folder.sample(step), shown, all_expressions(ema, shown), names)
-                say(f"{step:7,}  held out: {distance:.2f} grey levels from the target, {nothing:.2f} for doing nothing")
-            if (time.monotonic() - saved_at) / 60 >= config.save_minutes:
-                write(step)
-                saved_at = time.monotonic()
-        write(step)
-        return Outcome(step, step >= config.steps, step < end, distance)
+    def sheet(self) -> Sheet:
+        return self._fixed, all_expressions(self.ema, self._fixed), self._names
 
+    def state(self) -> Parts:
+        return {
+            "generator": self.generator.state_dict(),
+            "ema": self.ema.state_dict(),
+            "g_adam": moments(self.adam, dict(self.generator.named_parameters())),
+        }
 
-def _stored(path: Path) -> dict[str, Any]:
-    """State and configuration of a start, as plain values; `ModelError` where the file is none."""
-    from exprtool_usgan.checkpoint import read_metadata
+    def restore(self, path: Path, progress: Progress) -> None:
+        fill(self.generator, read_part(path, "generator"), path)
+        fill(self.ema, read_part(path, "ema"), path)
+        learned = dict(self.generator.named_parameters())
+        fill_moments(self.adam, learned, read_part(path, "g_adam"), progress.step, path)
 
-    try:
-        stored = json.loads(read_metadata(path)[_PROGRESS_KEY])
-        known = {entry.name for entry in fields(_State)}
-        return {"config": dict(stored["config"]), "state": {k: v for k, v in stored["state"].items() if k in known}}
-    except (KeyError, ValueError, TypeError, AttributeError):
-        raise ModelError(f"{path} is no checkpoint of a supervised start. Give the folder of such a run.") from None
+    def product(self, step: int, look: Look | None) -> tuple[Parts, Mapping[str, str]]:
+        return {"generator": self.ema.state_dict()}, self.header(step)
+
+    def header(self, step: int) -> Mapping[str, str]:
+        return {METADATA_KEY: replace(self.card, step=step).to_json()}
+
+    def _tensors(self, draw: Draw, share: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
+        """Source and target (b, 3, S, S) in [-1, 1], and the target's label one-hot (b, C)."""
+        flip = torch.from_numpy(draw.flip[share]).to(self.device)[:, None, None, None]
+        gain = torch.from_numpy(draw.gain[share]).to(self.device)
+        pictures = []
+        for places in (draw.source[share], draw.target[share]):
+            v = to_tensor(np.asarray(self.prepared.images[places]), self.device)
+            v = torch.where(flip, v.flip(3), v)
+            pictures.append(((v + 1) * gain - 1).clamp(-1, 1).contiguous())
+        c = torch.eye(len(self._names), device=self.device)[torch.from_numpy(draw.label[share]).to(self.device)]
+        return pictures[0], pictures[1], c

@@ -19,7 +19,7 @@ from exprtool.errors import TrainingError
 from exprtool_gan import losses
 from exprtool_gan.begin import begin_discriminator, begin_generator
 from exprtool_gan.config import TrainConfig
-from exprtool_gan.schedule import ema_decay
+from exprtool_training.schedule import ema_decay
 from exprtool_usgan.networks import Discriminator, Generator
 
 LOSS_NAMES = ("d_real", "d_fake", "d_gp", "d_expr", "d_total", "g_fake", "g_expr", "g_rec", "g_total")
@@ -75,6 +75,10 @@ class Learner:
             raise TrainingError(f"{apart} holds no discriminator of this kind. Leave out --begin-d-from.")
         if self.ema is not None:
             self.ema.load_state_dict(self.generator.state_dict())
+
+    def g_learns(self, step: int) -> bool:
+        """Whether G learns in a step, numbered from 0, after D."""
+        return step >= self.config.d_first and (step + 1) % self.config.d_steps == 0
 
     def compile(self) -> None:
         """Have torch.compile make kernels of its own for both networks at their first use."""

@@ -33,6 +33,8 @@ CFEE_CODES: Mapping[str, str] = MappingProxyType(
 )
 """The basic expressions among CFEE's numbers; the others are compounds (happily surprised ...) and awe, hatred ..."""
 CFEE_LAST = 26
+FIRST_SESSION = "A"
+"""KDEF shows every person in two sessions, A and B."""
 
 
 @dataclass(frozen=True)

@@ -10,24 +10,40 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from exprtool.devices import resolve_device
 from exprtool.errors import TrainingError, UsageError
-from exprtool_gan.config import TrainConfig
+from exprtool_training.config import RunConfig, TorchConfig
 
 if TYPE_CHECKING:
+    import torch
     from lightning_fabric import Fabric
+    from torch import Tensor
 
 
 class Alone:
-    """A run in this process only."""
+    """A run in this process only. ``device`` is None where nothing is computed by PyTorch."""
 
     rank, size = 0, 1
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute; only for runs that use PyTorch."""
+        assert self._device is not None
+        return self._device
+
+    def __str__(self) -> str:
+        """The device by name, and how many processes share the work."""
+        if self._device is None:
+            return "the processor"
+        name = str(self._device)
+        if self._device.type == "cuda":
+            import torch
+
+            name = torch.cuda.get_device_name(self._device)
+        return name + (f" x {self.size} processes" if self.size > 1 else "")
 
     @property
     def leads(self) -> bool:
@@ -55,6 +71,8 @@ class Together(Alone):
         self._flat: dict[int, Tensor] = {}
 
     def average(self, tensors: Sequence[Tensor]) -> None:
+        import torch
+
         total = sum(tensor.numel() for tensor in tensors)
         if total not in self._flat:  # one buffer and one message for all gradients of a network
             self._flat[total] = torch.empty(total, device=self.device)
@@ -67,6 +85,8 @@ class Together(Alone):
             tensor.copy_(part.view(tensor.shape))
 
     def any(self, flag: bool) -> bool:
+        import torch
+
         raised = torch.tensor(float(flag), device=self.device)
         self._fabric.all_reduce(raised, reduce_op="sum")
         return bool(raised.item())
@@ -75,12 +95,16 @@ class Together(Alone):
         self._fabric.barrier()
 
 
-def join(config: TrainConfig) -> Alone:
+def join(config: RunConfig) -> Alone:
     """Connect to the other processes that the configuration speaks of, starting them where no launcher has.
 
     Raises `DeviceError` where the device cannot be used, `UsageError` where a launcher started another number of
     processes than the configuration asks for, `TrainingError` where the package for it is missing.
     """
+    if not isinstance(config, TorchConfig):
+        return Alone()
+    import torch
+
     wanted = config.devices * config.nodes
     launched = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")) or 1)
     if wanted == 1:

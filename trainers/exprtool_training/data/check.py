@@ -20,11 +20,11 @@ from exprtool.errors import ExprtoolError
 from exprtool.images import read_image
 from exprtool.processes import over_items
 from exprtool.types import Image
-from exprtool_gan.data.detector import load_detector
-from exprtool_gan.data.prepare import FEW, Progress, clearly_largest, find, split_of
-from exprtool_gan.data.prepared import order_labels
-from exprtool_gan.data.sources import Scan, ScanOptions, Source, scan
-from exprtool_gan.data.splits import TEST, TRAIN
+from exprtool_training.data.detector import load_detector
+from exprtool_training.data.prepare import FEW, Progress, clearly_largest, find, split_of
+from exprtool_training.data.prepared import order_labels
+from exprtool_training.data.sources import Scan, ScanOptions, Source, scan
+from exprtool_training.data.splits import TEST, TRAIN, VALIDATION
 
 Severity = Literal["error", "warning"]
 
@@ -197,7 +197,7 @@ def _person_leaks(sources: Sequence[Source], both: Sequence[str]) -> Iterator[Pr
         yield Problem(
             "person-in-both-splits",
             "error",
-            f"{person} is in the training and in the test set: measures on such people flatter. Keep each person on "
+            f"{person} is on several sides of the split: measures on such people flatter. Keep each person on "
             "one side.",
             pictures,
         )
@@ -310,7 +310,7 @@ def _balance(sources: Sequence[Source], looks: Sequence[Look], sides: Mapping[st
 def _same_people(sources: Sequence[Source], looks: Sequence[Look], sides: Mapping[str, str]) -> Iterator[Problem]:
     """One person under two names, on both sides of the split: the nearest pair of pictures decides."""
     members = [i for i, look in enumerate(looks) if look.embedding]
-    train = [i for i in members if sides[sources[i].person] == TRAIN]
+    train = [i for i in members if sides[sources[i].person] != TEST]
     test = [i for i in members if sides[sources[i].person] == TEST]
     if not train or not test:
         return
@@ -326,15 +326,16 @@ def _same_people(sources: Sequence[Source], looks: Sequence[Look], sides: Mappin
         yield Problem(
             "same-person-suspected",
             "warning",
-            f"{a} (train) and {b} (test) may be one person: {sources[i].path} and {sources[j].path} lie at distance "
-            f"{distance:.2f}. If so, give them one name in a CSV.",
+            f"{a} ({sides[a]}) and {b} (test) may be one person: {sources[i].path} and {sources[j].path} lie at "
+            f"distance {distance:.2f}. If so, give them one name in a CSV.",
             (sources[i].name, sources[j].name),
         )
 
 
 def _counts(found: Scan, sides: Mapping[str, str]) -> dict[str, dict[str, int]]:
     labels = order_labels([source.expression for source in found.sources if source.expression])
-    table = {side: dict.fromkeys(labels, 0) for side in (TRAIN, TEST)}
+    shown = [side for side in (TRAIN, VALIDATION, TEST) if side != VALIDATION or side in sides.values()]
+    table = {side: dict.fromkeys(labels, 0) for side in shown}
     for source in found.sources:
         if source.expression:
             table[sides[source.person]][source.expression] += 1

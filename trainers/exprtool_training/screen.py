@@ -15,22 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from exprtool_gan.look import Look
-from exprtool_gan.watch import Plan, Watcher
+from exprtool_training.watch import Look, Plan, Watcher
 
 _BARS = "▁▂▃▄▅▆▇█"
 _HISTORY = 40
-_MEANING = {
-    "d_real": "D on real, higher is more real",
-    "d_fake": "D on generated",
-    "d_gp": "gradient penalty (eq. 2)",
-    "d_expr": "expression of real (eq. 6)",
-    "d_total": "L_D (eq. 7)",
-    "g_fake": "D on generated, in G's step",
-    "g_expr": "expression of generated (eq. 5)",
-    "g_rec": "reconstruction (eq. 4)",
-    "g_total": "L_G (eq. 8)",
-}
 
 
 def screen(console: Console | None = None) -> Watcher:
@@ -54,27 +42,28 @@ class PlainLines(Watcher):
 
     def started(self, plan: Plan) -> None:
         self._plan = plan
-        for line in describe(plan):
+        for line in plan.facts:
             self._say(line)
 
-    def logged(self, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
+    def logged(self, step: int, losses: Mapping[str, float], per_second: float) -> None:
         plan = self._plan
         figures = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        left = f", {left_text((plan.total - step) * plan.batch_size, images_per_second)} left" if plan else ""
+        left = f", {left_text((plan.total - step) * plan.batch_size, per_second)} left" if plan else ""
         total = f" of {plan.total:,}" if plan else ""
-        self._say(f"step {step:,}{total}  {figures}  ({images_per_second:.1f} images/s{left})")
+        unit = plan.unit if plan else "images"
+        self._say(f"step {step:,}{total}  {figures}  ({per_second:.1f} {unit}/s{left})")
 
     def sampled(self, path: Path) -> None:
         self._say(f"sample sheet: {path}")
 
     def looked(self, step: int, look: Look, best: bool) -> None:
-        self._say(f"held-out people at step {step:,}: {look_text(look)}{' (best so far)' if best else ''}")
+        self._say(f"held-out people at step {step:,}: {look.text}{' (best so far)' if best else ''}")
 
     def saved(self, step: int, path: Path) -> None:
         self._say(f"saved step {step:,}: {path}")
 
-    def ended(self, step: int, out: Path, finished: bool) -> None:
-        self._say(end_text(step, out, finished))
+    def ended(self, text: str) -> None:
+        self._say(text)
 
     def _say(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True, highlight=False)
@@ -105,8 +94,8 @@ class LiveScreen(Watcher):
     def stepped(self, step: int) -> None:
         self._step = step
 
-    def logged(self, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
-        self._speed = images_per_second
+    def logged(self, step: int, losses: Mapping[str, float], per_second: float) -> None:
+        self._speed = per_second
         for name, value in losses.items():
             self._losses.setdefault(name, deque(maxlen=_HISTORY)).append(value)
 
@@ -114,17 +103,16 @@ class LiveScreen(Watcher):
         self._facts["sample sheet"] = str(path)
 
     def looked(self, step: int, look: Look, best: bool) -> None:
-        self._facts["held-out people"] = f"step {step:,}: {look_text(look)}"
+        self._facts["held-out people"] = f"step {step:,}: {look.text}"
         if best:
             self._facts["best so far"] = f"step {step:,}, score {look.score:.3f}"
 
     def saved(self, step: int, path: Path) -> None:
         self._facts["checkpoint"] = f"step {step:,}: {path}"
 
-    def ended(self, step: int, out: Path, finished: bool) -> None:
-        self._step = step
+    def ended(self, text: str) -> None:
         self.close()
-        self._console.print(Text(end_text(step, out, finished)), soft_wrap=True)
+        self._console.print(Text(text), soft_wrap=True)
 
     def close(self) -> None:
         if self._live is not None:
@@ -151,7 +139,7 @@ class LiveScreen(Watcher):
         bar.add_row(
             ProgressBar(total=plan.total, completed=self._step, width=32),
             f"step {self._step:,} of {plan.total:,}",
-            f"{speed:.1f} images/s",
+            f"{speed:.1f} {plan.unit}/s",
             f"{left} left",
         )
         losses = Table.grid(padding=(0, 2))
@@ -160,41 +148,13 @@ class LiveScreen(Watcher):
                 Text(name, style="bold"),
                 Text(f"{values[-1]:.4g}", justify="right"),
                 Text(sparkline(values), style="cyan"),
-                Text(_MEANING.get(name, ""), style="dim"),
+                Text(plan.meanings.get(name, ""), style="dim"),
             )
         facts = Table.grid(padding=(0, 2))
         for name, value in self._facts.items():
             facts.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
-        parts: list[RenderableType] = [*(Text(line, style="dim") for line in describe(plan)), bar, losses, facts]
+        parts: list[RenderableType] = [*(Text(line, style="dim") for line in plan.facts), bar, losses, facts]
         return Panel(Group(*parts), title=f"exprtool train: {plan.out}", title_align="left")
-
-
-def describe(plan: Plan) -> list[str]:
-    """The run in a few lines."""
-    precision = "bfloat16, gradient penalty float32" if plan.half else "float32"
-    recorded = ", CUDA graphs" if plan.recorded else ""
-    many = f" x {plan.processes} processes" if plan.processes > 1 else ""
-    begin = f"resumed at step {plan.start:,}, " if plan.start else ""
-    return [
-        f"{plan.images:,} images of {plan.people:,} people, {plan.held_out:,} held out; {', '.join(plan.labels)}",
-        f"G {plan.g_parameters:,} and D {plan.d_parameters:,} parameters; recipe {plan.recipe}",
-        f"{begin}{plan.total:,} steps of {plan.batch_size} on {plan.device}{many}, {precision}{recorded}",
-        *plan.notes,
-    ]
-
-
-def look_text(look: Look) -> str:
-    judge = "D's own head, no evidence" if look.judge == "own head" else look.judge
-    parts = [f"{look.accuracy:.1%} show the expression ({judge})"]
-    if look.acd is not None and look.accepted is not None:
-        parts.append(f"ACD {look.acd:.3f}, {look.accepted:.1%} the same person")
-    return ", ".join(parts)
-
-
-def end_text(step: int, out: Path, finished: bool) -> str:
-    if finished:
-        return f"Done after {step:,} steps. Use it: exprtool edit PHOTO --expr happy --backend usgan:{out}"
-    return f"Stopped and saved after step {step:,}. Go on with: exprtool train --resume --out {out}"
 
 
 def left_text(images: int, per_second: float) -> str:

@@ -11,10 +11,10 @@ import numpy as np
 from exprtool.errors import DataError
 from exprtool.faces.align import CropTemplate
 from exprtool.measures.pictures import Pictures
-from exprtool_gan.data.detector import landmarks_in, load_detector
-from exprtool_gan.data.prepare import Progress, load_prepared
-from exprtool_gan.data.prepared import PreparedSet
-from exprtool_gan.data.sources import ScanOptions
+from exprtool_training.data.detector import landmarks_in, load_detector
+from exprtool_training.data.prepare import Progress, load_prepared
+from exprtool_training.data.prepared import PreparedSet
+from exprtool_training.data.sources import ScanOptions
 
 
 def pictures_of(

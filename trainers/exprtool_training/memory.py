@@ -6,15 +6,12 @@ import gc
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from exprtool.errors import TrainingError
-from exprtool_gan.step import Batch, Learner
 
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an error means that the device's (or the machine's) memory is used up."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
 
 
 def largest_batch(attempt: Callable[[int], None], failed: int) -> int:
@@ -32,12 +29,15 @@ def largest_batch(attempt: Callable[[int], None], failed: int) -> int:
     return fits
 
 
-def says_what_fits(learner: Learner, batch: int, processes: int, last: Path) -> TrainingError:
-    """The error for a batch that did not fit, with one that does."""
-    if processes > 1:  # the others wait in the middle of a step: there is no trying out any more
-        advice = f"Try --batch-size {batch // 2 // processes * processes or processes}"
+def says_what_fits(attempt: Callable[[int], None], batch: int, unit: int, last: Path) -> TrainingError:
+    """The error for a batch that did not fit, with one that does: a multiple of ``unit`` that ``attempt`` gets through.
+
+    With several processes (``unit`` above 1) there is no trying out: the others wait in the middle of a step.
+    """
+    if unit > 1:
+        advice = f"Try --batch-size {batch // 2 // unit * unit or unit}"
     else:
-        size = largest_batch(lambda size: _attempt(learner, size), batch)
+        size = largest_batch(lambda size: _emptied(attempt, size), batch)
         if size == 0:
             return TrainingError(
                 "The device's memory is used up even by a batch of 1: use a smaller --image-size, free the device, or "
@@ -48,12 +48,11 @@ def says_what_fits(learner: Learner, batch: int, processes: int, last: Path) -> 
     return TrainingError(f"The device's memory is used up by a batch of {batch}. {advice}{kept}.")
 
 
-def _attempt(learner: Learner, size: int) -> None:
-    """One whole step on grey pictures. It spoils the weights, which nobody uses after the error."""
+def _emptied(attempt: Callable[[int], None], size: int) -> None:
+    """Try with as much memory as can be had."""
+    import torch
+
     gc.collect()
-    if learner.device.type == "cuda":
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    side = learner.config.image_size
-    x = torch.zeros(size, 3, side, side, device=learner.device).to(memory_format=learner.memory_format)
-    label = torch.zeros(size, dtype=torch.int64, device=learner.device)
-    learner.both_steps(Batch(x, label, label, torch.full((size,), 0.5, device=learner.device)))
+    attempt(size)

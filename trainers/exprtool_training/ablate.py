@@ -4,15 +4,15 @@ The declaration is a TOML file::
 
     seeds = [0, 1, 2]
 
-    [train]                     # what all share: keys of `exprtool train --dump-config`
+    [train]                     # what all share: keys of `exprtool train --dump-config`, where their trainers know them
     data = ["faces"]
     steps = 20000
 
     [variants."US-GAN"]         # what each changes
     [variants."without skip"]
     skip = false
-    [variants."US-GAN-6"]
-    residual_blocks = 6
+    [variants."StarGAN"]
+    trainer = "stargan"         # another trainer than "gan"
 
 or, in place of ``[variants]``, a ``[grid]`` whose every combination is a variant::
 
@@ -36,15 +36,19 @@ from typing import TYPE_CHECKING, Any
 from exprtool.errors import DataError, UsageError
 from exprtool.files import write_bytes
 from exprtool.measures.stats import Stat
-from exprtool.settings import from_plain, to_plain
-from exprtool_gan.config import TrainConfig, with_recipe
+from exprtool.plugins import registry
+from exprtool.settings import from_plain, stored_fields, to_plain
+from exprtool_training.checkpoint import CHECKPOINTS, LAST
+from exprtool_training.config import RunConfig
+from exprtool_training.crops import CropsConfig, load_crops
+from exprtool_training.progress import read_progress
 
 if TYPE_CHECKING:
     from exprtool.measures.evaluation import Classifier, Evaluation
     from exprtool.measures.pictures import Pictures
     from exprtool.measures.subjects import Subject
-    from exprtool_gan.data import PreparedSet
-    from exprtool_gan.watch import Watcher
+    from exprtool.types import TrainerSpec
+    from exprtool_training.watch import Watcher
 
 SAME_FOR_ALL = (
     "steps",
@@ -54,11 +58,14 @@ SAME_FOR_ALL = (
     "crop",
     "detector",
     "test_fraction",
+    "validation_fraction",
+    "all_sessions",
     "split_seed",
     "batch_size",
 )
 """What variants may not differ in: else their steps, crops or people would not be equal."""
 _OURS = ("seed", "out")
+_TRAINER = "gan"
 MEASURES = "measures.json"
 
 
@@ -69,10 +76,11 @@ class Ablation:
     variants: Mapping[str, Mapping[str, Any]]
     seeds: tuple[int, ...]
 
-    def config(self, variant: str, seed: int, out: Path) -> TrainConfig:
+    def config(self, variant: str, seed: int, out: Path) -> CropsConfig:
         """The configuration of one run below ``out``."""
         settings = {**self.variants[variant], "seed": seed, "out": run_folder(out, variant, seed)}
-        return with_recipe(str(settings.get("recipe", "paper")), settings)
+        kind: Any = registry().trainer(settings.pop("trainer", _TRAINER)).config()
+        return kind.from_settings(settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +121,7 @@ def read_ablation(path: Path, overrides: Mapping[str, Any] | None = None) -> Abl
         raise UsageError(f"The ablation {path} cannot be read: {error}.") from error
     if strange := sorted(set(declared) - {"seeds", "train", "variants", "grid"}):
         raise UsageError(f"{path}: unknown parts {', '.join(strange)}. Known: seeds, train, variants, grid.")
-    shared = {**from_plain(TrainConfig, _table(declared, "train", path), f"{path}, [train]"), **(overrides or {})}
+    shared = _table(declared, "train", path)
     if forbidden := sorted(set(shared) & set(_OURS)):
         raise UsageError(
             f"{path}, [train]: {', '.join(forbidden)} is set per run. Give seeds = [...] at the top instead."
@@ -124,7 +132,16 @@ def read_ablation(path: Path, overrides: Mapping[str, Any] | None = None) -> Abl
     if len(changes) < 2:
         raise UsageError(f"{path}: an ablation compares two variants or more.")
     seeds = _seeds(declared.get("seeds", [0]), path)
-    ablation = Ablation({name: {**shared, **change} for name, change in changes.items()}, seeds)
+    kinds = {name: _kind(change.get("trainer", shared.get("trainer", _TRAINER))) for name, change in changes.items()}
+    known = {name: {entry.name for entry in stored_fields(kind)} for name, kind in kinds.items()}
+    variants: dict[str, dict[str, Any]] = {}
+    for name, kind in kinds.items():
+        mine = {key: value for key, value in shared.items() if key in known[name] or not _anywhere(key, known)}
+        own = {key: value for key, value in changes[name].items() if key != "trainer"}
+        common = from_plain(kind, mine, f"{path}, [train]")
+        special = from_plain(kind, own, f"{path}, variant {name!r}")
+        variants[name] = {**common, **(overrides or {}), **special, "trainer": kind.trainer}
+    ablation = Ablation(variants, seeds)
     for name in ablation.variants:
         config = ablation.config(name, seeds[0], Path("unused"))
         if not config.data:
@@ -156,7 +173,7 @@ def run_ablation(
     resumed from its last checkpoint. Runs are compared at equal steps: the last checkpoint counts, not the best.
     Raises KeyboardInterrupt where a run was interrupted (it is saved), and what training raises.
     """
-    from exprtool_gan.loop import train
+    from exprtool_training.watch import Watcher
 
     results: dict[str, list[dict[str, Any]]] = {}
     for seed in ablation.seeds:  # seed by seed, so that an early stop leaves all variants with equally many
@@ -166,9 +183,7 @@ def run_ablation(
             measured = _measured(config.out, key)
             if measured is None:
                 if not _finished(config):
-                    outcome = train(_resumed(config), watcher(name, seed) if watcher else None)
-                    if not outcome.finished:
-                        raise KeyboardInterrupt
+                    _spec(config).run(_resumed(config), watcher(name, seed) if watcher else Watcher())
                 measured = _measure(config, name, key, classifier, expressions, limit).to_json()
                 entry = {"key": key, "measures": measured}
                 write_bytes(config.out / MEASURES, json.dumps(entry, indent=1).encode())
@@ -182,13 +197,13 @@ def subjects_of(ablation: Ablation, out: Path, seed: int | None = None) -> list[
     return [_subject(ablation.config(name, seed, out), name) for name in ablation.variants]
 
 
-def held_out(config: TrainConfig, limit: int | None = None) -> Pictures:
+def held_out(config: CropsConfig, limit: int | None = None) -> Pictures:
     """The held-out people's crops of a run's data, evenly spread."""
     import numpy as np
 
-    from exprtool_gan.data.measured import as_pictures, with_landmarks
+    from exprtool_training.data.measured import as_pictures, with_landmarks
 
-    prepared = _prepared(config)
+    prepared = load_crops(config)
     test = prepared.test
     if not len(test):
         raise DataError("Nobody is held out, so nothing can be measured: raise test_fraction under [train].")
@@ -197,22 +212,8 @@ def held_out(config: TrainConfig, limit: int | None = None) -> Pictures:
     return with_landmarks(as_pictures(prepared, config.data, "held-out").take(test))
 
 
-def _prepared(config: TrainConfig) -> PreparedSet:
-    from exprtool_gan.data import ScanOptions, load_prepared
-
-    return load_prepared(
-        config.data,
-        config.image_size,
-        crop=config.crop,
-        detector=config.detector,
-        test_fraction=config.test_fraction,
-        split_seed=config.split_seed,
-        scan_options=ScanOptions(all_angles=config.all_angles, ignore=config.ignore, free_labels=config.free_labels),
-    )
-
-
 def _measure(
-    config: TrainConfig,
+    config: CropsConfig,
     name: str,
     key: str,
     classifier: Classifier | None,
@@ -220,43 +221,50 @@ def _measure(
     limit: int | None,
 ) -> Evaluation:
     from exprtool.measures.evaluation import evaluate
-    from exprtool_gan.own_head import own_head
 
+    own_head = _spec(config).own_head
     pictures = held_out(config, limit)
     subject = _subject(config, name)
-    return evaluate(subject, pictures, expressions, classifier=classifier, own_head=own_head(_last(config)))
+    return evaluate(
+        subject, pictures, expressions, classifier=classifier, own_head=own_head and own_head(_last(config))
+    )
 
 
-def _subject(config: TrainConfig, name: str) -> Subject:
+def _subject(config: CropsConfig, name: str) -> Subject:
+    from exprtool.crop_backend import CropBackend
     from exprtool.measures.subjects import CropSubject
-    from exprtool_usgan.backend import open_checkpoint
 
-    return CropSubject(name, open_checkpoint(_last(config), "cpu"))
+    spec = _spec(config)
+    backend = spec.load(_last(config), "cpu") if spec.load else None
+    if not isinstance(backend, CropBackend):
+        raise UsageError(
+            f"What the trainer {spec.name!r} makes works on whole photos: measure it with `exprtool compare`."
+        )
+    return CropSubject(name, backend)
 
 
-def _last(config: TrainConfig) -> Path:
-    return config.out / "checkpoints" / "last.safetensors"
+def _spec(config: RunConfig) -> TrainerSpec:
+    return registry().trainer(config.trainer)
 
 
-def _finished(config: TrainConfig) -> bool:
-    from exprtool_gan.state import read_progress
+def _last(config: RunConfig) -> Path:
+    return config.out / CHECKPOINTS / LAST
 
+
+def _finished(config: RunConfig) -> bool:
     if not _last(config).is_file():
         return False
-    progress, _ = read_progress(_last(config))
+    progress, _ = read_progress(_last(config), config.trainer)
     return progress.step >= progress.total
 
 
-def _resumed(config: TrainConfig) -> TrainConfig:
+def _resumed(config: CropsConfig) -> CropsConfig:
     from dataclasses import replace
 
     if _last(config).is_file():
-        return TrainConfig.from_settings({**_settings(config), "resume": True})
+        settings = from_plain(type(config), to_plain(config), "the ablation")
+        return type(config).from_settings({**settings, "resume": True})
     return replace(config, overwrite=True)
-
-
-def _settings(config: TrainConfig) -> dict[str, Any]:
-    return from_plain(TrainConfig, to_plain(config), "the ablation")
 
 
 def _measured(folder: Path, key: str) -> dict[str, Any] | None:
@@ -269,7 +277,7 @@ def _measured(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def _key(
-    config: TrainConfig, classifier: Classifier | None, expressions: Sequence[str] | None, limit: int | None
+    config: CropsConfig, classifier: Classifier | None, expressions: Sequence[str] | None, limit: int | None
 ) -> str:
     content = {
         "config": to_plain(config),
@@ -338,7 +346,16 @@ def _change(change: Any, where: str) -> dict[str, Any]:
         raise UsageError(f"{where} must be a table of settings.")
     if unequal := sorted(set(change) & {*SAME_FOR_ALL, *_OURS}):
         raise UsageError(f"{where}: variants must be equal in {', '.join(unequal)}. Set it under [train].")
-    return from_plain(TrainConfig, change, where)
+    return change
+
+
+def _kind(trainer: str) -> Any:
+    return registry().trainer(trainer).config()
+
+
+def _anywhere(key: str, known: Mapping[str, set[str]]) -> bool:
+    """Whether the trainer of any variant knows a setting (``trainer`` is ours)."""
+    return key == "trainer" or any(key in names for names in known.values())
 
 
 def _word(value: Any) -> str:

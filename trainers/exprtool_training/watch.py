@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from exprtool_gan.look import Look
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is about to be trained."""
+    """What is about to be trained: ``facts`` in a few lines, and what is counted per second (``unit``). ``meanings``
+    explains the losses by name."""
 
     out: Path
-    recipe: str
     total: int
     start: int
-    images: int
-    people: int
-    held_out: int
-    labels: tuple[str, ...]
-    g_parameters: int
-    d_parameters: int
-    device: str
-    processes: int
     batch_size: int
-    half: bool
-    recorded: bool
-    notes: tuple[str, ...] = ()
+    unit: str
+    facts: tuple[str, ...]
+    meanings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the held-out people say: ``score`` is what the best checkpoint has most of, ``figures`` what it is made of,
+    ``text`` both in words. ``judge`` names who judged, where that matters; ``chooses`` tells whether these people may
+    decide which checkpoint is the best."""
+
+    score: float
+    figures: Mapping[str, float]
+    text: str
+    judge: str = ""
+    chooses: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.figures, **({"judge": self.judge} if self.judge else {}), "score": self.score}
 
 
 class Watcher:
@@ -45,7 +50,7 @@ class Watcher:
     def stepped(self, step: int) -> None:
         """A step is under way on the device; called at every step, so be quick."""
 
-    def logged(self, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
+    def logged(self, step: int, losses: Mapping[str, float], per_second: float) -> None:
         """Losses averaged since the last call."""
 
     def sampled(self, path: Path) -> None:
@@ -57,8 +62,8 @@ class Watcher:
     def saved(self, step: int, path: Path) -> None:
         """A checkpoint was written."""
 
-    def ended(self, step: int, out: Path, finished: bool) -> None:
-        """The run is over: ``finished``, or stopped and saved so that it can be resumed."""
+    def ended(self, text: str) -> None:
+        """The run is over, finished or stopped; ``text`` says how to use it or how to go on."""
 
     def close(self) -> None:
         """Called in the end, whatever happened: leave the terminal as it was."""

@@ -8,22 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from exprtool.errors import TrainingError
-from exprtool_gan.config import TrainConfig
-from exprtool_gan.data import PreparedSet
-from exprtool_gan.look import Looker, spread
-from exprtool_gan.loss_log import LossLog
-from exprtool_gan.processes import Alone
-from exprtool_gan.run_folder import RunFolder
-from exprtool_gan.schedule import learning_rate
-from exprtool_gan.sheet import all_expressions, write_sheet
-from exprtool_gan.state import Progress, check_finite, save_training
-from exprtool_gan.step import Learner
-from exprtool_gan.watch import Watcher
-from exprtool_usgan.card import ModelCard
-from exprtool_usgan.checkpoint import save_generator
+import numpy as np
 
-SHEET_FACES = 8
+from exprtool.errors import TrainingError
+from exprtool.settings import to_plain
+from exprtool_training.checkpoint import Parts, save
+from exprtool_training.config import RunConfig
+from exprtool_training.loss_log import LossLog
+from exprtool_training.method import Method
+from exprtool_training.processes import Alone
+from exprtool_training.progress import PROGRESS_KEY, Progress
+from exprtool_training.run_folder import RunFolder
+from exprtool_training.sheet import write_sheet
+from exprtool_training.watch import Look, Watcher
 
 
 class Desk:
@@ -33,21 +30,17 @@ class Desk:
     """
 
     def __init__(
-        self, config: TrainConfig, folder: RunFolder, learner: Learner, card: ModelCard, prepared: PreparedSet,
-        watcher: Watcher, world: Alone, progress: Progress, losses: LossLog, looker: Looker | None,
+        self, config: RunConfig, folder: RunFolder, method: Method, watcher: Watcher, world: Alone, progress: Progress,
+        losses: LossLog,
     ) -> None:  # fmt: skip
-        self.config, self.folder, self.learner, self.card = config, folder, learner, card
+        self.config, self.folder, self.method = config, folder, method
         self.watcher, self.world, self.losses = watcher, world, losses
-        self.labels, self.best = prepared.label_names, progress.best
-        self._progress, self._start = progress, time.monotonic()
-        self._saved_at, self._saved_step = time.monotonic(), progress.step if config.resume else -1
-        self._logged_at, self._logged_step = time.monotonic(), progress.step
-        self._looked_step = -1
-        shown = prepared.test if len(prepared.test) else prepared.train
-        self._fixed = prepared.images[spread(shown, prepared.labels, SHEET_FACES)]
-        self._looker = looker
+        self.best, self._progress = progress.best, progress
+        self._start = self._saved_at = self._logged_at = time.monotonic()
+        self._logged_step, self._looked_step, self._drawn_step = progress.step, -1, -1
+        self._saved_step = progress.step if config.resume else -1
         self._board: Any = None
-        if world.leads and config.tensorboard:
+        if world.leads and getattr(config, "tensorboard", False):
             self._board = _board(folder.tensorboard, progress.step)
 
     def after(self, step: int) -> None:
@@ -68,7 +61,7 @@ class Desk:
         if step % config.save_every == 0 or (config.save_minutes and minutes >= config.save_minutes):
             self._save(step)
         if config.keep_every and step % config.keep_every == 0:
-            self._save_best_generator(self.folder.kept(step), step)
+            self._save_product(self.folder.kept(step), step)
 
     def finish(self, step: int, *, finished: bool) -> None:
         """The last log, and, of a run that is done, the last sheet and look; then the last checkpoint."""
@@ -77,13 +70,12 @@ class Desk:
         if len(self.losses):
             self._log(step)
         if finished and step > self._progress.step:
-            if self.config.sample_every and step % self.config.sample_every:
+            if self.config.sample_every and self._drawn_step != step:
                 self._sample(step)
             if self.config.look_every and self._looked_step != step:
                 self._look(step)
         if self._saved_step != step:
             self._save(step)
-        self.watcher.ended(step, self.folder.path, finished)
 
     def close(self) -> None:
         if self._board is not None:
@@ -94,53 +86,65 @@ class Desk:
         now = time.monotonic()
         speed = (step - self._logged_step) * self.config.batch_size / max(now - self._logged_at, 1e-9)
         self._logged_at, self._logged_step = now, step
-        rate = learning_rate(step - 1, self._progress.total, self.config.lr, self.config.decay_from)
-        self.folder.append({"step": step, "lr": rate, "images_per_second": round(speed, 2), **means})
-        self._scalars(step, {f"loss/{name}": value for name, value in means.items()} | {"images_per_second": speed})
+        rate, name = self.method.rate(step - 1), f"{self.method.unit}_per_second"
+        rates = {} if rate is None else {"lr": rate}
+        self.folder.append({"step": step, **rates, name: round(speed, 2), **means})
+        self._scalars(step, {f"loss/{loss}": value for loss, value in means.items()} | rates | {name: speed})
         self.watcher.logged(step, means, speed)
 
     def _sample(self, step: int) -> None:
+        self._drawn_step = step
+        if (sheet := self.method.sheet()) is None:
+            return
         path = self.folder.sample(step)
-        outputs = all_expressions(self.learner.best_generator, self._fixed)
-        picture = write_sheet(path, self._fixed, outputs, self.labels)
+        picture = write_sheet(path, *sheet)
         if self._board is not None:
             self._board.add_image("samples", picture, step, dataformats="HWC")
         self.watcher.sampled(path)
 
     def _look(self, step: int) -> None:
-        if self._looker is None:
-            return
-        look = self._looker.look(self.learner.best_generator, self.learner.discriminator)
         self._looked_step = step
-        best = self.best is None or look.score > self.best
+        if (look := self.method.look()) is None:
+            return
+        best = look.chooses and (self.best is None or look.score > self.best)
         if best:
             self.best = look.score
-            self._save_best_generator(self.folder.best, step)
-        figures = {"accuracy": look.accuracy, "acd": look.acd, "same_person": look.accepted}
-        present = {name: value for name, value in figures.items() if value is not None}
-        self.folder.append({"step": step, "look": {**present, "judge": look.judge, "score": look.score}})
-        self._scalars(step, {f"held_out/{name}": value for name, value in present.items()})
+            self._save_product(self.folder.best, step, look)
+        self.folder.append({"step": step, "look": look.to_json()})
+        self._scalars(step, {f"held_out/{name}": value for name, value in look.figures.items()})
         self.watcher.looked(step, look, best)
 
     def _save(self, step: int) -> None:
         self.losses.check()
-        progress = replace(
-            self._progress, step=step, g_updates=self.learner.g_updates, best=self.best,
-            seconds=self._progress.seconds + time.monotonic() - self._start,
-        )  # fmt: skip
-        save_training(self.folder.last, self.learner, self.card, self.config, progress)
+        seconds = self._progress.seconds + time.monotonic() - self._start
+        progress = replace(self._progress, step=step, best=self.best, seconds=round(seconds, 1))
+        training = progress.to_json(self.config.trainer, to_plain(self.config))
+        state = self.method.state()
+        check_finite(state, step, self.folder.last)
+        save(self.folder.last, state, {**self.method.header(step), PROGRESS_KEY: training})
         self._saved_at, self._saved_step = time.monotonic(), step
         self.watcher.saved(step, self.folder.last)
 
-    def _save_best_generator(self, path: Path, step: int) -> None:
-        generator = self.learner.best_generator
-        check_finite(generator.state_dict(), "generator", step, self.folder.last)
-        save_generator(path, generator, replace(self.card, step=step))
+    def _save_product(self, path: Path, step: int, look: Look | None = None) -> None:
+        product, header = self.method.product(step, look)
+        check_finite(product, step, self.folder.last)
+        save(path, product, header)
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+
+
+def check_finite(parts: Parts, step: int, last: Path) -> None:
+    """Raise a `TrainingError` that names the weight, unless all are finite; ``last`` is what stays."""
+    for part, arrays in parts.items():
+        for name, array in arrays.items():
+            if not (array.isfinite() if hasattr(array, "isfinite") else np.isfinite(array)).all():
+                raise TrainingError(
+                    f"After step {step} {name} of the {part} is not finite; nothing was saved and {last} is the last "
+                    "good checkpoint. Resume from it, or start anew with a lower --lr or in --precision float32."
+                )
 
 
 def _board(path: Path, step: int) -> Any:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from exprtool.errors import TrainingError
-from exprtool_gan.step import Batch
 
 _EAGER_CALLS = 3
 """Calls before recording, so that optimizer state exists, kernels are chosen and memory is reserved."""
 
-Step = Callable[[Batch], Tensor]
+Step = Callable[[Any], Tensor]
 
 
 class Recorded:
@@ -29,23 +29,23 @@ class Recorded:
         self._calls = 0
         self._stream = torch.cuda.Stream()
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._batch: Batch | None = None
+        self._batch: Any | None = None
         self._losses: Tensor | None = None
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Any) -> Tensor:
         self._calls += 1
         if self._calls <= _EAGER_CALLS:
             return self._on_the_side(batch)
         if self._graph is None or self._batch is None or self._losses is None:
-            self._batch = Batch(*(getattr(batch, entry.name).clone() for entry in fields(Batch)))
+            self._batch = type(batch)(*(getattr(batch, entry.name).clone() for entry in fields(batch)))
             self._graph, self._losses = self._record(self._batch)
         else:
-            for entry in fields(Batch):
+            for entry in fields(batch):
                 getattr(self._batch, entry.name).copy_(getattr(batch, entry.name))
         self._graph.replay()
         return self._losses
 
-    def _on_the_side(self, batch: Batch) -> Tensor:
+    def _on_the_side(self, batch: Any) -> Tensor:
         """Recording must happen off the main stream, and wants what it records to have run there before."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
@@ -53,7 +53,7 @@ class Recorded:
         torch.cuda.current_stream().wait_stream(self._stream)
         return losses
 
-    def _record(self, batch: Batch) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    def _record(self, batch: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """Record without running; nothing is learned from this call until the replay."""
         graph = torch.cuda.CUDAGraph()
         try:

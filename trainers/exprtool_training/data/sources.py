@@ -17,11 +17,11 @@ from pathlib import Path, PurePath
 from exprtool.errors import DataError, UnknownNameError
 from exprtool.expressions import ALIASES, EXPRESSIONS, canonical
 from exprtool.images import IMAGE_SUFFIXES
-from exprtool_gan.data.names import CFEE_CODES, Name, read_name
-from exprtool_gan.data.splits import TEST, TRAIN
+from exprtool_training.data.names import CFEE_CODES, FIRST_SESSION, Name, read_name
+from exprtool_training.data.splits import TEST, TRAIN, VALIDATION
 
-_SPLIT_FOLDERS = {"train": TRAIN, "training": TRAIN, "test": TEST, "testing": TEST, "val": TEST, "valid": TEST,
-                  "validation": TEST}  # fmt: skip
+_SPLIT_FOLDERS = {"train": TRAIN, "training": TRAIN, "test": TEST, "testing": TEST, "val": VALIDATION,
+                  "valid": VALIDATION, "validation": VALIDATION}  # fmt: skip
 _LEFT_OUT_FOLDERS = ("contempt", "contemptuous")
 _SHOWN = 5
 
@@ -31,7 +31,8 @@ class ScanOptions:
     """What is taken from the roots.
 
     ``all_angles`` and ``all_gazes`` also take KDEF and RaFD pictures that are not frontal (the paper uses frontal ones
-    only, section 3.5). ``person_pattern`` is a regular expression that finds the person in a file's stem: its group
+    only, section 3.5), ``all_sessions`` also KDEF's second session of the same people (the paper's 490 pictures are
+    one session). ``person_pattern`` is a regular expression that finds the person in a file's stem: its group
     named ``person``, else its first group, else the whole match. ``ignore`` are glob patterns of relative paths to
     pass over. ``labelled`` False accepts pictures whose expression nobody told (to measure on, not to train with);
     ``free_labels`` takes folder names as they are instead of insisting on the seven expressions.
@@ -39,6 +40,7 @@ class ScanOptions:
 
     all_angles: bool = False
     all_gazes: bool = False
+    all_sessions: bool = False
     person_pattern: str | None = None
     ignore: tuple[str, ...] = ()
     labelled: bool = True
@@ -51,8 +53,8 @@ class Source:
     """One picture of a data set.
 
     ``name`` is its path below the root, with the root's own name in front: short, for people to read.
-    ``expression`` is None only where `ScanOptions.labelled` is False. ``split`` is "train" or "test" where the data
-    itself decides, else None.
+    ``expression`` is None only where `ScanOptions.labelled` is False. ``split`` is "train", "validation" or
+    "test" where the data itself decides, else None.
     """
 
     path: Path
@@ -139,6 +141,8 @@ def _why_not(name: Name, options: ScanOptions) -> str:
         return f"{name.dataset} pictures that are not frontal"
     if name.gaze not in ("", "frontal") and not options.all_gazes:
         return f"{name.dataset} pictures with averted gaze"
+    if name.session not in ("", FIRST_SESSION) and not options.all_sessions:
+        return f"{name.dataset}'s second session of the same people (--all-sessions takes it)"
     return ""
 
 
@@ -231,7 +235,7 @@ def _scan_csv(table: Path, space: str, options: ScanOptions, left_out: Counter[s
             expression = None
         split = (row.get("split") or "").strip().lower()
         if split and split not in _SPLIT_FOLDERS:
-            raise DataError(f"{where}: split must be train or test, not {split!r}.")
+            raise DataError(f"{where}: split must be train, validation or test, not {split!r}.")
         yield Source(
             path, f"{table.stem}/{row['path']}", expression, f"{space}/{person}", _SPLIT_FOLDERS.get(split), "CSV"
         )

@@ -1,8 +1,8 @@
 """Training and evaluation data: finding, checking, cropping, splitting and loading labelled faces."""
 
-from exprtool_gan.data.prepare import PrepareOptions, load_prepared, prepare
-from exprtool_gan.data.prepared import PreparedSet, read_prepared
-from exprtool_gan.data.sources import ScanOptions, Source, scan
+from exprtool_training.data.prepare import PrepareOptions, load_prepared, prepare
+from exprtool_training.data.prepared import PreparedSet, read_prepared
+from exprtool_training.data.sources import ScanOptions, Source, scan
 
 __all__ = [
     "PrepareOptions",

@@ -25,8 +25,8 @@ from exprtool.images import read_image
 from exprtool.measures.identity import face_from_landmarks
 from exprtool.processes import over_items
 from exprtool.types import Detector, Face, Image
-from exprtool_gan.data.detector import detector_name, landmarks_in, load_detector
-from exprtool_gan.data.prepared import (
+from exprtool_training.data.detector import detector_name, landmarks_in, load_detector
+from exprtool_training.data.prepared import (
     FORMAT,
     IMAGES,
     LANDMARKS,
@@ -42,8 +42,8 @@ from exprtool_gan.data.prepared import (
     template_from_json,
     template_to_json,
 )
-from exprtool_gan.data.sources import Scan, ScanOptions, Source, scan
-from exprtool_gan.data.splits import TEST, TRAIN, split_people
+from exprtool_training.data.sources import Scan, ScanOptions, Source, scan
+from exprtool_training.data.splits import TEST, TRAIN, VALIDATION, split_people
 
 CropMode = Literal["aligned", "centre"]
 Progress = Callable[[int, int, str], None]
@@ -421,13 +421,19 @@ def _finish(
 
 
 def split_of(sources: Sequence[Source], test_fraction: float, seed: int) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Each person's side: what the data says where it does, else by hash; and the people whom it puts on both."""
+    """Each person's side: what the data says where it does, else by hash; and the people whom it puts on several.
+
+    A validation set without a test set is what others test on, and is taken for one.
+    """
     given: dict[str, set[str]] = {}
     for source in sources:
         if source.split:
             given.setdefault(source.person, set()).add(source.split)
     both = tuple(sorted(person for person, sides in given.items() if len(sides) > 1))
-    sides = {person: TEST if TEST in sides else TRAIN for person, sides in given.items()}
+    order = (TEST, VALIDATION, TRAIN)
+    sides = {person: next(side for side in order if side in theirs) for person, theirs in given.items()}
+    if VALIDATION in sides.values() and TEST not in sides.values():
+        sides = {person: TEST if side == VALIDATION else side for person, side in sides.items()}
     rest = [source.person for source in sources if source.person not in sides]
     if TEST in sides.values():
         # The data brings a test set of its own: whoever it does not mention is there to train on.
@@ -440,7 +446,7 @@ def _sides(sources: Sequence[Source], options: PrepareOptions) -> dict[str, str]
     if both:
         shown = ", ".join(both[:5]) + (" ..." if both[5:] else "")
         raise DataError(
-            f"{len(both)} people are in the training and in the test set ({shown}): measures on them would flatter. "
+            f"{len(both)} people are on several sides of the split ({shown}): measures on them would flatter. "
             "Mend the split column or folders, or drop them to let exprtool split."
         )
     return sides

@@ -18,13 +18,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from exprtool.errors import TrainingError
 from exprtool.files import atomic_write
-from exprtool.settings import from_plain, to_toml
-from exprtool_gan.config import TrainConfig
-from exprtool_usgan.checkpoint import BEST, CHECKPOINTS, LAST, SUFFIX
+from exprtool.settings import to_toml
+from exprtool_training.checkpoint import BEST, CHECKPOINTS, LAST, SUFFIX
+from exprtool_training.config import RunConfig
+from exprtool_training.progress import last_of
 
 _PACKAGES = ("exprtool", "torch", "numpy", "lightning-fabric", "safetensors", "dlib-bin", "opencv-python")
 _OURS = (
@@ -39,19 +40,6 @@ _OURS = (
 )
 
 
-class RunSettings(Protocol):
-    """What the folder must know of a run's settings, whichever trainer they belong to."""
-
-    @property
-    def out(self) -> Path: ...
-    @property
-    def data(self) -> tuple[Path, ...]: ...
-    @property
-    def resume(self) -> bool: ...
-    @property
-    def overwrite(self) -> bool: ...
-
-
 class RunFolder:
     """The folder's layout and its text files. Making one touches nothing; `open` does."""
 
@@ -64,27 +52,23 @@ class RunFolder:
         self.log = path / "log.jsonl"
 
     def kept(self, step: int) -> Path:
-        """A generator that is kept for good."""
+        """A network that is kept for good."""
         return self.path / CHECKPOINTS / f"step-{step:06d}{SUFFIX}"
 
     def sample(self, step: int) -> Path:
         return self.samples / f"step-{step:06d}.png"
 
-    def check(self, config: RunSettings) -> None:
+    def check(self, config: RunConfig) -> None:
         """Raise `TrainingError` unless the run may begin here: nothing of another run is overwritten unasked."""
         if config.resume:
-            if not self.last.is_file():
-                raise TrainingError(
-                    f"{self.path} holds no checkpoint to resume from ({CHECKPOINTS}/{LAST}). Start the run without "
-                    "--resume, or name the folder of one that has saved."
-                )
+            last_of(self.path)
         elif any((self.path / name).exists() for name in _OURS) and not config.overwrite:
             raise TrainingError(
                 f"{self.path} holds a run already. Continue it with --resume, choose another --out, or discard it "
                 "with --overwrite."
             )
 
-    def open(self, config: RunSettings, data: Mapping[str, Any]) -> None:
+    def open(self, config: RunConfig, data: Mapping[str, Any]) -> None:
         """Write the settings, the command, the environment and the data's manifest; clear an old run's files."""
         if config.overwrite and not config.resume:
             for name in _OURS:
@@ -118,41 +102,34 @@ class RunFolder:
         _write(self.log, "".join(kept))
 
 
-def stored_config(path: Path) -> TrainConfig:
-    """The settings of the run in a folder, from its last checkpoint. Raises `TrainingError` where there is none."""
-    from exprtool_gan.state import read_progress
-
-    folder = RunFolder(path)
-    if not folder.last.is_file():
-        raise TrainingError(
-            f"{path} holds no checkpoint to resume from ({CHECKPOINTS}/{LAST}). Start the run without --resume, or "
-            "name the folder of one that has saved."
-        )
-    _, plain = read_progress(folder.last)
-    return TrainConfig(**from_plain(TrainConfig, plain, str(folder.last)))
-
-
 def environment() -> dict[str, Any]:
     """Versions and machine, as far as they can change a result."""
-    import torch
-
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = None
-    cuda = torch.cuda.is_available()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "processors": os.cpu_count(),
+        **(_torch() if "torch" in sys.modules else {}),
+        "packages": versions,
+    }
+
+
+def _torch() -> dict[str, Any]:
+    """What PyTorch runs on, of a run that uses it."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if cuda else None,
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
-        "packages": versions,
     }
 
 

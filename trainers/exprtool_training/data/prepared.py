@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from exprtool.errors import DataError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.faces.align import CropTemplate
-from exprtool_gan.data.splits import TEST, TRAIN
+from exprtool_training.data.splits import TEST, TRAIN, VALIDATION, validation_people
 
 FORMAT = "exprtool-prepared/1"
 MANIFEST, IMAGES, LANDMARKS = "manifest.json", "images.npy", "landmarks.npy"
@@ -35,7 +35,8 @@ class PreparedSet:
     not tell, which only `ScanOptions.labelled` False allows), ``is_test`` (N,) bool;
     ``people`` and ``sources`` hold N strings. ``landmarks`` is (N, 68, 2) float32 in crop pixels or None where no faces
     were looked for. ``manifest_hash`` names the content: pictures, labels, people, split and settings, but not where
-    the files lay. No person is on both sides.
+    the files lay. ``is_validation`` (N,) bool marks the people on whom a checkpoint is chosen; None for nobody. No
+    person is on two sides.
     """
 
     images: NDArray[np.uint8]
@@ -49,6 +50,7 @@ class PreparedSet:
     manifest_hash: str
     landmarks: NDArray[np.float32] | None = None
     folder: Path | None = None
+    is_validation: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,7 +63,12 @@ class PreparedSet:
     @property
     def train(self) -> NDArray[np.int64]:
         """Indices of the training pictures."""
-        return np.flatnonzero(~self.is_test)
+        return np.flatnonzero(~self.is_test if self.is_validation is None else ~(self.is_test | self.is_validation))
+
+    @property
+    def validation(self) -> NDArray[np.int64]:
+        """Indices of the pictures on which a checkpoint is chosen: neither trained on nor reported."""
+        return np.zeros(0, np.int64) if self.is_validation is None else np.flatnonzero(self.is_validation)
 
     @property
     def test(self) -> NDArray[np.int64]:
@@ -74,13 +81,26 @@ class PreparedSet:
         return tuple(self.manifest.get("notes", ()))
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Pictures per split and expression: {"train": {"happy": 60, ...}, "test": {...}}."""
-        table = {TRAIN: dict.fromkeys(self.label_names, 0), TEST: dict.fromkeys(self.label_names, 0)}
-        for label, test in zip(self.labels, self.is_test, strict=True):
-            if label < 0:
-                continue
-            table[TEST if test else TRAIN][self.label_names[label]] += 1
-        return table
+        """Pictures per split and expression: {"train": {"happy": 60, ...}, "test": {...}}, "validation" where it is."""
+        sides = {TRAIN: self.train, VALIDATION: self.validation, TEST: self.test}
+        return {
+            side: {name: int((self.labels[chosen] == i).sum()) for i, name in enumerate(self.label_names)}
+            for side, chosen in sides.items()
+            if side != VALIDATION or len(chosen)
+        }
+
+    def with_validation(self, fraction: float, seed: int = 0) -> PreparedSet:
+        """The same with about ``fraction`` of the training people set apart to choose a checkpoint on.
+
+        Data that brings a validation set of its own keeps that.
+        """
+        if len(self.validation):
+            return self
+        chosen = validation_people((self.people[i] for i in self.train), fraction=fraction, seed=seed)
+        if not chosen:
+            return self
+        apart = np.array([person in chosen for person in self.people]) & ~self.is_test
+        return replace(self, is_validation=apart)
 
     def require(self, *, batch: int = 1, test: bool = True) -> None:
         """Raise `DataError` where this cannot be trained on: one class, a class without training pictures, a batch
@@ -141,6 +161,7 @@ def read_prepared(folder: Path, size: int | None = None, *, verify: bool = True)
             manifest_hash=manifest["hash"],
             landmarks=None if manifest["settings"]["crop"] == "centre" else landmarks,
             folder=folder,
+            is_validation=np.array([sample["split"] == VALIDATION for sample in samples], dtype=bool),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, error) from error
@@ -229,6 +250,7 @@ def summarise(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "pictures": len(samples),
         "people": len({sample["person"] for sample in samples}),
         "train": sum(sample["split"] == TRAIN for sample in samples),
+        "validation": sum(sample["split"] == VALIDATION for sample in samples),
         "test": sum(sample["split"] == TEST for sample in samples),
         "expressions": dict(Counter(sample["expression"] for sample in samples)),
         "datasets": dict(Counter(sample["dataset"] for sample in samples)),
