@@ -45,6 +45,18 @@ class TrainConfig(CropsConfig, TorchConfig):
         "sum", "Losses", "Which scalar of D's patch scores the penalty differentiates; StarGAN and the authors: sum."
     )
 
+    begin_from: str = setting(
+        "", "Training", "Run or checkpoint whose weights to begin with, such as one of the trainer pairs; none: random."
+    )
+    begin_d_from: str = setting(
+        "", "Training", "Run of this trainer whose D to begin with, where it is another than --begin-from."
+    )
+    d_first: int = setting(
+        0,
+        "Training",
+        "Steps at the beginning in which D alone learns, so that it does not spoil a G that is good.",
+        span=(0, INF),
+    )
     epochs: float = setting(
         350.0, "Training", "Passes over the training images through D.", span=(0, INF), changes=True
     )

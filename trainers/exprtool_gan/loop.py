@@ -64,7 +64,7 @@ class UsGan(Method):
         prepared.require(batch=config.batch_size, test=False)
         self.total = total_steps(config.steps, config.epochs, len(prepared.train), config.batch_size)
         self.data, self.manifest = prepared.manifest_hash, prepared.manifest
-        half, record = _half(config, world.device), _records(config, world)
+        half, record = in_bfloat16(config.precision, world.device), _records(config, world)
         self._looker = None
         if world.leads and config.look_every:
             self._looker = Looker(prepared, config.look_images, config.classifier, "cpu")
@@ -95,10 +95,14 @@ class UsGan(Method):
         if config.compile:
             self.learner.compile()
 
+    def begin(self) -> None:
+        if self.config.begin_from:
+            self.learner.begin_from(Path(self.config.begin_from), self.prepared.label_names)
+
     def step(self, step: int) -> Tensor:
         self.learner.set_learning_rate(self.rate(step))
         batch = self._feed.batch(step)  # x_real with c_o, targets c_t
-        if (step + 1) % self.config.d_steps:
+        if not self.learner.g_learns(step):
             return self._d_step(batch)  # L_D of eq. 7
         losses = self._d_and_g_step(batch)  # L_D of eq. 7, then L_G of eq. 8
         self.learner.follow()  # the running average of G
@@ -149,13 +153,13 @@ def _card(config: TrainConfig, prepared: PreparedSet) -> ModelCard:
     return replace(card, licence=config.licence or card.licence)
 
 
-def _half(config: TrainConfig, device: torch.device) -> bool:
+def in_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether the networks run in bfloat16. Asked for where the card has none is an error, not a slow surprise."""
-    if config.precision == "auto":
+    if precision == "auto":
         if device.type == "cuda":
             return torch.cuda.is_bf16_supported(including_emulation=False)
         return device.type == "cpu" and multiplies_bfloat16()
-    half = config.precision == "bfloat16"
+    half = precision == "bfloat16"
     if half and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UsageError("This card does not compute in bfloat16: use --precision float32.")
     return half

@@ -38,7 +38,7 @@ def restore(learner: Learner, path: Path, step: int) -> None:
                 f"{path} holds another {name} ({theirs}) than the run is configured for ({mine}). Resume without "
                 "changing the network, or start a new run in another --out."
             )
-    learner.g_updates = step // learner.config.d_steps
+    learner.g_updates = sum(map(learner.g_learns, range(step)))
     fill(learner.generator, read_part(path, "generator"), path)
     fill(learner.discriminator, read_part(path, "discriminator"), path)
     if learner.ema is not None:

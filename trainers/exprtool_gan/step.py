@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from exprtool.errors import TrainingError
 from exprtool_gan import losses
+from exprtool_gan.begin import begin_discriminator, begin_generator
 from exprtool_gan.config import TrainConfig
 from exprtool_training.schedule import ema_decay
 from exprtool_usgan.networks import Discriminator, Generator
@@ -63,6 +66,19 @@ class Learner:
         self.g_adam, self.d_adam = self._adam(self.generator), self._adam(self.discriminator)
         self._g_parameters = list(self.generator.parameters())
         self._d_parameters = list(self.discriminator.parameters())
+
+    def begin_from(self, path: Path, labels: tuple[str, ...]) -> None:
+        """Take G's weights of another run or file, and D's where that, or ``begin_d_from``, has one of this kind."""
+        begin_generator(self.generator, labels, path)
+        apart = self.config.begin_d_from
+        if not begin_discriminator(self.discriminator, Path(apart) if apart else path) and apart:
+            raise TrainingError(f"{apart} holds no discriminator of this kind. Leave out --begin-d-from.")
+        if self.ema is not None:
+            self.ema.load_state_dict(self.generator.state_dict())
+
+    def g_learns(self, step: int) -> bool:
+        """Whether G learns in a step, numbered from 0, after D."""
+        return step >= self.config.d_first and (step + 1) % self.config.d_steps == 0
 
     def compile(self) -> None:
         """Have torch.compile make kernels of its own for both networks at their first use."""
