@@ -48,6 +48,11 @@ class Rival:
     def export(self, run: Path, out: Path, wish: ExportWish) -> Exported:
         return self.of("export")(run, out, wish)
 
+    def own_head(self, path: Path) -> Any:
+        """The expression head that a rival's discriminator brings along; None where there is none."""
+        module = import_module(f"exprtool_rivals.{self.module}")
+        return module.own_head(path) if hasattr(module, "own_head") else None
+
     def load_from(self, device: str, argument: str) -> Backend:
         path = Path(argument).expanduser()
         if not self.opens(path):
@@ -70,20 +75,29 @@ RIVALS = (
     Rival(
         "masked-regression",
         "Masked regression (Khan et al. 2020): each pixel from its 3 x 3 neighbours, in closed form.",
-        "regression",
-        "MaskedConfig",
-        "Regression",
-        (),
+        "regression", "MaskedConfig", "Regression", (),
     ),
     Rival(
         "pixel-fes",
         "Pixel-based synthesis (Akram and Khan 2020): each pixel from itself, in closed form.",
-        "regression",
-        "PixelConfig",
-        "Regression",
-        (),
+        "regression", "PixelConfig", "Regression", (),
     ),
-)
+    Rival(
+        "stargan",
+        "StarGAN (Choi et al. 2018): six residual blocks, no skip.",
+        "variants", "StarGanConfig", "run_method",
+    ),
+    Rival(
+        "sargan",
+        "SARGAN (Akram and Khan): US-GAN with attention in its block.",
+        "variants", "SarganConfig", "run_method",
+    ),
+    Rival(
+        "gated",
+        "US-GAN with a gated skip, y = tanh(h) + g x: ours, to the paper's future work.",
+        "variants", "GatedConfig", "run_method",
+    ),
+)  # fmt: skip
 
 
 @hookimpl
@@ -98,6 +112,7 @@ def register_trainers(register: Callable[[TrainerSpec], None]) -> None:
                 opens=rival.opens,
                 load=rival.load,
                 export=rival.export,
+                own_head=rival.own_head,
                 readiness=lambda rival=rival: packages_ready(*rival.needs),
             )
         )
