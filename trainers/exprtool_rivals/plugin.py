@@ -27,6 +27,7 @@ class Rival:
     config: str
     method: str
     needs: tuple[str, ...] = ("torch",)
+    imports: tuple[str, ...] = ()
 
     def of(self, what: str) -> Any:
         """Something out of the method's module, imported only now."""
@@ -54,13 +55,31 @@ class Rival:
         return module.own_head(path) if hasattr(module, "own_head") else None
 
     def load_from(self, device: str, argument: str) -> Backend:
-        path = Path(argument).expanduser()
+        path, worn = Path(argument).expanduser(), ""
+        if not path.exists() and "@" in argument:
+            argument, _, worn = argument.rpartition("@")
+            path = Path(argument).expanduser()
+        if self.imports and not path.exists():
+            path = self.imported(argument)
         if not self.opens(path):
             raise ModelError(
                 f"{argument} is no run of the trainer {self.name!r}. Make one with: exprtool train --trainer "
                 f"{self.name} --data FACES --out RUN"
             )
-        return self.load(path, device)
+        if worn and self.module != "stgan":
+            raise ModelError(f"The backend {self.name!r} need not be told what a face wears: leave out @{worn}.")
+        return self.of("load")(path, device, worn) if worn else self.load(path, device)
+
+    def imported(self, name: str = "") -> Path:
+        """The folder of imported weights in the user's cache, or the weights of a name in there."""
+        from exprtool.weights.catalogue import models_dir
+
+        folder = models_dir() / self.name
+        return folder / f"{name.removesuffix('.safetensors')}.safetensors" if name else folder
+
+    def import_weights(self, path: Path, labels: tuple[str, ...]) -> tuple[str, Path]:
+        target = self.of("import_weights")(path, labels, self.imported())
+        return f"{self.name}:{target.stem}", target
 
     def load_none(self, device: str) -> Backend:
         raise ModelError(f"{self.readiness().remedy}.")
@@ -86,6 +105,21 @@ RIVALS = (
         "stargan",
         "StarGAN (Choi et al. 2018): six residual blocks, no skip.",
         "variants", "StarGanConfig", "run_method",
+    ),
+    Rival(
+        "ganimation",
+        "GANimation (Pumarola et al. 2018): attention and colour, told by action units.",
+        "ganimation", "GanimationConfig", "Ganimation", imports=(".pth", ".pt", ".ckpt"),
+    ),
+    Rival(
+        "stgan",
+        "STGAN (Liu et al. 2019): told the difference of expressions; --backend stgan:RUN@neutral.",
+        "stgan", "StganConfig", "Stgan",
+    ),
+    Rival(
+        "stgan-us",
+        "STGAN with the ultimate skip (Fig. 10 of the US-GAN paper).",
+        "stgan", "StganUsConfig", "Stgan",
     ),
     Rival(
         "sargan",
@@ -131,6 +165,8 @@ def register_backends(register: Callable[[BackendSpec], None]) -> None:
                 resolution="crops of the run's size, lifted to the photo's own",
                 devices=("cpu", "cuda", "mps") if rival.needs else ("cpu",),
                 runtime="torch" if rival.needs else "onnxruntime",
+                imports=rival.imports,
+                import_weights=rival.import_weights if rival.imports else None,
                 readiness=rival.readiness,
             )
         )
