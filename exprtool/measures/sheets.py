@@ -91,14 +91,17 @@ def grid(subject: Subject, pictures: Pictures, expressions: Sequence[str], *, ti
 
 
 def comparison(
-    subjects: Sequence[Subject], pictures: Pictures, expressions: Sequence[str], *, title: str = ""
+    subjects: Sequence[Subject], pictures: Sequence[Pictures], expressions: Sequence[str], *, title: str = ""
 ) -> Image:
-    """One block per person, one row per subject, on the same crops (Figs. 8, 10 and 11)."""
-    every = [sample_outputs(subject, pictures, expressions) for subject in subjects]
+    """One block per person, one row per subject, on the same faces (Figs. 8, 10 and 11).
+
+    ``pictures`` holds for each subject the faces as it wants them cut.
+    """
+    every = [sample_outputs(subject, shown, expressions) for subject, shown in zip(subjects, pictures, strict=True)]
     rows: list[SheetRow] = []
-    for i, image in enumerate(pictures.images):
-        for number, (subject, outputs) in enumerate(zip(subjects, every, strict=True)):
-            cells = [image, *outputs[i]]
+    for i in range(len(pictures[0])):
+        for number, (subject, shown, outputs) in enumerate(zip(subjects, pictures, every, strict=True)):
+            cells = [shown.images[i], *outputs[i]]
             rows.append(SheetRow(subject.name, cells, new_block=number == 0))
     return sheet(["input", *expressions], rows, title=title)
 

@@ -91,6 +91,7 @@ class VariantResult:
     parameters: int | None
     seeds: int
     acd: Stat
+    distance: Stat
     local_verification: Stat
     accuracy: Stat
     own_head: Stat
@@ -102,6 +103,7 @@ class VariantResult:
             "parameters": self.parameters,
             "seeds": self.seeds,
             "acd": self.acd.to_json(),
+            "distance": self.distance.to_json(),
             "local_verification": self.local_verification.to_json(),
             "expression_accuracy": self.accuracy.to_json(),
             "own_head_accuracy": self.own_head.to_json(),
@@ -303,6 +305,7 @@ def _sum_up(name: str, runs: Sequence[Mapping[str, Any]]) -> VariantResult:
         runs[0]["parameters"],
         len(runs),
         over_seeds("acd", "mean"),
+        over_seeds("distance", "mean"),
         over_seeds("local_verification", "mean"),
         over_seeds("expression_accuracy", "share"),
         over_seeds("own_head_accuracy", "share"),
