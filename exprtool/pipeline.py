@@ -478,6 +478,9 @@ def _choose_backends(wish: str, commercial_only: bool) -> list[tuple[BackendSpec
             raise UsageError(f"Backend {name!r} takes nothing after a colon, but {argument!r} was given.")
         if argument is None:
             _require_ready("Backend", spec, readiness(spec, commercial_only))
+        elif spec.argument_runs_on is not None:
+            runtime, devices = spec.argument_runs_on
+            spec = replace(spec, runtime=runtime, devices=devices)
         return [(spec, argument)]
     # Quality 0 marks backends that are tools rather than editors, such as `debug`.
     specs = sorted((spec for spec in known.backends.values() if spec.quality > 0), key=lambda spec: -spec.quality)

@@ -279,7 +279,8 @@ class BackendSpec:
     blendshape names that it understands. ``needs`` are the weights that it cannot do without. ``trained`` tells
     provenance whether a trained model makes the pixels. ``load`` receives the device ("cpu", "cuda", "cuda:1", "mps");
     ``load_from`` also receives what the user wrote after a colon (``--backend onnx:model.onnx``), and is None where
-    the backend takes nothing there. ``runtime`` ("onnxruntime" or "torch") is the library whose devices it runs on.
+    the backend takes nothing there. ``runtime`` ("onnxruntime" or "torch") is the library whose devices it runs on;
+    ``argument_runs_on`` is the library and the devices of ``load_from`` where they are others.
     ``import_weights`` makes weights for this backend of a foreign file with one of the suffixes ``imports``
     (``exprtool models import``): it receives the path and the labels that the user gave, and returns the name for
     ``--backend`` and where the weights now lie. ``opens`` tells whether a file or folder is one of the backend's own
@@ -299,6 +300,7 @@ class BackendSpec:
     trained: bool = True
     reference: bool = False
     load_from: Callable[[str, str], Backend] | None = None
+    argument_runs_on: tuple[str, tuple[str, ...]] | None = None
     opens: Callable[[Path], bool] | None = None
     imports: tuple[str, ...] = ()
     import_weights: Callable[[Path, tuple[str, ...]], tuple[str, Path]] | None = None

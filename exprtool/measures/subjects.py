@@ -118,12 +118,12 @@ class CropSubject(Subject):
         self.protocol = f"network on {backend.card.size} px crops"
 
     def outputs(self, pictures: Pictures, label: str) -> list[Image | None]:
-        residuals = self.backend.residuals(pictures.images, {label: 1.0})
+        residuals = self.residuals(pictures, label)
         changed = np.clip(np.rint(pictures.images + residuals), 0, 255).astype(np.uint8)
         return list(changed)
 
     def residuals(self, pictures: Pictures, label: str) -> NDArray[np.float32]:
-        return self.backend.residuals(pictures.images, {label: 1.0})
+        return self.backend.residuals(pictures.images, {label: 1.0}, pictures.expressions)
 
 
 @dataclass

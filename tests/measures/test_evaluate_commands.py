@@ -15,6 +15,7 @@ from exprtool.cli.main import app
 from exprtool.errors import UsageError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.faces.align import US_GAN_TEMPLATE
+from exprtool.types import ExportWish
 from exprtool_gan.export import export
 from exprtool_training.ablate import read_ablation, run_folder
 from exprtool_training.data import PreparedSet
@@ -50,7 +51,7 @@ def test_parameter_counts_of_the_paper_come_from_evaluate(
 
 def test_evaluate_writes_tables_and_sheets_and_does_not_overwrite(tmp_path: Path, prepared: PreparedSet) -> None:
     model = saved(tmp_path / "small.safetensors", GeneratorConfig(3, channels=4))
-    export(model, tmp_path / "small.onnx", crops=1)
+    export(model, tmp_path / "small.onnx", ExportWish(crops=1))
     arguments = [
         "evaluate",
         "-m",
@@ -77,7 +78,7 @@ def test_evaluate_writes_tables_and_sheets_and_does_not_overwrite(tmp_path: Path
 
 def test_the_same_network_measures_the_same_in_pytorch_and_onnx(tmp_path: Path, prepared: PreparedSet) -> None:
     model = saved(tmp_path / "torch.safetensors", GeneratorConfig(3, channels=4))
-    export(model, tmp_path / "onnx.onnx", crops=1)
+    export(model, tmp_path / "onnx.onnx", ExportWish(crops=1))
     out = tmp_path / "out"
     done = runner.invoke(
         app,

@@ -284,7 +284,7 @@ def test_data_and_measures_need_no_torch(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from exprtool.errors import ModelError\n"
         "try:\n"
-        "    exprtool_gan.export.export(Path('run'), Path('m.onnx'))\n"
+        "    exprtool_gan.export.export(Path('run'), Path('m.onnx'), exprtool_gan.export.ExportWish())\n"
         "except ModelError as error:\n"
         "    print(error)\n"
     )
