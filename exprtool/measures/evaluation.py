@@ -165,21 +165,25 @@ def evaluate(
         raise DataError(
             f"All pictures already show what was asked for ({', '.join(wanted)}). Ask for another expression."
         )
-    evaluation = Evaluation(
+    return summed_up(subject, pictures, cells, classifier.name if classifier else "")
+
+
+def summed_up(subject: Subject, pictures: Pictures, cells: Cells, classifier: str = "") -> Evaluation:
+    """The evaluation that a subject's cells on these pictures amount to."""
+    return Evaluation(
         subject.name,
         subject.protocol,
         pictures.description,
         subject.parameters,
         subject.training_images,
         _row("all", cells),
-        (),
-        classifier.name if classifier else "",
+        _by_expression(cells),
+        classifier,
         kind="reference" if subject.reference else "model",
         measured_on=(len(set(pictures.names)), len({person for person in pictures.people if person})),
         datasets=tuple(sorted(set(pictures.datasets))),
         cells=cells,
     )
-    return replace(evaluation, per_expression=_by_expression(cells))
 
 
 def on_common_ground(evaluations: Sequence[Evaluation]) -> list[Evaluation]:

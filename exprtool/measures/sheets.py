@@ -90,6 +90,16 @@ def grid(subject: Subject, pictures: Pictures, expressions: Sequence[str], *, ti
     return sheet(["input", *expressions], rows, title=title)
 
 
+def grids(subject: Subject, parts: Sequence[Pictures], expressions: Sequence[str]) -> Image:
+    """As `grid`, with the people of each part in a block of their own (Fig. 7: from the data set, and from outside)."""
+    rows: list[SheetRow] = []
+    for part in parts:
+        outputs = sample_outputs(subject, part, expressions)
+        for i, (image, answers) in enumerate(zip(part.images, outputs, strict=True)):
+            rows.append(SheetRow("", [image, *answers], new_block=i == 0))
+    return sheet(["input", *expressions], rows)
+
+
 def comparison(
     subjects: Sequence[Subject], pictures: Sequence[Pictures], expressions: Sequence[str], *, title: str = ""
 ) -> Image:

@@ -163,7 +163,7 @@ def main_table(evaluations: Sequence[Evaluation], *, paper: bool | None = None, 
 
     table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
     rows = main_rows(evaluations, paper=paper)
-    for place in _used(rows):
+    for place in used_columns(rows):
         column = COLUMNS[place]
         heading = f"{column.title} {column.better}".strip()
         if place >= _MEASURED:
@@ -171,7 +171,7 @@ def main_table(evaluations: Sequence[Evaluation], *, paper: bool | None = None, 
         table.add_column(heading, justify="left" if place == 0 else "right", no_wrap=True, vertical="bottom")
     models = sum(each.kind == "model" for each in evaluations)
     for number, row in enumerate(rows):
-        cells = [superscript(row[place]) for place in _used(rows)]
+        cells = [superscript(row[place]) for place in used_columns(rows)]
         table.add_row(*cells, style="dim" if number >= models else None)
         if number + 1 in breaks(evaluations):
             table.add_section()
@@ -250,7 +250,7 @@ def footnotes(evaluations: Sequence[Evaluation], *, paper: bool | None = None) -
 def markdown(evaluations: Sequence[Evaluation], *, paper: bool | None = None) -> str:
     """Main table, tables by expression and footnotes as Markdown."""
     rows = main_rows(evaluations, paper=paper)
-    used = _used(rows)
+    used = used_columns(rows)
     parts = [
         _markdown(
             [f"{COLUMNS[i].title} {COLUMNS[i].better}".strip() for i in used], [[r[i] for i in used] for r in rows]
@@ -265,7 +265,7 @@ def markdown(evaluations: Sequence[Evaluation], *, paper: bool | None = None) ->
 def latex(evaluations: Sequence[Evaluation], *, paper: bool | None = None) -> str:
     """The main table as a LaTeX ``tabular`` in the manner of the paper's Table 1 (needs the package booktabs)."""
     rows = main_rows(evaluations, paper=paper)
-    used = _used(rows)
+    used = used_columns(rows)
     arrows = {"↓": r" $\downarrow$", "↑": r" $\uparrow$", "": ""}
     head = " & ".join(COLUMNS[i].latex + arrows[COLUMNS[i].better] for i in used)
     lines = [r"\begin{tabular}{l" + "r" * (len(used) - 1) + "}", r"\toprule", head + r" \\", r"\midrule"]
@@ -374,7 +374,7 @@ def percentage(accuracy: Accuracy | None) -> str:
     return DASH if accuracy is None or not accuracy.total else f"{100 * accuracy.share:.1f} %"
 
 
-def _used(rows: Sequence[Sequence[str]]) -> list[int]:
+def used_columns(rows: Sequence[Sequence[str]]) -> list[int]:
     """Columns that hold anything at all, and the paper's."""
     return [i for i, column in enumerate(COLUMNS) if column.always or any(row[i] != DASH for row in rows)]
 

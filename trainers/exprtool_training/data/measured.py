@@ -44,6 +44,14 @@ def pictures_of(
         scan_options=ScanOptions(labelled=False),
         progress=progress,
     )
+    return chosen_of(prepared, roots, split, limit)
+
+
+def chosen_of(
+    prepared: PreparedSet, roots: Sequence[Path] = (), split: str = "all", limit: int | None = None
+) -> Pictures:
+    """The pictures of a split of a prepared set, evenly spread where ``limit`` takes but some, with all of the same
+    people's as their pool. Raises `DataError` where the split is empty."""
     chosen = {"test": prepared.test, "train": prepared.train}.get(split, np.arange(len(prepared)))
     if not len(chosen):
         raise DataError(f"The {split} split of {', '.join(map(str, roots))} is empty. Use --split all.")
