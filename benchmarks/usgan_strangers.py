@@ -11,7 +11,7 @@ measured is the crop on which US-GAN was trained, 128 pixels, cut out in the sam
 `edit` keeps the crops in OUT, a file and a sheet for each backend. `table` prints, as means over people and
 expressions:
 
-  change     mean difference to the input in grey levels; of the untouched photo 0, so that nothing done shows as nothing
+  change     mean difference to the input in grey levels; 0 for the untouched photo: nothing done shows as nothing
   acd, plain the squared distance of embeddings (eq. 9), and the plain one
   same       share that dlib takes for the same person (plain distance below 0.6)
   to render  mean difference in grey levels to what `blendshape` renders, which US-GAN began by learning from
