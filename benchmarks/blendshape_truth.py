@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool.composite import paste
 from exprtool.faces.align import similarity, transform
 from exprtool.faces.detect import find_faces
 from exprtool.faces.detectors import DlibDetector
@@ -35,6 +34,7 @@ from exprtool.faces.embed import embedding, squared_distance
 from exprtool.faces.landmarks import refine68
 from exprtool.faces.select import region_of
 from exprtool.images import read_image
+from exprtool.pixels.composite import paste
 from exprtool.types import Edit, Face, FacePatch, FaceRefusal, FaceRegion, Image, Points
 from exprtool_blendshape.backend import BlendshapeBackend
 from exprtool_blendshape.fit import fit_face

@@ -32,7 +32,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool.composite import paste
 from exprtool.expressions import EXPRESSIONS as SEVEN
 from exprtool.faces.align import US_GAN_TEMPLATE, crop, crop_from_image, invert, similarity, transform
 from exprtool.faces.detect import find_faces
@@ -42,13 +41,14 @@ from exprtool.faces.landmarks import refine68
 from exprtool.faces.select import region_of
 from exprtool.files import write_bytes
 from exprtool.images import read_image
+from exprtool.pixels.composite import paste
 from exprtool.processes import over_items
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image, Points
 from exprtool_blendshape.backend import BlendshapeBackend
 from exprtool_blendshape.model import load_face_model
 from exprtool_default.backend import open_model
-from exprtool_gan.sheet import write_sheet
 from exprtool_synth.canvas import SYNTH_TEMPLATE
+from exprtool_training.sheet import write_sheet
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 EXPRESSIONS = ("happy", "sad", "angry", "surprised", "disgusted", "afraid")

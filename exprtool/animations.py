@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from exprtool import containers
 from exprtool.errors import ImageError
 from exprtool.files import atomic_write
-from exprtool.gif import GifWriter
-from exprtool.image_reading import decode_frames, read_first_frame
-from exprtool.image_writing import DEFAULT_QUALITY, LOSSLESS_WEBP, PNG_LEVEL, output_format, png_metadata
-from exprtool.photo import Photo
-from exprtool.samples import Samples
+from exprtool.pictures import containers
+from exprtool.pictures.gif import GifWriter
+from exprtool.pictures.photo import Photo
+from exprtool.pictures.reading import decode_frames, read_first_frame
+from exprtool.pictures.samples import Samples
+from exprtool.pictures.writing import DEFAULT_QUALITY, LOSSLESS_WEBP, PNG_LEVEL, output_format, png_metadata
 from exprtool.types import Image, IntBox
 
 FORMATS = ("GIF", "WEBP", "PNG")

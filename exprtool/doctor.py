@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Literal
 
 import exprtool
-from exprtool import devices, models, plugins
+from exprtool import devices, plugins
 from exprtool.errors import ModelError
+from exprtool.weights import catalogue as models
 
 _PROBE_SECONDS = 120
 _LEAST_FREE = 1_000_000_000

@@ -5,10 +5,10 @@ XMP, density, captions, JPEG's quantisation) waits in the `Photo` and goes back 
 hold is said in notes, never dropped in silence. Moving pictures are in `exprtool.animations`.
 """
 
-from exprtool.image_formats import FORMATS, IMAGE_SUFFIXES, format_named, holds_xmp, sniff, suffix_of
-from exprtool.image_reading import MAX_PIXELS, AnimatedImageError, read_image, read_xmp_packet
-from exprtool.image_writing import DEFAULT_QUALITY, conversion_notes, output_format, write_image
-from exprtool.photo import JpegTraits, Photo
+from exprtool.pictures.formats import FORMATS, IMAGE_SUFFIXES, format_named, holds_xmp, sniff, suffix_of
+from exprtool.pictures.photo import JpegTraits, Photo
+from exprtool.pictures.reading import MAX_PIXELS, AnimatedImageError, read_image, read_xmp_packet
+from exprtool.pictures.writing import DEFAULT_QUALITY, conversion_notes, output_format, write_image
 
 __all__ = [
     "DEFAULT_QUALITY",

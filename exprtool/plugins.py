@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pluggy
 
 from exprtool import hookspecs
-from exprtool.errors import PluginError, UnknownNameError
+from exprtool.errors import ModelError, PluginError, UnknownNameError
 from exprtool.types import BackendSpec, ClassifierSpec, DetectorSpec, TrainerSpec
 
 GROUP = "exprtool"
@@ -55,6 +56,18 @@ class Registry:
 
     def trainer(self, name: str) -> TrainerSpec:
         return _look_up("trainer", self.trainers, name)
+
+    def trainer_of(self, run: Path) -> TrainerSpec:
+        """Whose run (a folder or a checkpoint) this is; raises `ModelError` where no trainer knows it."""
+        for spec in self.trainers.values():
+            if spec.opens(run):
+                return spec
+        if not run.exists():
+            raise ModelError(f"There is no {run}. Give the folder that `exprtool train --out` named.")
+        raise ModelError(
+            f"{run} is no run or checkpoint of a trainer that is installed ({', '.join(self.trainers)}). Give the "
+            "folder that `exprtool train --out` named."
+        )
 
 
 def _look_up(kind: str, known: dict[str, Spec], name: str) -> Spec:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import exprtool
-from exprtool import xmp as _xmp
 from exprtool.errors import ImageError
 from exprtool.files import write_bytes
+from exprtool.pictures import xmp as _xmp
 from exprtool.types import Edit
 
 COMPOSITE_WITH_TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
@@ -73,7 +73,8 @@ class Declaration:
 def stamp(packet: bytes | None, provenance: Provenance) -> bytes:
     """The XMP packet with one more record; whatever stood in ``packet`` before is kept.
 
-    Raises `exprtool.xmp.DamagedXmp` for a packet that cannot be parsed; `exprtool.images.read_image` lets none through.
+    Raises `exprtool.pictures.xmp.DamagedXmp` for a packet that cannot be parsed; `exprtool.images.read_image` lets
+    none through.
     """
     opened = _xmp.Packet(packet)
     declared = opened.value(_IPTC_EXT, "DigitalSourceType")
@@ -96,7 +97,7 @@ def stamp(packet: bytes | None, provenance: Provenance) -> bytes:
 
 
 def read_xmp(packet: bytes | None) -> Declaration:
-    """What an XMP packet declares; raises `exprtool.xmp.DamagedXmp`."""
+    """What an XMP packet declares; raises `exprtool.pictures.xmp.DamagedXmp`."""
     if not packet:
         return Declaration()
     opened = _xmp.Packet(packet)

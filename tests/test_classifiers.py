@@ -23,7 +23,7 @@ from exprtool.cli.main import app
 from exprtool.errors import MissingPackageError, ModelError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.measures.expression import OnnxClassifier
-from exprtool.models import import_file, weight_path
+from exprtool.weights.catalogue import import_file, weight_path
 
 h5py = pytest.importorskip("h5py", reason="needs the package h5py (pip install -e '.[classifier]')")
 

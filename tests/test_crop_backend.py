@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exprtool.composite import paste
 from exprtool.crop_backend import PAINT_TO, CropBackend, crop_answer
 from exprtool.errors import UnknownNameError, UsageError
 from exprtool.faces.align import US_GAN_TEMPLATE, crop, crop_from_image, invert, transform
 from exprtool.faces.select import region_of
 from exprtool.model_card import CropCard
+from exprtool.pixels.composite import paste
 from exprtool.types import Edit, Face, FacePatch
 
 LABELS = ("neutral", "happy", "sad")

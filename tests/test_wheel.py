@@ -63,7 +63,7 @@ def test_it_holds_every_file_of_the_packages_and_no_tests(wheel):
     inside = {re.sub(r"^(backends|trainers)/", "", name) for name in tracked if name.endswith(data)}
     places = (ROOT, ROOT / "backends", ROOT / "trainers")
     existing = {name for name in inside if any((place / name).exists() for place in places)}  # not deleted since
-    assert "exprtool/report.html" in existing
+    assert "exprtool/reports/report.html" in existing
     assert existing - names == set()
     assert not any("test" in Path(name).name for name in names)
 
@@ -85,7 +85,7 @@ def test_an_installed_wheel_answers(wheel, tmp_path):
     """From outside the checkout, so that only what the wheel holds can be found."""
     wheel.extractall(tmp_path / "site")
     script = (
-        "import exprtool, exprtool.report_page as page; print(exprtool.__file__); "
+        "import exprtool, exprtool.reports.page as page; print(exprtool.__file__); "
         "print(len(''.join(page.page('t', 's', {}, [], {}, []))))"
     )
     done = subprocess.run(

@@ -16,9 +16,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from exprtool.anatomy.grids import Grid, smooth
 from exprtool.types import FaceRegion
 from exprtool_blendshape.frame import WorkFrame
-from exprtool_blendshape.grids import Grid, smooth
 
 FADE_AT_BORDER = 0.5
 """Over this many cm an edit fades where the working grid ends."""

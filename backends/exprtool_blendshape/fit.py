@@ -19,15 +19,15 @@ from functools import cache, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.anatomy.lipline import Lips, MouthFrame, find_lips, with_closed_lips
+from exprtool.anatomy.names import mirrored
+from exprtool.anatomy.visibility import Visibility, measure
 from exprtool.errors import ExprtoolError
 from exprtool.types import FaceRegion, Points
 from exprtool_blendshape.camera import Camera
-from exprtool_blendshape.lipline import Lips, MouthFrame, find_lips, with_closed_lips
 from exprtool_blendshape.model import CONTOUR_LEFT, CONTOUR_RIGHT, FaceModel, face_model
-from exprtool_blendshape.names import mirrored
 from exprtool_blendshape.points68 import landmark_shifts
 from exprtool_blendshape.solve import bounded_minimum
-from exprtool_blendshape.visibility import Visibility, measure
 from exprtool_blendshape.warp import TemplateSpline
 
 IDENTITIES = 50

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool_blendshape.grids import Grid
+from exprtool.anatomy.grids import Grid
 
 SMALLEST, LARGEST = 16.0, 34.0
 """Bounds of the work pixels per cm. A face is about 16 cm wide and its detector's box about as high."""

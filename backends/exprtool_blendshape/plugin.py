@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 
+from exprtool.anatomy.names import CONTROLS, STEMS
 from exprtool.expressions import EXPRESSIONS, VARIANTS
 from exprtool.hookspecs import hookimpl
 from exprtool.types import Backend, BackendSpec, Readiness
-from exprtool_blendshape.names import CONTROLS, STEMS
 from exprtool_blendshape.weights import FACE_MODEL
 
 QUALITY = 90
@@ -24,7 +24,7 @@ def _load(device: str) -> Backend:
 def _readiness() -> Readiness:
     missing = [package for package in ("cv2", "numba", "scipy") if find_spec(package) is None]
     if missing:
-        return Readiness(False, f"not installed: {', '.join(missing)}", "python -m pip install exprtool")
+        return Readiness(False, f"not installed: {', '.join(missing)}", 'python -m pip install "exprtool[blendshape]"')
     return Readiness(True)
 
 

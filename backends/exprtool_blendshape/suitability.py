@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from exprtool.anatomy.targets import presets
+from exprtool.anatomy.visibility import why_hidden
 from exprtool.types import Edit, FaceRefusal, FaceRegion
 from exprtool_blendshape.fit import Fit
-from exprtool_blendshape.targets import presets
-from exprtool_blendshape.visibility import why_hidden
 
 LARGEST_YAW = 38.0
 LARGEST_PITCH = 35.0

@@ -2,7 +2,7 @@
 
 The network knows where an eye opens, but paints what appears there as an average: irises with milky tops. The eyeball
 of the photo, its iris continued by its own mirror image and its white by its own colour, is the better paint; the face
-model's backend completes it by the same code (`exprtool_blendshape.eyes`), which needs no face model. Behind lids that
+model's backend completes it by the same code (`exprtool.anatomy.eyes`), which needs no face model. Behind lids that
 are all but closed it assumes what most people have: brown irises that look straight ahead.
 """
 
@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.anatomy.eyes import Eye, complete, lid_shadow
+from exprtool.anatomy.grids import smooth
+from exprtool.anatomy.skin import Skin
 from exprtool.types import Image
-from exprtool_blendshape.eyes import Eye, complete, lid_shadow
-from exprtool_blendshape.grids import smooth
 from exprtool_default.card import FlowCard
 from exprtool_default.eyes import EYES
-from exprtool_default.skin import Skin
 
 Floats = NDArray[Any]
 _USUAL_SKIN = 0.6

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from exprtool.lift import CropAnswer
-from exprtool_blendshape.eyes import Eye
-from exprtool_blendshape.grids import smooth
+from exprtool.anatomy.eyes import Eye
+from exprtool.anatomy.grids import smooth
+from exprtool.pixels.lift import CropAnswer
 from exprtool_default.card import FlowCard
 
 EYES = {"right_eye": slice(36, 42), "left_eye": slice(42, 48)}

@@ -3,7 +3,7 @@
 The network tells twice where an eye's upper lid goes: by the flow, and by where it paints what the lid uncovers. Either
 is off by half a millimetre, and they know nothing of each other; skin may stay on what should be open, or lashes lie
 half under the paint. Here both agree on one line. The skin above it follows its margin as the face model's backend lets
-it (`exprtool_blendshape.eyes.follow_margin`): lashes grow from the margin and do not stretch with the lid.
+it (`exprtool.anatomy.eyes.follow_margin`): lashes grow from the margin and do not stretch with the lid.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool_blendshape.eyes import follow_margin
-from exprtool_blendshape.grids import smooth
+from exprtool.anatomy.eyes import follow_margin
+from exprtool.anatomy.grids import smooth
+from exprtool.anatomy.margins import along, moved_rim
 from exprtool_default.card import FlowCard
 from exprtool_default.eyes import EYES
-from exprtool_default.margins import along, moved_rim
 
 Floats = NDArray[Any]
 

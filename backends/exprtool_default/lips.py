@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool_blendshape.grids import smooth
+from exprtool.anatomy.grids import smooth
+from exprtool.anatomy.margins import along, moved_rim
 from exprtool_default.card import FlowCard
-from exprtool_default.margins import along, moved_rim
 
 Floats = NDArray[Any]
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from exprtool.anatomy.names import CONTROLS, STEMS
 from exprtool.expressions import EXPRESSIONS, VARIANTS
 from exprtool.hookspecs import hookimpl
 from exprtool.types import Backend, BackendSpec, Readiness
-from exprtool_blendshape.names import CONTROLS, STEMS
 
 MODEL = Path(__file__).with_name("model.onnx")
 QUALITY = 60

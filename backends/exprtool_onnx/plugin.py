@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from exprtool import hookimpl
+from exprtool.anatomy.names import CONTROLS, STEMS
 from exprtool.errors import UsageError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.types import Backend, BackendSpec, Readiness
-from exprtool_blendshape.names import CONTROLS, STEMS
 
 _HOW = "Name a model file: --backend onnx:model.onnx. `exprtool export RUN -o model.onnx` writes one."
 

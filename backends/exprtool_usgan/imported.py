@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exprtool.models import models_dir
+from exprtool.weights.catalogue import models_dir
 
 _SUFFIX = ".safetensors"
 

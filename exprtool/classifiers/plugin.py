@@ -65,7 +65,7 @@ FER2013_WEIGHTS = WeightFile(
 
 def _load(device: str) -> ExpressionClassifier:
     from exprtool.measures.expression import OnnxClassifier
-    from exprtool.models import weight_path
+    from exprtool.weights.catalogue import weight_path
 
     return OnnxClassifier(weight_path(FER2013_WEIGHTS), device)
 

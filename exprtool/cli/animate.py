@@ -74,12 +74,12 @@ def animate(
     """
     common.quieten_libraries()
     from exprtool import images
-    from exprtool.animate import AnimateOptions, check_length
-    from exprtool.animate import animate as make
     from exprtool.cli.video import base_edit, make_timelines
     from exprtool.pipeline import Session
     from exprtool.videos.container import FORMATS
     from exprtool.videos.encoder import EncodeOptions
+    from exprtool.videos.from_photo import AnimateOptions, check_length
+    from exprtool.videos.from_photo import animate as make
 
     timelines = make_timelines(expr, ramp, custom=bool(controls))
     if len(timelines) != 1:

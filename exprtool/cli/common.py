@@ -225,7 +225,7 @@ def make_edits(
     blends = parse_all(expr) if expr else [(f"like-{like.stem}" if like else "custom", {})]
     edits = {label: Edit(blend, weights, strength, reference, asymmetry, seed, force=force) for label, blend in blends}
     for edit in edits.values():
-        session.require(edit)
+        session.chain.require(edit)
     return edits
 
 

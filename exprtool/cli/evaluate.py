@@ -172,7 +172,7 @@ def ablate_command(
     from exprtool.files import write_bytes
     from exprtool.measures import sheets
     from exprtool.measures.tables import ablation_markdown, ablation_table
-    from exprtool_gan.ablate import held_out, read_ablation, run_ablation, subjects_of
+    from exprtool_training.ablate import held_out, read_ablation, run_ablation, subjects_of
 
     quieten_libraries()
     ablation = read_ablation(declaration, {"data": tuple(data)} if data else None)
@@ -203,7 +203,7 @@ def ablate_command(
 
 def _announce(variant: str, seed: int):  # type: ignore[no-untyped-def]
     """Say which run begins, and watch it as `exprtool train` does."""
-    from exprtool_gan.screen import screen
+    from exprtool_training.screen import screen
 
     print(f"{variant}, seed {seed}", file=sys.stderr)
     return screen()
@@ -229,7 +229,7 @@ def _measure(
     from exprtool.expressions import ALIASES
     from exprtool.measures.evaluation import evaluate
     from exprtool.measures.subjects import open_subject
-    from exprtool_gan.data.measured import pictures_of
+    from exprtool_training.data.measured import pictures_of
 
     quieten_libraries()
     if split not in ("auto", "test", "train", "all"):
@@ -311,11 +311,12 @@ def _for_sheets(pictures: Pictures, rows: int) -> Pictures:
 
 def _classifier(name: str | None, device: str, quiet: bool) -> Classifier | None:
     """The judge of that name or file; without one the best that is ready, or None, with a word on how to get it."""
-    from exprtool import models, plugins
+    from exprtool import plugins
     from exprtool.devices import resolve_device
     from exprtool.errors import UnknownNameError
     from exprtool.measures.evaluation import Classifier
     from exprtool.measures.expression import OnnxClassifier
+    from exprtool.weights import catalogue as models
 
     known = plugins.registry().classifiers
     if name is None:
@@ -335,11 +336,15 @@ def _classifier(name: str | None, device: str, quiet: bool) -> Classifier | None
 
 
 def _own_head(model: str, subject: Subject) -> Classifier | None:
-    """The expression head of the discriminator beside a run's generator, where it was kept."""
-    from exprtool_gan.own_head import own_head
+    """The expression head that a run's training brought along, where it was kept."""
+    from exprtool.plugins import registry
 
-    path = Path(model.partition(":")[2] if model.startswith("usgan:") else model)
-    return own_head(path) if subject.card is not None else None
+    backend, colon, argument = model.partition(":")
+    path = Path(argument if colon and backend in registry().backends else model)
+    for spec in registry().trainers.values():
+        if subject.card is not None and spec.own_head is not None and spec.opens(path):
+            return spec.own_head(path)
+    return None
 
 
 def _face_service(wanted: bool, key: str | None, secret: str | None, url: str | None) -> FacePlusPlus | None:

@@ -22,7 +22,8 @@ def add_to(app: typer.Typer) -> None:
 
 def backends(as_json: AsJson = False) -> None:
     """List what can give faces an expression, what it needs, and whether it is ready."""
-    from exprtool import models, plugins
+    from exprtool import plugins
+    from exprtool.weights import catalogue as models
 
     registry = plugins.registry()
     _show(
@@ -35,7 +36,8 @@ def backends(as_json: AsJson = False) -> None:
 
 def detectors(as_json: AsJson = False) -> None:
     """List what can find faces, what it needs, and whether it is ready."""
-    from exprtool import models, plugins
+    from exprtool import plugins
+    from exprtool.weights import catalogue as models
 
     registry = plugins.registry()
     _show(
@@ -48,7 +50,8 @@ def detectors(as_json: AsJson = False) -> None:
 
 def classifiers(as_json: AsJson = False) -> None:
     """List what can name the expression on a face (`exprtool evaluate`), what it needs, and whether it is ready."""
-    from exprtool import models, plugins
+    from exprtool import plugins
+    from exprtool.weights import catalogue as models
 
     registry = plugins.registry()
     _show(
@@ -61,7 +64,8 @@ def classifiers(as_json: AsJson = False) -> None:
 
 def trainers(as_json: AsJson = False) -> None:
     """List what can train a network, and whether it is ready."""
-    from exprtool import models, plugins
+    from exprtool import plugins
+    from exprtool.weights import catalogue as models
 
     registry = plugins.registry()
     specs = sorted(registry.trainers.values(), key=lambda spec: spec.name)
@@ -75,7 +79,8 @@ def _best_first(specs: dict[str, Any]) -> list[Any]:
 def _common(
     kind: str, registry: Registry, spec: BackendSpec | DetectorSpec | ClassifierSpec | TrainerSpec, ready: Readiness
 ) -> dict[str, Any]:
-    from exprtool import models, plugins
+    from exprtool import plugins
+    from exprtool.weights import catalogue as models
 
     plugin = registry.origin[kind, spec.name]
     entry: dict[str, Any] = {
@@ -106,8 +111,8 @@ def _common(
 
 
 def _state(weight: WeightFile) -> str:
-    from exprtool import models
     from exprtool.errors import ModelError
+    from exprtool.weights import catalogue as models
 
     try:
         return str(models.state(weight).state)
@@ -144,7 +149,8 @@ def _show(kind: str, registry: Registry, entries: list[dict[str, Any]], as_json:
 
 def _details(entry: dict[str, Any]) -> str:
     """What the table says about one entry, a line for each thing worth knowing."""
-    from exprtool import expressions, models
+    from exprtool import expressions
+    from exprtool.weights import catalogue as models
 
     lines = [entry["summary"]]
     if not entry["ready"]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from exprtool.models import Check
     from exprtool.types import WeightFile
+    from exprtool.weights.catalogue import Check
 
 group = typer.Typer(
     name="models",
@@ -36,8 +36,8 @@ def list_models(
     commercial_only: CommercialOnly = False,
 ) -> None:
     """List every known file of weights: size, licence, origin, who needs it, and whether it is here."""
-    from exprtool import models
     from exprtool.cli.tables import show_json, show_table, show_text
+    from exprtool.weights import catalogue as models
 
     found = models.catalogue()
     only = commercial_only or models.commercial_only_from_environment()
@@ -58,7 +58,7 @@ def list_models(
 
 
 def _entry(check: Check, needed_by: Sequence[str]) -> dict[str, Any]:
-    from exprtool import models
+    from exprtool.weights import catalogue as models
 
     weight = check.weight
     return {
@@ -80,7 +80,7 @@ def _entry(check: Check, needed_by: Sequence[str]) -> dict[str, Any]:
 
 
 def _row(check: Check, needed_by: Sequence[str]) -> tuple[str | tuple[str, str], ...]:
-    from exprtool import models
+    from exprtool.weights import catalogue as models
 
     weight = check.weight
     lines = [weight.summary] if weight.summary else []
@@ -95,7 +95,7 @@ def _row(check: Check, needed_by: Sequence[str]) -> tuple[str | tuple[str, str],
 
 def _state_cell(check: Check) -> tuple[str, str]:
     from exprtool.cli.tables import BAD, GOOD, NOTE
-    from exprtool.models import State
+    from exprtool.weights.catalogue import State
 
     style = {State.READY: GOOD, State.DAMAGED: BAD}.get(check.state, NOTE)
     return str(check.state), style
@@ -111,8 +111,8 @@ def fetch(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
     """Download models; goes on where an earlier download stopped, and checks what came."""
-    from exprtool import models
     from exprtool.errors import ModelError, UsageError
+    from exprtool.weights import catalogue as models
 
     if bool(names) == everything:
         raise UsageError("Name the models to fetch (`exprtool models list` shows them), or give --all.")
@@ -140,8 +140,9 @@ def fetch(
 
 def _named(names: Sequence[str]) -> list[WeightFile]:
     """The weights of these names; the name of a backend or detector stands for what it needs."""
-    from exprtool import models, plugins
+    from exprtool import plugins
     from exprtool.errors import UnknownNameError, UsageError
+    from exprtool.weights import catalogue as models
 
     registry = plugins.registry()
     known = models.all_weights()
@@ -216,7 +217,7 @@ def _bar(name: str) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _lines(name: str) -> Callable[[str, int, int], None]:
-    from exprtool.models import human_size
+    from exprtool.weights.catalogue import human_size
 
     said: set[tuple[str, int]] = set()
 
@@ -240,8 +241,8 @@ def verify(
     ] = None,
 ) -> None:
     """Hash the models anew and report those that are damaged (exit code 1)."""
-    from exprtool import models
     from exprtool.cli.tables import show_table, show_text
+    from exprtool.weights import catalogue as models
 
     checks = models.verify(_named(names) if names else None)
     if not names:
@@ -276,7 +277,7 @@ def import_models(
 
     PyTorch checkpoints of the US-GAN authors and of StarGAN (.ckpt) are read without running any code in them.
     """
-    from exprtool import models
+    from exprtool.weights import catalogue as models
 
     for source in files:
         if (converter := _converter(source)) is not None:
@@ -303,6 +304,6 @@ def path(
     name: Annotated[str | None, typer.Argument(help="A model; without it, the folder that holds them all.")] = None,
 ) -> None:
     """Print where a model lies (exit code 1 if it is not here), or the folder of all."""
-    from exprtool import models
+    from exprtool.weights import catalogue as models
 
     print(models.models_dir() if name is None else models.weight_path(models.find(name)))

@@ -16,7 +16,7 @@ from exprtool.errors import ExprtoolError
 
 if TYPE_CHECKING:
     from exprtool.batch import OutputReport
-    from exprtool.report import Report
+    from exprtool.reports.gallery import Report
     from exprtool.types import Image
 
 
@@ -107,7 +107,7 @@ class Screen:
         self._advance()
 
     def _add_to_gallery(self, report: OutputReport, before: Image | None, after: Image | None) -> None:
-        from exprtool.report import ReportEntry
+        from exprtool.reports.gallery import ReportEntry
 
         with self._while_gallery_works():
             if self._gallery:
@@ -139,6 +139,6 @@ class Screen:
 
 
 def _open_gallery(folder: Path) -> Report:
-    from exprtool.report import Report
+    from exprtool.reports.gallery import Report
 
     return Report(folder)

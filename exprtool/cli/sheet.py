@@ -58,7 +58,7 @@ def sheet(
     from exprtool import images, provenance
     from exprtool.expressions import EXPRESSIONS
     from exprtool.pipeline import Session
-    from exprtool.sheet import make_sheet
+    from exprtool.reports.sheet import make_sheet
 
     amounts = _strengths(strengths)
     target = output or photo.with_name(f"{photo.stem}.sheet.jpg")

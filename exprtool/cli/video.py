@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from exprtool.pipeline import Session
     from exprtool.plan import Input, Output
-    from exprtool.report import Report
+    from exprtool.reports.gallery import Report
     from exprtool.timeline import Timeline
     from exprtool.types import Edit
-    from exprtool.video_analysis import Analysis
-    from exprtool.video_pipeline import VideoOptions, VideoResult
+    from exprtool.videos.analysis import Analysis
+    from exprtool.videos.edit import VideoOptions, VideoResult
 
 VIDEO_PANEL = "Video"
 EXIT_INTERRUPTED = 130
@@ -159,8 +159,8 @@ def video(
     from exprtool.pipeline import Session
     from exprtool.plan import expand_inputs
     from exprtool.timeline import parse_moment
-    from exprtool.video_pipeline import VideoOptions
     from exprtool.videos.clip import VIDEO_SUFFIXES
+    from exprtool.videos.edit import VideoOptions
     from exprtool.videos.encoder import EncodeOptions, find_encoder
 
     timelines = make_timelines(expr, ramp, custom=bool(controls or like))
@@ -249,7 +249,7 @@ def base_edit(
     edit = Edit({}, common.parse_controls(controls), strength, reference, asymmetry, seed, force=force)
     for timeline in timelines.values():
         for key in timeline.keys:
-            session.require(replace(edit, weights=key.weights))
+            session.chain.require(replace(edit, weights=key.weights))
     return edit
 
 
@@ -331,7 +331,7 @@ class _Run:
         self._analysis: tuple[Path, Analysis] | None = None
         self._gallery: Report | None = None
         if report is not None:
-            from exprtool.report import Report
+            from exprtool.reports.gallery import Report
 
             self._gallery = Report(report)
 
@@ -358,7 +358,7 @@ class _Run:
 
     def do(self, item: Output, preview: int | None) -> None:
         """Make one output and report it; errors of one clip do not keep the next from its turn."""
-        from exprtool.video_pipeline import VideoInterrupted
+        from exprtool.videos.edit import VideoInterrupted
 
         assert item.source.path is not None and item.path is not None
         if self.stop.is_set():
@@ -389,7 +389,7 @@ class _Run:
             )
 
     def _edit(self, source: Path, target: Path, timeline: Timeline, progress: Any) -> None:
-        from exprtool.video_pipeline import edit_video
+        from exprtool.videos.edit import edit_video
 
         known = self._analysis[1] if self._analysis and self._analysis[0] == source else None
         result = edit_video(
@@ -410,7 +410,7 @@ class _Run:
                 self.console.print(f"  note: {note}", markup=False)
 
     def _preview(self, source: Path, target: Path, timeline: Timeline, count: int, progress: Any) -> None:
-        from exprtool.video_pipeline import preview as make_preview
+        from exprtool.videos.edit import preview as make_preview
         from exprtool.videos.sheet import save_sheet
 
         sheet, times = make_preview(
@@ -431,7 +431,7 @@ class _Run:
     def _gallery_entry(self, result: VideoResult, record: Mapping[str, Any]) -> None:
         if self._gallery is None:
             return
-        from exprtool.report import ReportEntry
+        from exprtool.reports.gallery import ReportEntry
 
         self._gallery.add(
             ReportEntry(

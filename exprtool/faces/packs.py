@@ -22,7 +22,7 @@ def insightface_root() -> Path:
 
 def installed_packs() -> dict[str, Path]:
     """The packs that are here, best first: name and path, a folder (InsightFace's own) or a detector file (ours)."""
-    from exprtool import models
+    from exprtool.weights import catalogue as models
 
     found = {name: models.location(weight) for name, weight in PACKS.items() if models.is_there(weight)}
     root = insightface_root()
@@ -78,6 +78,6 @@ def _is_pack(folder: Path) -> bool:
 
 
 def _how_to_get(weight: WeightFile) -> str:
-    from exprtool import models
+    from exprtool.weights import catalogue as models
 
     return models.how_to_get(weight)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from exprtool.errors import DataError, ExprtoolError, ModelError
 from exprtool.expressions import ALIASES, VARIANTS
+from exprtool.pixels.ramps import LUMA
 from exprtool.types import ExpressionClassifier
 
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
@@ -138,7 +139,7 @@ class ClassifierCard:
             ]
         ).astype(np.float32)
         if self.channels == "gray":
-            resized = resized @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32)
+            resized = resized @ LUMA[:, None]
         elif self.channels == "bgr":
             resized = resized[..., ::-1]
         values = self.low + (self.high - self.low) * resized / 255

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from exprtool.anatomy.names import CONTROLS, mirrored
 from exprtool.faces.align import invert, transform
 from exprtool.faces.landmarks import mirrored68
 from exprtool.types import Image
-from exprtool_blendshape.names import CONTROLS, mirrored
 from exprtool_default.backend import halved
 from exprtool_default.card import FINE
 from exprtool_flow.bending import Bend

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.anatomy.names import CONTROLS
 from exprtool.errors import DataError
 from exprtool.files import write_bytes
 from exprtool.processes import over_items
 from exprtool_blendshape.fit import worn_by_landmarks
-from exprtool_blendshape.names import CONTROLS
 from exprtool_default.card import pixels_per_mm
 from exprtool_default.mouth import look_at_mouth
 from exprtool_flow.points import POINTS

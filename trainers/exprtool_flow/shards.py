@@ -15,8 +15,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from exprtool.anatomy.names import CONTROLS
 from exprtool.errors import DataError
-from exprtool_blendshape.names import CONTROLS
 from exprtool_synth.dataset import FORMAT
 from exprtool_synth.pairs import Pair
 

@@ -165,7 +165,7 @@ class _Worker:
     def __init__(self, out: Path, wish: Wish) -> None:
         import cv2
 
-        from exprtool.pipeline import load_detector
+        from exprtool.choice import load_detector
         from exprtool_blendshape.backend import BlendshapeBackend
 
         cv2.setNumThreads(1)
@@ -233,7 +233,7 @@ def _shards(summaries: Sequence[Summary], wish: Wish) -> Iterator[list[int]]:
 
 
 def _datasheet(summaries: Sequence[Summary], shards: list[dict[str, Any]], wish: Wish) -> dict[str, Any]:
-    from exprtool_blendshape.names import CONTROLS
+    from exprtool.anatomy.names import CONTROLS
 
     rejected: Counter[str] = Counter()
     for summary in summaries:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.anatomy.names import CONTROLS, expand, mirrored
+from exprtool.anatomy.targets import weights_for
 from exprtool.expressions import EXPRESSIONS
 from exprtool.types import Edit
-from exprtool_blendshape.names import CONTROLS, expand, mirrored
-from exprtool_blendshape.targets import weights_for
 
 PRESET, MIX, SINGLE, NEUTRAL = "preset", "mix", "single", "neutral"
 KINDS: Mapping[str, float] = {PRESET: 0.58, MIX: 0.18, SINGLE: 0.16, NEUTRAL: 0.08}

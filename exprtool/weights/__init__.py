@@ -1,0 +1,1 @@
+"""Weights: which are known, where they lie, and how they get there."""
