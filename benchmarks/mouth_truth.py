@@ -99,7 +99,7 @@ def _edge(whole: NDArray[np.float32]) -> float:
     from exprtool.anatomy.mouth_crop import PER_MM, WIDTH
 
     rows = np.flatnonzero(whole[:, WIDTH // 2] > 0.5)
-    return float(rows[0] + min(0.72 * len(rows), 10.5 * PER_MM)) if len(rows) else 0.0
+    return float(rows[0] + min(0.7 * len(rows), 11.5 * PER_MM)) if len(rows) else 0.0
 
 
 def _jaw(whole: NDArray[np.float32]) -> float:
