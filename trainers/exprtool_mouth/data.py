@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from exprtool.anatomy.mouth_crop import HEIGHT, PER_MM, WIDTH, Wish, crop_from_points, middle_of
+from exprtool.anatomy.teeth import redness_of, surroundings_of, teeth_in
 from exprtool.errors import DataError
 from exprtool.images import read_image
 from exprtool.pixels.ramps import LUMA
@@ -163,10 +164,6 @@ _PALE = 0.55
 """Redness (red over green, above 1) of what adjoins the opening as teeth or dark, at most, as a share of the skin's."""
 _PALE_LIGHT = 0.55
 """Luma of such teeth at least, as a share of the lit skin's around the mouth."""
-_TOOTH_LIGHT, _TOOTH_BRIGHTEST = 0.33, 0.55
-"""Luma of teeth at least, as a share of the lit skin's and of the brightest in the mouth."""
-_TOOTH_RED = 0.85, 0.8
-"""Redness of teeth at most, as a share of the skin's and of the lips'."""
 _DARK_LIGHT = 0.24
 """Luma at most of what is all but black, as a share of the lit skin's."""
 _FEW = 0.2
@@ -191,48 +188,16 @@ def what_shows(picture: NDArray[np.uint8], enclosed: NDArray[np.float32]) -> tup
     one are parabolas through the ends of what is pale in each column.
     """
     rgb = cv2.GaussianBlur(picture, (0, 0), 0.7).astype(np.float32)
-    luma = rgb @ LUMA
-    ring = (cv2.dilate(enclosed, np.ones((41, 41))) > 0.5) & (cv2.dilate(enclosed, np.ones((17, 17))) < 0.5)
-    lit, skin_red, grey = 160.0, 0.3, False
-    redness = np.maximum(rgb[..., 0] / (rgb[..., 1] + 4) - 1, 0)
-    if ring.any():
-        lit = max(20.0, float(np.quantile(luma[ring], 0.7)))
-        skin_red = max(0.08, float(np.median(redness[ring])))
-        grey = float(np.median(np.ptp(rgb[ring], axis=-1))) < _GREY
-    black = luma < _DARK_LIGHT * lit
-    pale = (luma > _PALE_LIGHT * lit) & (redness < _PALE * skin_red)
-    opening = enclosed if grey else _grown(enclosed, pale | black)
+    luma, around = rgb @ LUMA, surroundings_of(rgb, enclosed > 0.5, PER_MM)
+    black = luma < _DARK_LIGHT * around.lit
+    pale = (luma > _PALE_LIGHT * around.lit) & (redness_of(rgb) < _PALE * around.redness)
+    opening = enclosed if around.grey else _grown(enclosed, pale | black)
     inside = opening > 0.5
-    tooth = _teeth(luma, redness, inside, lit, skin_red, grey)
+    tooth = teeth_in(rgb, inside, around, PER_MM)
     area = max(1, int(inside.sum()))
     upper, lower = _rows(tooth, inside)
     red = inside & ~tooth & ~black
     return Wish(upper, lower, float(red.sum()) / area, float((inside & black).sum()) / area), opening
-
-
-def _teeth(
-    luma: NDArray[np.float32], redness: NDArray[np.float32], inside: NDArray[np.bool_], lit: float, skin_red: float,
-    grey: bool,
-) -> NDArray[np.bool_]:  # fmt: skip
-    """Where between the lips there are teeth, (H, W): bright for a mouth and paler than the lips around it."""
-    nothing = np.zeros_like(inside)
-    if inside.sum() < 30:
-        return nothing
-    bright = inside & (luma > max(_TOOTH_LIGHT * lit, _TOOTH_BRIGHTEST * float(np.quantile(luma[inside], 0.95))))
-    if not grey:
-        lips = (cv2.dilate(inside.astype(np.uint8), np.ones((9, 9))) > 0) & ~inside
-        lips_red = max(float(np.median(redness[lips])), 0.05)
-        if not bright.any():
-            return nothing
-        palest = float(np.quantile(redness[bright], 0.15))
-        if palest > _TOOTH_RED[1] * lips_red or palest > _TOOTH_RED[0] * skin_red:
-            return nothing
-        bright &= redness < min(0.5 * (palest + lips_red), skin_red)
-    return (cv2.morphologyEx(bright.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 5))) > 0) & inside
-
-
-_GREY = 6
-"""Difference between the channels, of 255, up to which a picture is grey."""
 
 
 def _grown(enclosed: NDArray[np.float32], odd: NDArray[np.bool_]) -> NDArray[np.float32]:
