@@ -51,7 +51,7 @@ def truth(faces: Path, out: Path | None) -> dict[str, float]:
     from exprtool_mouth.augment import PLAIN, example
     from exprtool_mouth.data import held_out, mouth_of
 
-    painter = interior.MouthPainter(interior.MODEL, "cpu")
+    painter = interior.MouthPainter(interior.MODEL)
     with np.load(faces / "fairface_open" / "landmarks.npz", allow_pickle=False) as file:
         names, marks = file["name"], file["landmarks"]
     chosen = held_out(names, HELD_OUT)

@@ -21,7 +21,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool.anatomy.mouth_crop import HEIGHT, PER_MM, WIDTH, Wish, crop_from_points, grown, middle_of, told
+from exprtool.anatomy.mouth_crop import (
+    EYES_APART,
+    HEIGHT,
+    PER_MM,
+    WIDTH,
+    Wish,
+    crop_from_points,
+    grown,
+    middle_of,
+    told,
+)
 from exprtool.devices import onnx_session
 from exprtool.errors import ModelError
 from exprtool.faces.align import Matrix, invert, transform
@@ -104,9 +114,7 @@ def incisors_at(landmarks68: Points, below_nose: float) -> Points:
     return np.asarray((landmarks68[[33, 51, 62]].mean(0) @ across) * across + edge * down, np.float64)
 
 
-def fill_mouth(
-    patch: FacePatch, landmarks68: Points, opening: Opening, tone: Callable[[Floats], Floats], device: str = "cpu"
-) -> None:
+def fill_mouth(patch: FacePatch, landmarks68: Points, opening: Opening, tone: Callable[[Floats], Floats]) -> None:
     """Paint the inside of the mouth into the patch's own arrays; nothing where none opens.
 
     ``landmarks68`` are the photo's, in the region; ``tone`` brings colours (..., 3) in [0, 1] to the photo's.
@@ -127,7 +135,7 @@ def fill_mouth(
     photo = patch.pixels[around]
     wish = wish_of(whole, transform(crop_from_region, opening.incisors[None])[0], opening.jaw)
     given = _sampled(photo, _from(around, crop_from_region), cv2.BORDER_REFLECT)
-    colour = _network(device).paint(given, told(whole, hole, wish))
+    colour = _network().paint(given, told(whole, hole, wish))
     share = np.asarray(cv2.GaussianBlur(hole, (0, 0), 0.6), np.float32)
     window = _window(crop_from_region, patch.pixels.shape, share)
     if window is None:
@@ -159,8 +167,6 @@ def _height(whole: Floats) -> float:
 
 def _axes(landmarks68: Points) -> tuple[Points, Points, float]:
     """Directions (2,) across and down the face, and pixels for each mm."""
-    from exprtool.anatomy.mouth_crop import EYES_APART
-
     eyes = landmarks68[42:48].mean(0) - landmarks68[36:42].mean(0)
     apart = float(np.hypot(*eyes))
     across = eyes / apart
@@ -258,8 +264,8 @@ def _grain(photo: Image, alpha: Floats) -> float:
 class MouthPainter:
     """The network in a file; raises `ModelError` where that is none."""
 
-    def __init__(self, path: Path, device: str) -> None:
-        self._session = onnx_session(path, device)
+    def __init__(self, path: Path) -> None:
+        self._session = onnx_session(path)
         about = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}")
         if json.loads(about).get("format") != FORMAT:
             raise ModelError(f"{path} is no painter of mouths of the format {FORMAT!r}. Export it anew.")
@@ -271,6 +277,6 @@ class MouthPainter:
         return np.asarray((np.asarray(painted)[0].transpose(1, 2, 0) + 1) * 127.5, np.float32)
 
 
-@lru_cache(maxsize=2)
-def _network(device: str) -> MouthPainter:
-    return MouthPainter(MODEL, device)
+@lru_cache(maxsize=1)
+def _network() -> MouthPainter:
+    return MouthPainter(MODEL)
