@@ -26,6 +26,8 @@ from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _STAY = 0.15, 0.4
 """Motion (cm) of the lips up to which all that the photo shows between them stays, and from which on teeth alone."""
+_HANGS = 0.45
+"""Share of the opening's height above which upper teeth begin."""
 _NOSTRILS = 1.4
 """How far (cm) above the photo's lips the mouth may reach; the model's nostrils, beyond, are of one piece with it."""
 WIDE_ENOUGH = 0.32
@@ -46,8 +48,8 @@ class MouthPaint:
 class MouthPhoto:
     """What the photo tells about the mouth: ``seam`` the colour of the line between closed lips, ``inside`` (H, W)
     float32 where the photo shows the inside of the mouth, ``shows_teeth`` whether there are teeth, and ``teeth``
-    whether so much of them that they stay; ``row`` (H, W) float32 is where they are. ``moving`` where it is a frame
-    of a track: its teeth are then kept by as much as they fill the mouth (see `_own_share`)."""
+    whether so much of them that they stay; ``row`` (H, W) float32 is where upper ones are. ``moving`` where it is a
+    frame of a track: its teeth are then kept by as much as they fill the mouth (see `_own_share`)."""
 
     seam: Grid
     inside: Grid
@@ -112,8 +114,18 @@ def look_at(
     if own:
         levels, between = picture * np.float32(255), inside > 0.5
         tooth = teeth_in(levels, between, surroundings_of(levels, between, u / 10), u / 10)
-        row = cv2.GaussianBlur(tooth.astype(np.float32), (0, 0), 0.02 * u)
+        row = cv2.GaussianBlur(_upper(tooth, lips), (0, 0), 0.02 * u)
     return MouthPhoto(seam, inside, is_open, is_open and teeth, own, lips, row, hidden)
+
+
+def _upper(tooth: NDArray[np.bool_], lips: LipCurves) -> Grid:
+    """1 where teeth are that hang from the upper lip, (H, W), and not those of the jaw."""
+    _, part = cv2.connectedComponents(tooth.astype(np.uint8))
+    rows, columns = np.nonzero(tooth)
+    upper, lower = lips.at(columns.astype(np.float64))
+    share, piece = (rows - upper) / np.maximum(lower - upper, 1), part[rows, columns]
+    hang = [each for each in np.unique(piece) if np.quantile(share[piece == each], 0.1) < _HANGS]
+    return np.isin(part, hang).astype(np.float32) * tooth
 
 
 def _lips_alone(
