@@ -59,11 +59,14 @@ _OVERBITE = 3.0
 """By how much upper incisors cover lower ones in a closed bite, in mm: the usual 2 to 4."""
 _JAW = 31.0
 """How far the lower incisors drop at jawOpen 1, in mm: ICT-FaceKit's, at 63 mm between the eyes."""
-_RED = 0.35, 0.38
-"""Tongue, gum, lining and rims of lips as a share of the opening: so much, and so much of what teeth leave; means of
-the same."""
-_DARK = 0.03, 0.32
-"""All but black as a share of the opening: so much, and so much of what teeth leave, squared; means of the same."""
+_LEAST_SHOWN, _LEAST_SHARE = 4.1, 0.5
+"""How much of the upper teeth shows at least in a mouth that opens, in mm and as a share of its height: lower quartile
+of those of the same that show more than teeth."""
+_RED = 0.35, 0.2
+"""Tongue, gum, lining and rims of lips as a share of the opening: so much, and so much of what teeth leave; lower
+quartile of the same. At their mean the network, in two minds, paints a brown mist."""
+_DARK = 0.03, 0.6
+"""All but black as a share of the opening: so much, and so much of what teeth leave, squared; upper quartile."""
 _OVER_LIP = 1.0
 """How far over the lips the paint goes, in mm: the network learned what a lip looks like where teeth begin."""
 _SLIT = Ramp(1.0, 2.2)
@@ -176,7 +179,9 @@ def _axes(landmarks68: Points) -> tuple[Points, Points, float]:
 def wish_of(whole: Floats, incisors: Points, jaw: float) -> Wish:
     """What is to be seen in an opening (H, W) of the crop with the edge of the upper incisors at ``incisors`` (2,)."""
     x = np.linspace(-40, 40, 33)
-    edge = incisors[1] / PER_MM
+    rows = np.flatnonzero(whole[:, int(np.clip(np.rint(incisors[0]), 0, WIDTH - 1))] > 0.5)
+    shown = min(_LEAST_SHOWN, _LEAST_SHARE * len(rows) / PER_MM)
+    edge = max(incisors[1] / PER_MM, (rows[0] / PER_MM + shown) if len(rows) else 0.0)
     lower = max(edge - _OVERBITE + _JAW * max(0.0, jaw), edge + 0.3)
     lines = [
         np.c_[incisors[0] + x * PER_MM, (y - arch * x**2) * PER_MM]
