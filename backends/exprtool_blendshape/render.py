@@ -159,7 +159,7 @@ def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0
     gap = lips.wanted_gap(face.photo_lips, face.source_lips, lips.mesh_curves(plain, topology), taken_off, u)
     target = lips.settled(target, topology, np.interp(*_onto(target, topology, gap)), u)
     lips_moved = _lips_moved(face, target)
-    speaking = float(smoothstep(np.array(lips_moved), 0.0, LIPS_MOVE))  # at 0 all between them is the photo's own
+    speaking = float(Ramp(0.0, LIPS_MOVE)(lips_moved))  # at 0 all between them is the photo's own
     texture = face.source + speaking * (face.texture - face.source)
     normals = _normals(plain, topology)
 
