@@ -42,6 +42,8 @@ _COMMANDS: tuple[str, ...] = (
     "train",
     "export",
     "evaluate",
+    "study",
+    "reproduce",
 )
 
 
