@@ -19,7 +19,7 @@ from exprtool.pictures.forms import as_values, plain_form
 from exprtool.pictures.metadata import exif_block, with_metadata, xmp_packet
 from exprtool.pictures.photo import Photo
 from exprtool.pictures.samples import Samples, Values, turned_upright
-from exprtool.pictures.tiff import decode_tiff
+from exprtool.pictures.tiff import decode_tiff, is_raw, with_straight_label
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused before they are decoded. 200 megapixels is what the largest phone sensors give."""
@@ -181,8 +181,15 @@ def _open(data: bytes, image_format: str) -> PillowImage.Image:
     return PillowImage.open(io.BytesIO(data), formats=plugins)
 
 
-def _plain_photo(values: Values, image_format: str, label: str) -> Photo:
-    samples = Samples(values)
+def _raw(label: str) -> ImageError:
+    return ImageError(
+        f"{label} is a camera's raw file; develop it to TIFF or JPEG first (darktable, RawTherapee, the camera's own "
+        "program), and edit that."
+    )
+
+
+def _plain_photo(values: Values, image_format: str, label: str, *, premultiplied: bool = False) -> Photo:
+    samples = Samples(values, premultiplied and values.shape[2] in (2, 4))
     rgb = samples.rgb()
     rgb.flags.writeable = False
     return Photo(rgb, image_format, label, samples)
@@ -194,6 +201,12 @@ def _decode(data: bytes, label: str, suffix: str) -> tuple[Photo, int]:
     notes: list[str] = []
     if suffix and suffix not in BY_NAME[found].suffixes:
         notes.append(f"it is a {found} file, in spite of its suffix {suffix}")
+    premultiplied = False
+    if found == "TIFF":
+        if is_raw(data):
+            raise _raw(label)
+        straight = with_straight_label(data)
+        data, premultiplied = straight or data, straight is not None
     with _guarded(label), _open(data, found) as opened:
         if opened.size[0] * opened.size[1] > MAX_PIXELS:
             raise _too_large(label, opened.size[0] * opened.size[1])
@@ -201,20 +214,20 @@ def _decode(data: bytes, label: str, suffix: str) -> tuple[Photo, int]:
         if found == "TIFF":
             _check_pages(opened, frames, label)
         if found in ("TIFF", "JPEG", "HEIC"):
-            if found != "TIFF" and frames > 1:
+            if found == "HEIC" and frames > 1:
                 notes.append(f"only the first of its {frames} pictures is used (the rest are previews or depth)")
             frames = 1
-        lying = _lies(opened, found)
+        stored = _stored_orientation(opened, found)
         values, orientation = _values(opened, data, found, label, notes, frames == 1)
-        photo = _plain_photo(turned_upright(values, orientation), found, label)
-        return with_metadata(photo, opened, data, lying, notes), frames
+        photo = _plain_photo(turned_upright(values, orientation), found, label, premultiplied=premultiplied)
+        return with_metadata(photo, opened, data, stored, notes), frames
 
 
-def _lies(opened: PillowImage.Image, found: str) -> bool:
-    """Whether rows of the file are columns of the upright picture (to be asked before Pillow has turned it)."""
+def _stored_orientation(opened: PillowImage.Image, found: str) -> int:
+    """How the rows and columns lie in the file (to be asked before Pillow has turned it)."""
     if isinstance(opened, TiffImagePlugin.TiffImageFile):
-        return opened.tag_v2.get(274, 1) >= 5
-    return found != "HEIC" and exif.orientation(exif_block(opened) or b"") >= 5
+        return opened.tag_v2.get(274, 1)
+    return 1 if found == "HEIC" else exif.orientation(exif_block(opened) or b"")
 
 
 def _check_pages(opened: PillowImage.Image, frames: int, label: str) -> None:
@@ -250,10 +263,14 @@ def _values(
         if bits == {16} and not simple:
             raise ImageError(f"{label} has 16-bit samples that are neither grey nor RGB; convert it to RGB first.")
         planar = tags.get(284, 1) == 2 and count > 1
+        unused = count - {1: 1, 2: 3}.get(photometric, count) - (extra[0] in (1, 2))
+        if unused > 0:
+            notes.append(f"{unused} of its {count} channels, neither colour nor transparency, are left out")
         compressed = opened.info.get("compression") in ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
         if bits == {16} or (bits == {8} and simple and compressed and not planar and extra == (2,)):
             try:
-                return decode_tiff(data, planar=planar), tags.get(274, 1)
+                values = decode_tiff(data, planar=planar)
+                return values[..., : count - max(0, unused)], tags.get(274, 1)
             except (KeyError, NotImplementedError) as error:  # tifffile asks for another package
                 raise ImageError(
                     f"{label} is compressed in a way that cannot be read for 16-bit planes; save it uncompressed first."
