@@ -56,6 +56,10 @@ class ModelError(ExprtoolError):
     """A weight file that is missing, damaged, refused by its licence, or unreadable."""
 
 
+class NotReadyError(ModelError, UsageError):
+    """Weights that are not there: the request cannot be carried out, and nothing was written (exit code 2)."""
+
+
 class PluginError(ExprtoolError):
     """A plugin that registers something the core cannot accept."""
 

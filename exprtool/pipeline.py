@@ -21,8 +21,8 @@ from exprtool.devices import Device, device_for
 from exprtool.errors import (
     DeviceError,
     ExprtoolError,
-    ModelError,
     NoFaceError,
+    NotReadyError,
     PluginError,
     UnknownNameError,
     UsageError,
@@ -459,7 +459,7 @@ def _choose_detector(wish: str, commercial_only: bool) -> tuple[DetectorSpec, st
         specs = sorted(known.detectors.values(), key=lambda spec: -spec.quality)
         ready = [spec for spec in specs if readiness(spec, commercial_only).ready]
         if not ready:
-            raise ModelError("No face detector is ready. Run `exprtool doctor` to see why.")
+            raise NotReadyError("No face detector is ready. Run `exprtool doctor` to see why.")
         return ready[0], None
     spec = known.detector(name)
     check_licence(spec.needs, commercial_only)
@@ -486,7 +486,7 @@ def _choose_backends(wish: str, commercial_only: bool) -> list[tuple[BackendSpec
     ]
     if not ready:
         if not specs:
-            raise ModelError("No backend that edits faces is installed. Run `exprtool doctor` to see why.")
+            raise NotReadyError("No backend that edits faces is installed. Run `exprtool doctor` to see why.")
         _require_ready("No backend is ready. The best one,", specs[0], readiness(specs[0], commercial_only))
     return ready
 
@@ -499,7 +499,7 @@ def _require_ready(what: str, spec: BackendSpec | DetectorSpec, state: Readiness
     missing = [weight for weight in spec.needs if not is_there(weight)][: 1 if any_will_do else None]
     lacking = [f"needs {describe(weight)}. {how_to_get(weight)}" for weight in missing]
     why = " ".join(lacking) or f"is not ready: {state.reason.rstrip('.')}. {state.remedy}"
-    raise ModelError(f"{what} {spec.name!r} {why}")
+    raise NotReadyError(f"{what} {spec.name!r} {why}")
 
 
 def _shortcoming(spec: BackendSpec, edit: Edit) -> UsageError | None:

@@ -19,6 +19,7 @@ from exprtool.pictures import xmp as xmp_packets
 from exprtool.pictures.formats import BY_NAME, format_named, require_heif
 from exprtool.pictures.gif import GifWriter
 from exprtool.pictures.jpeg import DEFAULT_QUALITY, to_pillow
+from exprtool.pictures.lossy import matching_quality
 from exprtool.pictures.metadata import DIRECTORY_TAGS, ICC_TAG, STRUCTURAL_TAGS, XMP_TAG
 from exprtool.pictures.photo import Photo
 from exprtool.pictures.samples import Samples
@@ -146,16 +147,32 @@ def _encode(
         options["xmp"] = packet
     if photo.dpi:
         options["dpi"] = photo.dpi
-    if kind == "WEBP":
-        lossless = photo.lossless and quality is None
-        options |= LOSSLESS_WEBP if lossless else {"quality": quality or DEFAULT_QUALITY}
-    elif kind in ("AVIF", "HEIC"):
-        options["quality"] = quality or 90
-        if kind == "HEIC":
-            require_heif("write")
+    if kind == "HEIC":
+        require_heif("write")
+    if kind == "WEBP" and photo.lossless and quality is None:
+        options |= LOSSLESS_WEBP
+    elif kind in _LOSSY_QUALITIES:
+        options["quality"] = quality or _quality_of(photo, picture, kind)
     elif kind == "GIF":
         return _encode_gif(samples, (rgb != photo.rgb).any(axis=2), packet)
-    return _save(picture, {"HEIC": "HEIF"}.get(kind, kind), **options)
+    return _save(picture, _PLUGINS.get(kind, kind), **options)
+
+
+_PLUGINS = {"HEIC": "HEIF"}
+_LOSSY_QUALITIES = {"WEBP": DEFAULT_QUALITY, "AVIF": 90, "HEIC": 90}
+"""The quality, in the format's own scale, of pictures that come from another format."""
+
+
+def _quality_of(photo: Photo, picture: PillowImage.Image, kind: str) -> int:
+    """The input's own quality where it is known or can be found out."""
+    if photo.coded_size is None or photo.format != kind:
+        return _LOSSY_QUALITIES[kind]
+    beside = sum(len(part or b"") for part in (photo.exif, photo.xmp, photo.icc))
+    return matching_quality(
+        picture,
+        photo.coded_size - beside,
+        lambda sample, quality: _save(sample, _PLUGINS.get(kind, kind), quality=quality),
+    )
 
 
 def _save(picture: PillowImage.Image, plugin: str, **options: Any) -> bytes:
