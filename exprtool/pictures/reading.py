@@ -300,7 +300,8 @@ def _values(
         if unused > 0:
             notes.append(f"{unused} of its {count} channels, neither colour nor transparency, are left out")
         compressed = opened.info.get("compression") in ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
-        if bits == {16} or (bits == {8} and simple and compressed and not planar and extra == (2,)):
+        # Of 8 bits OpenCV multiplies colours by alpha.
+        if bits == {16} or (bits == {8} and simple and compressed and not planar and count in (1, 3)):
             try:
                 values = decode_tiff(data, planar=planar)
                 return values[..., : count - max(0, unused)], tags.get(274, 1)
