@@ -43,7 +43,8 @@ class ReportEntry:
     ``status`` is "edited", "refused", "no_face", "skipped" or "failed"; ``label`` the expression.
     ``before`` and ``after`` are upright RGB images (H, W, 3) or paths of image files, None where there is no picture.
     ``size`` (h, w) is the photo's own, to which the boxes in ``faces`` refer; by default that of ``before``. ``faces``
-    are records as ``--json`` prints them, ``timings`` seconds by stage. ``icc`` is the colour profile of the arrays, kept in the previews.
+    are records as ``--json`` prints them, ``timings`` seconds by stage. ``icc`` is the colour profile of the arrays,
+    kept in the previews.
     """
 
     input: str
