@@ -153,7 +153,8 @@ class Session:
 
     ``backend`` and ``detector`` are names of plugins, optionally with an argument after a colon
     (``"onnx:model.onnx"``), objects of your own, or "auto". Under "auto" the ready backend with the highest quality
-    is used, and a face that it refuses goes to the next. ``device`` is "auto", "cpu", "cuda", "cuda:N" or "mps".
+    is used, and a face that it refuses goes to the next; with None faces can be found only. ``device`` is "auto",
+    "cpu", "cuda", "cuda:N" or "mps".
 
     Raises `UnknownNameError` for names that no plugin carries, `ModelError` where weights are missing, and
     `DeviceError` where the device cannot be used. ``notes`` collects remarks that the user should see.
@@ -161,7 +162,7 @@ class Session:
 
     def __init__(
         self,
-        backend: str | Backend = "auto",
+        backend: str | Backend | None = "auto",
         detector: str | Detector = "auto",
         device: str = "auto",
         *,
@@ -178,7 +179,7 @@ class Session:
         self._own: LoadedBackend | None = None
         if isinstance(backend, Backend):
             self._own = LoadedBackend(type(backend).__name__, backend)
-        else:
+        elif backend is not None:
             self._chain = _choose_backends(backend, commercial_only)
 
     @property
@@ -227,7 +228,7 @@ class Session:
         if obstacles and not able:
             raise obstacles[0]
         self._chain = able
-        next(self.backends())
+        next(self.backends(), None)
 
     def backends(self) -> Iterator[LoadedBackend]:
         """The backends, best first, each loaded when its turn comes."""

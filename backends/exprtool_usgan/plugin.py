@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exprtool import hookimpl
 from exprtool.expressions import EXPRESSIONS
+from exprtool.extras import install_command
 from exprtool.types import Backend, BackendSpec, Readiness
 
 _NEEDED = ("torch", "safetensors")
@@ -39,7 +40,7 @@ def _import_weights(path: Path, labels: tuple[str, ...]) -> tuple[str, Path]:
 def _torch_missing() -> Readiness | None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        return Readiness(False, f"{' and '.join(missing)} not installed", "pip install 'exprtool[torch]'")
+        return Readiness(False, f"{' and '.join(missing)} not installed", install_command("torch"))
     return None
 
 

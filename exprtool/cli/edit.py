@@ -32,6 +32,7 @@ def edit(
         str | None,
         typer.Option(
             "--output",
+            "--out",
             "-o",
             metavar="OUT",
             help="A file for one photo, a folder for more, - for stdout. By default beside the input.",

@@ -118,6 +118,7 @@ def _parameter(kind: type, name: str) -> inspect.Parameter:
     default = " ".join(map(str, start)) if many else str(start)
     shown = "" if hint is bool or default in ("", "None") else f" (default: {default})"
     option = typer.Option(
+        *_SYNONYMS.get(name, ()),
         declaration,
         help=entry.metadata.get("help", "") + shown,
         rich_help_panel=entry.metadata.get("group"),
@@ -125,6 +126,10 @@ def _parameter(kind: type, name: str) -> inspect.Parameter:
         metavar=f"[{'|'.join(choice)}]" if choice else None,
     )
     return _keyword(name, (list[each] if many else each) | None, option, None)  # type: ignore[valid-type]
+
+
+_SYNONYMS = {"out": ("--output", "-o")}
+"""Other spellings of a flag, as the other commands have them."""
 
 
 def _keyword(name: str, hint: Any, option: Any, default: Any) -> inspect.Parameter:

@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 
 from exprtool.errors import ImageError, UnknownNameError
+from exprtool.extras import install_command
 from exprtool.pictures import containers
 
 
@@ -117,5 +118,5 @@ def require_heif(verb: str) -> None:
     """Raise `ImageError` that says what to install where HEIC cannot be dealt with; ``verb`` is read or write."""
     if not _register_heif():
         raise ImageError(
-            f"To {verb} HEIC, exprtool needs pillow-heif: pip install 'exprtool[heic]', or use JPEG or PNG instead."
+            f"To {verb} HEIC, exprtool needs pillow-heif: {install_command('heic')}, or use JPEG or PNG instead."
         )

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.errors import DataError, ModelError
+from exprtool.extras import install_command
 from exprtool.files import write_bytes
 from exprtool.model_card import METADATA_KEY, CropCard
 from exprtool_gan.data import PreparedSet
@@ -258,7 +259,7 @@ def _needing_torch() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ModelError(f"Exporting needs the package {error.name}: pip install 'exprtool[torch]'.") from error
+        raise ModelError(f"Exporting needs the package {error.name}: {install_command('torch')}.") from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from exprtool import hookimpl
+from exprtool.extras import install_command
 from exprtool.types import Readiness, TrainerSpec
 
 _NEEDED = ("torch", "safetensors")
@@ -34,7 +35,7 @@ def _run(config: Any) -> None:
 def _readiness() -> Readiness:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        return Readiness(False, f"{' and '.join(missing)} not installed", "pip install 'exprtool[torch]'")
+        return Readiness(False, f"{' and '.join(missing)} not installed", install_command("torch"))
     return Readiness(True)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from exprtool.devices import resolve_device
 from exprtool.errors import TrainingError, UsageError
+from exprtool.extras import install_command
 from exprtool_gan.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def join(config: TrainConfig) -> Alone:
         from lightning_fabric import Fabric
     except ImportError:
         raise TrainingError(
-            "Training with several processes needs Lightning Fabric: pip install 'exprtool[torch]'"
+            f"Training with several processes needs Lightning Fabric: {install_command('torch')}"
         ) from None
     device = resolve_device(config.device, runtime="torch")
     if device.index is not None:
