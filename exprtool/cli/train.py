@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
+from exprtool.cli import help
 from exprtool.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def train(context: typer.Context) -> None:
     command.command(name="train", help=f"Train a network on labelled faces. Trainer {spec.name}: {spec.summary}")(
         _command(spec)
     )
+    help.apply_to(command)
     command(args=arguments, prog_name="exprtool train")
 
 

@@ -14,7 +14,7 @@ from PIL import TiffImagePlugin
 
 from exprtool.errors import ImageError
 from exprtool.pictures import containers, deep, exif
-from exprtool.pictures.formats import BY_NAME, not_a_picture, require_heif, sniff
+from exprtool.pictures.formats import BY_NAME, not_a_picture, raw_in_words, require_heif, sniff
 from exprtool.pictures.forms import as_values, plain_form
 from exprtool.pictures.metadata import exif_block, with_metadata, xmp_packet
 from exprtool.pictures.photo import Photo
@@ -214,13 +214,6 @@ def _plugins(image_format: str) -> tuple[str, ...]:
     return {"JPEG": ("JPEG", "MPO"), "HEIC": ("HEIF",)}.get(image_format, (image_format,))
 
 
-def _raw(label: str) -> ImageError:
-    return ImageError(
-        f"{label} is a camera's raw file; develop it to TIFF or JPEG first (darktable, RawTherapee, the camera's own "
-        "program), and edit that."
-    )
-
-
 def _plain_photo(values: Values, image_format: str, label: str, *, premultiplied: bool = False) -> Photo:
     samples = Samples(values, premultiplied and values.shape[2] in (2, 4))
     rgb = samples.rgb()
@@ -237,7 +230,7 @@ def _decode(data: bytes, label: str, suffix: str, max_pixels: int = MAX_PIXELS) 
     premultiplied = False
     if found == "TIFF":
         if is_raw(data):
-            raise _raw(label)
+            raise ImageError(raw_in_words(label))
         straight = with_straight_label(data)
         data, premultiplied = straight or data, straight is not None
     with _guarded(label, max_pixels), _open(data, found, max_pixels) as opened:

@@ -128,6 +128,20 @@ def test_raw_files_are_refused_with_the_way_out(tmp_path: Path, picture: NDArray
         read_image(path)
 
 
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"FUJIFILMCCD-RAW 0201", "raw file"),
+        (b"IIU\0\x18\0\0\0", "raw file"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1", "raw file"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    ],
+)
+def test_other_files_of_cameras_are_told_what_they_are(head: bytes, words: str) -> None:
+    with pytest.raises(ImageError, match=words):
+        read_image(head + bytes(99), name="a.xyz")
+
+
 @pytest.mark.parametrize("format", ["WEBP", "AVIF", "HEIC"])
 @pytest.mark.parametrize("quality", [35, 75])
 def test_a_lossy_file_comes_back_about_as_large(picture: NDArray[np.uint8], format: str, quality: int) -> None:
