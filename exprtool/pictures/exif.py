@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image as PillowImage
 
@@ -47,33 +48,40 @@ def orientation(exif: bytes) -> int:
 
 def stated_orientation(exif: bytes) -> int | None:
     """The orientation 1 to 8 that the block states, or None."""
-    block = _Block.parse(bytearray(exif))
+    block = _Block.parse(exif)
     entry = block.directory(block.first)[0].get(_ORIENTATION) if block else None
     return entry.value if entry and entry.kind == _SHORT and 1 <= entry.value <= 8 else None
 
 
 def with_orientation(block: bytes, value: int) -> bytes | None:
     """A TIFF structure (EXIF block or TIFF file) with another orientation and no other change; None if damaged."""
-    parsed = _Block.parse(bytearray(block))
+    parsed = _Block.parse(block)
     if parsed is None:
         return None
-    parsed.set(parsed.directory(parsed.first)[0].get(_ORIENTATION), value)
-    return bytes(parsed.data)
+    entry = parsed.directory(parsed.first)[0].get(_ORIENTATION)
+    return block if entry is None or entry.value == value else _with_value(block, entry, value)
 
 
 def with_number(block: bytes, tag: int, value: int, *, instead_of: int) -> bytes | None:
     """A TIFF structure with another number under a tag of its first directory; None where it is not ``instead_of``."""
-    parsed = _Block.parse(bytearray(block))
+    parsed = _Block.parse(block)
     entry = parsed.directory(parsed.first)[0].get(tag) if parsed else None
-    if parsed is None or entry is None or entry.count != 1 or entry.value != instead_of:
+    if entry is None or entry.count != 1 or entry.value != instead_of:
         return None
+    return _with_value(block, entry, value)
+
+
+def _with_value(block: bytes, entry: _Entry, value: int) -> bytes:
+    """A copy of the block with another number in one entry. Blocks may be whole files, so only now it is copied."""
+    parsed = _Block.parse(bytearray(block))
+    assert parsed is not None
     parsed.set(entry, value)
     return bytes(parsed.data)
 
 
 def numbers_by_directory(block: bytes) -> list[dict[int, int]]:
     """{tag: number or offset} of each directory of a TIFF structure, in the chain or below one."""
-    parsed = _Block.parse(bytearray(block))
+    parsed = _Block.parse(block)
     if parsed is None:
         return []
     waiting, found = [parsed.first], []
@@ -198,12 +206,13 @@ def _draw_thumbnail(picture: PillowImage.Image, side: int, room: int) -> bytes |
 
 @dataclass
 class _Block:
-    data: bytearray
+    data: Any
+    """bytes, or a bytearray where something is to be changed."""
     order: str
     first: int
 
     @classmethod
-    def parse(cls, data: bytearray) -> _Block | None:
+    def parse(cls, data: bytes | bytearray) -> _Block | None:
         order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(bytes(data[:4]))
         if order is None or len(data) < 8:
             return None

@@ -1,8 +1,8 @@
 """The gain map of an HDR photo (Ultra HDR, ISO 21496-1, Apple's): found behind the JPEG, kept with the edit.
 
 A gain map is a small picture that tells how much brighter a display with more range is to show each place. It stays
-true where the photo was not edited. It also shows the old face, so where the photo was edited it is filled in from
-around: the new pixels are as bright against their surroundings as there.
+true where the photo was not edited. It also shows the old face, so where the photo was edited it is drawn anew from the
+new pixels.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from exprtool.pictures import containers, jpeg, xmp
 from exprtool.pictures.copies import Span
 from exprtool.pictures.forms import as_values
 from exprtool.pictures.photo import GainMap, JpegTraits
-from exprtool.pictures.samples import Samples, turned_upright
+from exprtool.pictures.samples import Samples, luma, turned_upright
+from exprtool.types import Image
 
 _APPLES = b"urn:com:apple:photo:2020:aux:hdrgainmap"
 _VERSION_ONLY = 4
 """Bytes of the ISO 21496-1 segment that only announces a gain map; one that describes it is longer."""
-_WORKING_SIDE = 192
-"""Pixels of the longer side of a hole while it is filled in; it is smooth, so more would show nothing."""
+_VISIBLE = 2
+"""Levels of 255 by which a pixel may change without its gain being drawn anew."""
+_BINS, _FEW = 16, 8
+"""Steps of brightness for which a usual gain is found, and places that it takes at least."""
 
 
 def describes_itself(picture: bytes) -> bool:
@@ -95,35 +98,51 @@ def _reduced(factors: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...
     return tuple((h // max(1, across), v // max(1, down)) for h, v in factors)
 
 
-def healed(gain_map: GainMap, changed: NDArray[np.bool_]) -> GainMap:
-    """The gain map with the places that were edited filled in from around; ``changed`` (H, W) is the photo's mask."""
+def healed(gain_map: GainMap, before: Image, after: Image) -> GainMap:
+    """The gain map for the photo ``after`` an edit of ``before``, both (H, W, 3) uint8.
+
+    Where they differ, the map is drawn anew: how bright a place is in the photo tells how much it is raised, as it did
+    around there before the edit, and what that leaves unexplained comes smoothly from the edge of the edit.
+    """
     import cv2
 
     height, width = gain_map.values.shape[:2]
-    hole = cv2.resize(changed.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0
+    differs = (np.abs(after.astype(np.int16) - before).max(axis=2) > _VISIBLE).astype(np.float32)
+    hole = cv2.resize(differs, (width, height), interpolation=cv2.INTER_AREA) > 0
     # Coding in blocks and the display's interpolation spread what stands beside the hole's edge.
-    hole = cv2.dilate(hole.astype(np.uint8), np.ones((5, 5), np.uint8))
+    hole = cv2.dilate(hole.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
     if not hole.any():
         return gain_map
-    x, y, w, h = cv2.boundingRect(hole)
-    margin = 8
+    x, y, w, h = cv2.boundingRect(hole.astype(np.uint8))
+    margin = max(8, max(w, h) // 4)
     place = (slice(max(0, y - margin), y + h + margin), slice(max(0, x - margin), x + w + margin))
+    old, new = (
+        cv2.resize(luma(np.ascontiguousarray(each)), (width, height), interpolation=cv2.INTER_AREA)[place]
+        for each in (before, after)
+    )
     values, mask = gain_map.values[place], hole[place]
-    scale = min(1.0, _WORKING_SIDE / max(mask.shape))
-    small = (max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale)))
-    coarse_mask = (cv2.resize(mask.astype(np.float32), small, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
+    outside = (~mask).astype(np.float32)
+    spread = max(2.0, max(w, h) / 8)
+    weight = cv2.GaussianBlur(outside, (0, 0), spread)
     filled = np.empty_like(values)
     for channel in range(values.shape[2]):
-        plane = np.ascontiguousarray(values[..., channel])
-        coarse = cv2.resize(plane, small, interpolation=cv2.INTER_AREA)
-        if coarse_mask.all():
-            coarse[:] = round(float(plane.mean()))
-        else:
-            coarse = cv2.inpaint(coarse, coarse_mask, 3, cv2.INPAINT_TELEA)
-        filled[..., channel] = cv2.resize(coarse, (plane.shape[1], plane.shape[0]), interpolation=cv2.INTER_LINEAR)
+        plane = values[..., channel].astype(np.float32)
+        curve = _gain_by_brightness(old, plane)
+        unexplained = cv2.GaussianBlur((plane - curve[old]) * outside, (0, 0), spread) / np.maximum(weight, 1e-3)
+        filled[..., channel] = np.clip(np.rint(curve[new] + unexplained), 0, 255)
     result = gain_map.values.copy()
-    np.copyto(result[place], filled, where=mask.astype(bool)[..., np.newaxis])
+    np.copyto(result[place], filled, where=mask[..., np.newaxis])
     return replace(gain_map, values=result)
+
+
+def _gain_by_brightness(brightness: NDArray[np.uint8], gains: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The usual gain (256,) of each brightness: the median in each of `_BINS` steps, interpolated between them."""
+    steps = brightness // (256 // _BINS)
+    known = [(step, np.median(gains[steps == step])) for step in range(_BINS) if (steps == step).sum() >= _FEW]
+    if not known:
+        return np.full(256, np.median(gains), np.float32)
+    middles = [(step + 0.5) * (256 // _BINS) for step, _ in known]
+    return np.interp(np.arange(256), middles, [gain for _, gain in known]).astype(np.float32)
 
 
 def encode(gain_map: GainMap) -> bytes:

@@ -297,7 +297,7 @@ def _values(
         if bits == {16} or (bits == {8} and simple and compressed and not planar and count in (1, 3)):
             try:
                 values = decode_tiff(data, planar=planar)
-                return values[..., : count - max(0, unused)], tags.get(274, 1)
+                return (values[..., : count - unused] if unused > 0 else values), tags.get(274, 1)
             except (KeyError, NotImplementedError) as error:  # tifffile asks for another package
                 raise ImageError(
                     f"{label} is compressed in a way that cannot be read for 16-bit planes; save it uncompressed first."

@@ -64,7 +64,7 @@ def write_image(
     samples = photo.samples.edited(photo.rgb, rgb, changed)
     packet = photo.xmp if xmp is None else xmp
     try:
-        data = _encode(photo, _fitted(samples, kind), rgb, kind, quality, packet, changed)
+        data = _encode(photo, _fitted(samples, kind), rgb, kind, quality, packet)
     except (ValueError, OSError, RuntimeError, SystemError) as error:  # what Pillow's encoders raise
         raise ImageError(f"{photo.name} cannot be encoded as {kind}: {error}; try another --format.") from error
     if target is None:
@@ -98,7 +98,7 @@ def conversion_notes(photo: Photo, format: str) -> tuple[str, ...]:
     if photo.xmp and not can.xmp:
         notes.append(f"{kind} has no room for XMP: it was left out")
     if photo.gain_map is not None and kind == "JPEG":
-        notes.append("its HDR gain map is kept, and filled in from around where the face was edited")
+        notes.append("its HDR gain map is kept, and drawn anew where the face was edited")
     elif photo.gain_map is not None:
         notes.append(f"its HDR gain map does not go into {kind} here: the result is SDR")
     return tuple(notes)
@@ -123,7 +123,6 @@ def _encode(
     kind: str,
     quality: int | None,
     packet: bytes | None,
-    changed: NDArray[np.bool_] | None,
 ) -> bytes:
     can = BY_NAME[kind]
     profile = photo.icc if can.profile and (can.grey or not photo.samples.grey) else None
@@ -133,8 +132,7 @@ def _encode(
     if kind == "PNG":
         return _encode_png(photo, samples, profile, block, packet)
     if kind == "JPEG":
-        mask = (rgb != photo.rgb).any(axis=2) if changed is None else changed
-        return _encode_jpeg(photo, samples, quality, profile, block, packet, mask)
+        return _encode_jpeg(photo, samples, rgb, quality, profile, block, packet)
     if kind == "TIFF":
         return _encode_tiff(photo, samples, profile, block, packet)
     picture = to_pillow(samples)
@@ -224,16 +222,16 @@ def _png_metadata(
 def _encode_jpeg(
     photo: Photo,
     samples: Samples,
+    rgb: Image,
     quality: int | None,
     profile: bytes | None,
     block: bytes | None,
     packet: bytes | None,
-    changed: NDArray[np.bool_],
 ) -> bytes:
     second = None
     extra: list[tuple[int, bytes]] = []
     if photo.gain_map is not None:
-        second = gain_map.encode(gain_map.healed(photo.gain_map, changed))
+        second = gain_map.encode(gain_map.healed(photo.gain_map, photo.rgb, rgb))
         if photo.gain_map.in_xmp:
             packet = xmp_packets.with_gain_map(packet, len(second))
     if block:
