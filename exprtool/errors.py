@@ -61,6 +61,10 @@ class NotReadyError(ModelError, UsageError):
     """Weights that are not there: the request cannot be carried out, and nothing was written (exit code 2)."""
 
 
+class MissingPackageError(ModelError):
+    """A library that one of exprtool's extras brings is not installed."""
+
+
 class PluginError(ExprtoolError):
     """A plugin that registers something the core cannot accept."""
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from exprtool.crop_backend import CropBackend
 from exprtool.errors import DeviceError, ModelError
+from exprtool_training.checkpoint import SUFFIX
 from exprtool_usgan.card import crop_card
-from exprtool_usgan.checkpoint import SUFFIX, load_generator
+from exprtool_usgan.checkpoint import load_generator
 from exprtool_usgan.imported import imported_files
 from exprtool_usgan.networks import count_parameters
 
@@ -19,18 +20,6 @@ from exprtool_usgan.networks import count_parameters
 def load_from(device: str, argument: str) -> CropBackend:
     """The backend for ``usgan:ARGUMENT``: a run's folder, a checkpoint, or the name of imported weights."""
     return open_checkpoint(locate(argument), device)
-
-
-def load(device: str) -> CropBackend:
-    """The backend for plain ``usgan``: the weights that were imported, if there is one choice only."""
-    found = imported_files()
-    if len(found) == 1:
-        return open_checkpoint(next(iter(found.values())), device)
-    names = ", ".join(f"usgan:{name}" for name in found) or "none are imported yet"
-    raise ModelError(
-        f"Say which weights the backend usgan is to use ({names}): --backend usgan:RUN_OR_CHECKPOINT. Train some with "
-        "`exprtool train`, or import the authors' with `exprtool models import usgan_87_G.ckpt`."
-    )
 
 
 def locate(argument: str) -> Path:
@@ -53,7 +42,7 @@ def open_checkpoint(path: Path, device: str = "cpu", *, half: bool = False) -> C
     generator, card = load_generator(path, device)
     where = torch.device(device)
     dtype = torch.bfloat16 if half else torch.float32
-    memory_format = torch.contiguous_format if where.type == "mps" else torch.channels_last
+    memory_format = torch.channels_last if where.type == "cuda" else torch.contiguous_format
     generator.to(dtype=dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
 
     @torch.inference_mode()

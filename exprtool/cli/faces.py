@@ -202,7 +202,7 @@ def _left_alone(session: Session, prospect: Prospect) -> list[str | None]:
 
 
 def _can(session: Session, name: str) -> bool:
-    return any(not spec.expressions or name in spec.expressions for spec in session.specs)
+    return any(not spec.expressions or name in spec.expressions for spec in session.chain.specs)
 
 
 class _Targets:

@@ -43,6 +43,8 @@ _COMMANDS: tuple[str, ...] = (
     "train",
     "export",
     "evaluate",
+    "study",
+    "reproduce",
 )
 
 

@@ -19,9 +19,9 @@ from exprtool.errors import DeviceError, UsageError  # noqa: E402
 from exprtool.settings import to_toml  # noqa: E402
 from exprtool_gan import toy  # noqa: E402
 from exprtool_gan.config import TrainConfig  # noqa: E402
-from exprtool_gan.data import PrepareOptions, ScanOptions, prepare  # noqa: E402
 from exprtool_gan.loop import train  # noqa: E402
-from exprtool_gan.processes import join  # noqa: E402
+from exprtool_training.data import PrepareOptions, ScanOptions, prepare  # noqa: E402
+from exprtool_training.processes import join  # noqa: E402
 from exprtool_usgan.checkpoint import read_card  # noqa: E402
 
 
@@ -40,7 +40,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path):
     config = TrainConfig(
         data=(tmp_path / "set",), out=tmp_path / "two", image_size=32, channels=4, d_channels=4, d_layers=3, steps=6,
         batch_size=4, d_steps=2, crop="centre", device="cpu", devices=2, look_every=0, sample_every=3, log_every=2,
-        tensorboard=False, lr=1e-3,
+        tensorboard=False, lr=1e-3, precision="float32",
     )  # fmt: skip
     (tmp_path / "two.toml").write_text(to_toml(config, "two processes"))
     environment = {

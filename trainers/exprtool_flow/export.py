@@ -7,10 +7,10 @@ each as a branch that is only taken where its batch is not empty; whoever runs o
 
 from __future__ import annotations
 
-import hashlib
 import io
+import json
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,33 +18,41 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exprtool.errors import ModelError
+from exprtool.errors import ModelError, UsageError
 from exprtool.extras import install_command
 from exprtool.files import write_bytes
+from exprtool.types import Exported, ExportWish
 from exprtool_default.card import LEVELS, METADATA_KEY, FlowCard
 from exprtool_flow.networks import FlowNet
 from exprtool_flow.state import load_average
+from exprtool_training.export import OPSET, check_target, halve
 
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 17
+    from exprtool_default.backend import FlowBackend
+
 TOLERANCE = {"float32": 1e-4, "float16": 0.02}
 """Largest difference from PyTorch, by the precision in which weights are stored: of pictures and masks in [0, 1], log
 shading, weights, and flow in units of 10 crop pixels."""
-_KEEP_EXACT = 2048
 _FACES = 6
 
 
-@dataclass(frozen=True)
-class Exported:
-    """What was written; ``difference`` is the largest from PyTorch by output, in the units of `TOLERANCE`."""
+def export_run(run: Path, out: Path, wish: ExportWish) -> Exported:
+    """What ``exprtool export`` does with a run of the trainer ``flow``, whose running average is always exported."""
+    if wish.kind == "int8" or wish.data or wish.weights == "raw":
+        raise UsageError("A flow network is exported without --int8, --data and --weights: it needs none of them.")
+    return export(run, out, half=wish.kind == "half", licence=wish.licence, overwrite=wish.overwrite)
 
-    path: Path
-    bytes: int
-    sha256: str
-    difference: dict[str, float]
-    card: FlowCard
+
+def open_run(run: Path, device: str) -> FlowBackend:
+    """The backend around the network of a run's folder or checkpoint."""
+    from exprtool.devices import onnx_session
+    from exprtool_default.backend import FlowBackend
+    from exprtool_default.network import FlowNetwork
+
+    net, card = load_average(run)
+    return FlowBackend(FlowNetwork(onnx_session(_written(net, card), device), str(run)))
 
 
 def export(run: Path, out: Path, *, half: bool = True, licence: str | None = None, overwrite: bool = False) -> Exported:
@@ -53,19 +61,11 @@ def export(run: Path, out: Path, *, half: bool = True, licence: str | None = Non
     ``half`` stores weights as float16 (they are widened when the file is loaded: half the size, the same speed).
     Raises `ModelError` where the file does not agree with PyTorch; nothing is written then.
     """
-    if out.suffix.lower() != ".onnx":
-        raise ModelError(f"{out} must end in .onnx.")
-    if out.exists() and not overwrite:
-        raise ModelError(f"{out} exists. Give --overwrite to replace it, or another name with -o.")
+    check_target(out, ExportWish(overwrite=overwrite))
     net, card = load_average(run)
     precision = "float16" if half else "float32"
     card = replace(card, precision=precision, licence=licence or card.licence)
-    graph = _graph(net, card)
-    if half:
-        _halve(graph.graph)
-    entry = graph.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, card.to_json()
-    content = graph.SerializeToString()
+    content = _written(net, card)
     difference = compare(content, net)
     if (largest := max(difference.values())) > TOLERANCE[precision]:
         raise ModelError(
@@ -73,7 +73,19 @@ def export(run: Path, out: Path, *, half: bool = True, licence: str | None = Non
             f"{TOLERANCE[precision]:g} is allowed ({difference})."
         )
     write_bytes(out, content)
-    return Exported(out, len(content), hashlib.sha256(content).hexdigest(), difference, card)
+    worst = max(difference, key=lambda name: difference[name])
+    text = f"compared with PyTorch: largest difference {difference[worst]:.1e}, in {worst}"
+    return Exported(out, precision, content, text, {"difference": difference}, json.loads(card.to_json()))
+
+
+def _written(net: FlowNet, card: FlowCard) -> bytes:
+    """The file's content, its weights as precise as the card says."""
+    graph = _graph(net, card)
+    if card.precision == "float16":
+        halve(graph.graph)
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, card.to_json()
+    return graph.SerializeToString()
 
 
 class _Encoder(nn.Module):
@@ -177,28 +189,6 @@ def _branch(half: onnx.ModelProto, prefix: str) -> list[onnx.NodeProto]:
             then_branch=taken, else_branch=helper.make_graph(empty, f"no {prefix}", [], none),
         ),
     ]  # fmt: skip
-
-
-def _halve(graph: onnx.GraphProto) -> None:
-    """Store large weights as float16 behind a cast, which ONNX Runtime folds away when it loads the file: arithmetic
-    stays in float32, for which CPUs have their fast kernels."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                _halve(attribute.g)
-    casts = []
-    for tensor in graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.size < _KEEP_EXACT:
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}.widen", to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 def compare(content: bytes, net: FlowNet) -> dict[str, float]:
