@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from exprtool.anatomy.eyes import run_length
 from exprtool.anatomy.grids import Grid, smooth
 from exprtool.anatomy.teeth import surroundings_of, teeth_in
+from exprtool.pixels.ramps import LUMA
 from exprtool_blendshape import topology as parts
 from exprtool_blendshape.lips import LipCurves
 from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _STAY = 0.15, 0.4
 """Motion (cm) of the lips up to which all that the photo shows between them stays, and from which on teeth alone."""
 _HANGS = 0.45
@@ -182,9 +182,9 @@ def _beyond_corners(
     reference = crop[lips & (opened < 0.05)]
     if len(reference) < 12:
         return np.zeros_like(opened)
-    luma = crop @ _LUMA
+    luma = crop @ LUMA
     tone = np.median(reference, axis=0)
-    level = float(tone @ _LUMA)
+    level = float(tone @ LUMA)
     colourless = np.ptp(crop, axis=-1) < 0.6 * float(np.ptp(tone))
     pale = (luma > 0.95 * level) & colourless
     lower = np.zeros_like(zone)  # lower teeth that the rim of the lower lip was drawn above

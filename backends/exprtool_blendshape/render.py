@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from exprtool.anatomy import eyes, occluders
 from exprtool.anatomy.grids import Grid
 from exprtool.anatomy.tone import Tone, tone_of
+from exprtool.pixels.ramps import LUMA, Ramp
 from exprtool.types import FaceRegion
 from exprtool_blendshape import field, lips, mouth, raster, shading, wrinkles
 from exprtool_blendshape import topology as parts
 from exprtool_blendshape.fit import Fit
 from exprtool_blendshape.frame import WorkFrame, work_frame
-from exprtool_blendshape.model import smoothstep
 from exprtool_blendshape.topology import Topology, topology_of
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 FOREHEAD_FROM = 4.9
 """Template y above which only what looks like skin is shaded: there hair may hang over the face."""
 
@@ -110,7 +109,7 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
     skin_mesh = (label[::c, ::c] == parts.SKIN) & (front > 0.5)
     likeness = occluders.skin_likeness(small, template, skin_mesh, u / c)
     face = small[skin_mesh & (likeness > 0.5)][::3]
-    lit = float(np.percentile(face @ _LUMA, 70)) if len(face) > 50 else 0.6
+    lit = float(np.percentile(face @ LUMA, 70)) if len(face) > 50 else 0.6
     found: dict[int, eyes.Eye] = {}
     for part, ids in ((parts.EYE_RIGHT, slice(36, 42)), (parts.EYE_LEFT, slice(42, 48))):
         eye = eyes.complete(picture, label == part, landmarks[ids], lit, u)
@@ -160,7 +159,7 @@ def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0
     gap = lips.wanted_gap(face.photo_lips, face.source_lips, lips.mesh_curves(plain, topology), taken_off, u)
     target = lips.settled(target, topology, np.interp(*_onto(target, topology, gap)), u)
     lips_moved = _lips_moved(face, target)
-    speaking = float(smoothstep(np.array(lips_moved), 0.0, LIPS_MOVE))  # at 0 all between them is the photo's own
+    speaking = float(Ramp(0.0, LIPS_MOVE)(lips_moved))  # at 0 all between them is the photo's own
     texture = face.source + speaking * (face.texture - face.source)
     normals = _normals(plain, topology)
 
@@ -301,7 +300,7 @@ def _seam(face: FaceLook, target: NDArray[np.float64], label: NDArray[np.int8]) 
     now = lips.mesh_curves(target, face.topology)
     share = now.along(now.x)
     was = np.interp(share, face.photo_lips.along(face.photo_lips.x), face.photo_lips.gap)
-    closed = smoothstep(was, 0.05 * u, 0.2 * u) * (1 - smoothstep(now.gap, 0.0, 0.06 * u))
+    closed = Ramp(0.05 * u, 0.2 * u)(was) * (1 - Ramp(0.0, 0.06 * u)(now.gap))
     line = (now.upper + now.lower) / 2
     x0, x1 = max(int(now.x[0]), 0), min(int(np.ceil(now.x[-1])) + 1, out.shape[1])
     y0 = max(int(line.min() - 0.3 * u), 0)
@@ -310,7 +309,7 @@ def _seam(face: FaceLook, target: NDArray[np.float64], label: NDArray[np.int8]) 
         return out
     xs = np.arange(x0, x1)
     centre = np.interp(xs, now.x, line)
-    depth = np.interp(xs, now.x, closed) * smoothstep(np.minimum(xs - now.x[0], now.x[-1] - xs) / u, 0.0, 0.35)
+    depth = np.interp(xs, now.x, closed) * Ramp(0.0, 0.35)(np.minimum(xs - now.x[0], now.x[-1] - xs) / u)
     off = (np.arange(y0, y1)[:, None] - centre[None]) / (SEAM_WIDTH * u)
     out[y0:y1, x0:x1] = -SEAM_DEPTH * 2.2 * depth[None] * (np.exp(-(off**2)) * 0.7 + 0.3 * np.exp(-((off / 3) ** 2)))
     return out * (label == parts.SKIN)
@@ -344,5 +343,5 @@ def _light(
     normals = normal[use]
     size = np.linalg.norm(normals, axis=-1)
     facing = (normals[:, 2] > 0.35 * size) & (size > 0.1)
-    luminance = (picture[use][facing] @ _LUMA) ** shading.GAMMA
+    luminance = (picture[use][facing] @ LUMA) ** shading.GAMMA
     return shading.fit_light(luminance, normals[facing] / size[facing][:, None])

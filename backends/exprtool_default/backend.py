@@ -1,7 +1,7 @@
 """The backend around a flow network: look once, answer for any number of expressions, at the photo's own resolution.
 
 What is wanted follows from what the face wears, as the network itself tells, by the rules of the blendshape backend
-(`exprtool.anatomy.targets.weights_for`), with the presets of the network's own card.
+(`exprtool.anatomy.targets.weights_for`), with that backend's presets.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from exprtool.anatomy.occluders import HELD, Glasses, frown, hold
 from exprtool.anatomy.occluders import glasses as find_glasses
 from exprtool.anatomy.skin import Skin, look_at_skin
 from exprtool.anatomy.steady import keep_shut, smoothed, within_track
-from exprtool.anatomy.targets import Move, weights_for
+from exprtool.anatomy.targets import presets, weights_for
 from exprtool.anatomy.visibility import Visibility, measure, why_hidden
 from exprtool.errors import UnknownNameError
+from exprtool.expressions import VARIANTS
 from exprtool.faces.align import Matrix, crop, crop_from_image, invert, transform
 from exprtool.faces.neighbours import off_others
 from exprtool.pixels.blur import USUAL, measured_blur
 from exprtool.pixels.lift import CropAnswer, lift
+from exprtool.pixels.ramps import smoothstep
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
 from exprtool_default.card import FINE
 from exprtool_default.eyeballs import eyeballs, with_eyeballs
@@ -110,9 +112,11 @@ class FlowBackend(Backend):
 
     def __init__(self, network: FlowNetwork) -> None:
         self.network, self.card = network, network.card
+        # One word means one thing: the amounts are the rig's as they are now, not as they were when this was trained.
         self._presets = {
-            name: {control: Move(each.amount, each.onset) for control, each in preset.items()}
-            for name, preset in self.card.presets.items()
+            name: moves
+            for name, moves in presets().items()
+            if VARIANTS.get(name, name) in self.card.presets and moves.keys() <= set(self.card.controls)
         }
         self._reference: tuple[FaceRegion, Mapping[str, float]] | None = None
 
@@ -398,8 +402,7 @@ def _share(edit: Edit) -> float:
     asked = edit.strength
     if not edit.weights and edit.reference is None:
         asked *= max((abs(amount) for amount in edit.controls.values()), default=0.0)
-    t = min(1.0, asked / FULL)
-    return t * t * (3 - 2 * t)
+    return float(smoothstep(asked / FULL))
 
 
 def _untouched(face: PreparedFace) -> FacePatch:

@@ -252,7 +252,7 @@ def _as_taken(colour: Floats, blur: float, grain: float, finer: float) -> Floats
         noise = np.random.default_rng(0).standard_normal(colour.shape[:2], dtype=np.float32)
         noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), 0.5), np.float32)
         usual = float((noise - cv2.GaussianBlur(noise, (0, 0), 1.0)).std())
-        colour = colour + noise[..., None] * np.float32(grain / usual)
+        colour = (colour + noise[..., None] * np.float32(grain / usual)).astype(np.float32)
     return colour
 
 

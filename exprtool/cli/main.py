@@ -42,6 +42,7 @@ _COMMANDS: tuple[str, ...] = (
     "train",
     "export",
     "evaluate",
+    "study",
 )
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from exprtool.anatomy.steady import worn_already
+from exprtool.choice import load_detector
 from exprtool.errors import UsageError
 from exprtool.faces.detect import find_faces
 from exprtool.faces.landmarks import with_landmarks
 from exprtool.faces.select import region_of
 from exprtool.images import read_image
-from exprtool.pipeline import load_detector
 from exprtool.pixels.composite import paste
 from exprtool.types import Edit, Face, FacePatch, FaceRegion, Image
 from exprtool_blendshape import mouth
