@@ -32,11 +32,12 @@ from exprtool.anatomy.mouth_crop import (
     middle_of,
     told,
 )
+from exprtool.anatomy.teeth import enamel_of, surroundings_of
 from exprtool.devices import onnx_session
 from exprtool.errors import ModelError
 from exprtool.faces.align import Matrix, invert, transform
 from exprtool.pixels.blur import measured_blur
-from exprtool.pixels.ramps import Ramp
+from exprtool.pixels.ramps import LUMA, Ramp
 from exprtool.types import FacePatch, Image, Points
 
 Floats = NDArray[np.float32]
@@ -67,6 +68,9 @@ _RED = 0.35, 0.2
 quartile of the same. At their mean the network, in two minds, paints a brown mist."""
 _DARK = 0.03, 0.6
 """All but black as a share of the opening: so much, and so much of what teeth leave, squared; upper quartile."""
+_ENAMEL, _BRIGHT = 0.5, (0.2, 0.45)
+"""How far teeth are brought to the colour that the skin's light gives them, and from which to which luma, as a share of
+the lit skin's, paint in their place is teeth."""
 _OVER_LIP = 1.0
 """How far over the lips the paint goes, in mm: the network learned what a lip looks like where teeth begin."""
 _SLIT = Ramp(1.0, 2.2)
@@ -279,7 +283,19 @@ class MouthPainter:
         """Paint (H, W, 3) in levels of 255 for a picture (H, W, 3) of a mouth and what is `told` about it."""
         given = np.ascontiguousarray((picture / np.float32(127.5) - 1).transpose(2, 0, 1)[None])
         (painted,) = self._session.run(None, {"picture": given, "told": told[None]})
-        return np.asarray((np.asarray(painted)[0].transpose(1, 2, 0) + 1) * 127.5, np.float32)
+        return _lit_alike(
+            np.asarray((np.asarray(painted)[0].transpose(1, 2, 0) + 1) * 127.5, np.float32), picture, told
+        )
+
+
+def _lit_alike(painted: Floats, picture: Floats, told: Floats) -> Floats:
+    """Paint (H, W, 3) whose teeth have the colour of the light that is on the ``picture``'s skin: the network knows how
+    bright they are, but its white is now green, now yellow."""
+    around = surroundings_of(picture, told[1] > 0.5, PER_MM)
+    luma = painted @ LUMA
+    share = np.clip(told[2] + told[3], 0, 1) * _ENAMEL * Ramp(*_BRIGHT)(luma / around.lit)
+    wanted = luma[..., None] * enamel_of(np.array(around.colour, np.float32))
+    return (painted + share[..., None] * (wanted - painted)).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
