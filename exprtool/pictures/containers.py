@@ -256,39 +256,6 @@ def gif_xmp(data: bytes) -> bytes | None:
     return data[start + len(_GIF_XMP_HEAD) : end] if 0 <= start < end else None
 
 
-# -- what any format may have: a C2PA manifest, bytes behind the end ---------------------------------------------------
-
-_MANIFEST_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
-"""The type of the uuid box that holds a manifest in HEIC, AVIF and MP4 (C2PA 2.1, section A.5)."""
-_GIF_MANIFEST = b"\x21\xff\x0bC2PA_GIF"
-_TIFF_MANIFEST = 52545
-
-
-def is_manifest(payload: bytes) -> bool:
-    """Whether JUMBF boxes are a C2PA manifest store."""
-    return b"jumdc2pa" in payload[:_MANIFEST_LABEL_WITHIN]
-
-
-_MANIFEST_LABEL_WITHIN = 64
-
-
-def has_manifest(data: bytes, format: str) -> bool:
-    """Whether a file of one of `exprtool.images.FORMATS`, or an MP4, carries a C2PA manifest."""
-    if format == "JPEG":
-        return any(marker == APP11 and is_manifest(payload) for marker, payload in jpeg_segments(data))
-    if format == "PNG":
-        return any(kind == PNG_MANIFEST for kind, _ in png_chunks(data))
-    if format == "WEBP":
-        return any(kind == b"C2PA" for kind, _, _ in riff_chunks(data))
-    if format == "TIFF":
-        from exprtool.pictures import exif
-
-        return any(_TIFF_MANIFEST in directory for directory in exif.numbers_by_directory(data))
-    if format == "GIF":
-        return _GIF_MANIFEST in data
-    return any(kind == b"uuid" and data[start : start + 16] == _MANIFEST_BOX for kind, start, _ in boxes(data))
-
-
 def riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """The chunks of a RIFF file: (type, begin and end of the payload)."""
     position = 12

@@ -9,8 +9,9 @@ from typing import Any
 from PIL import ExifTags, TiffImagePlugin
 from PIL import Image as PillowImage
 
-from exprtool.pictures import containers, exif, gain_map, jpeg, xmp
+from exprtool.pictures import containers, credentials, exif, gain_map, jpeg, xmp
 from exprtool.pictures.copies import holds_picture, pictures_in
+from exprtool.pictures.credentials import TIFF_MANIFEST
 from exprtool.pictures.photo import Photo
 
 # Tags that describe how this very file stores its samples; the writer of another file states its own.
@@ -88,7 +89,7 @@ def with_metadata(photo: Photo, opened: PillowImage.Image, data: bytes, orientat
         photo = replace(photo, xmp=xmp.without_attachments(photo.xmp))
         if not found.attachments_named and photo.gain_map is None:
             notes.append("the film or gain map that its XMP speaks of is left out")
-    if found.manifest or containers.has_manifest(data, photo.format):
+    if found.manifest or credentials.has_manifest(data, photo.format):
         photo = replace(photo, had_manifest=True)
         notes.append("its C2PA manifest is left out: it vouches for the unedited picture only")
     if found.copies:
@@ -243,7 +244,7 @@ def _jpeg_extras(segments: Sequence[tuple[int, bytes]], found: _Found) -> tuple[
                 found.copies.append("the JFIF thumbnail")
         elif marker == containers.APP11 and whole.startswith(b"JP"):
             # Boxes of JPEG's own (ISO 19566-5): a C2PA manifest, named elsewhere, or a part of the picture (JPEG XT).
-            if not containers.is_manifest(whole):
+            if not credentials.is_manifest(whole):
                 found.copies.append("JUMBF boxes")
         elif marker == containers.APP2 and name.startswith(b"FPXR"):
             found.copies.append("the FlashPix preview")
@@ -320,7 +321,7 @@ def _webp_is_lossless(data: bytes) -> bool:
     return False
 
 
-_PHOTOSHOP_RESOURCES, _PHOTOSHOP_LAYERS, _TIFF_MANIFEST = 34377, 37724, 52545
+_PHOTOSHOP_RESOURCES, _PHOTOSHOP_LAYERS = 34377, 37724
 
 
 def _tiff_extras(opened: TiffImagePlugin.TiffImageFile, found: _Found) -> TiffImagePlugin.ImageFileDirectory_v2:
@@ -329,7 +330,7 @@ def _tiff_extras(opened: TiffImagePlugin.TiffImageFile, found: _Found) -> TiffIm
     if getattr(opened, "n_frames", 1) > 1 or _SUB_DIRECTORIES in opened.tag_v2:
         found.copies.append("smaller versions of the picture")
     for tag in opened.tag_v2:
-        if tag in STRUCTURAL_TAGS or tag in (XMP_TAG, ICC_TAG, _TIFF_MANIFEST, *DIRECTORY_TAGS):
+        if tag in STRUCTURAL_TAGS or tag in (XMP_TAG, ICC_TAG, TIFF_MANIFEST, *DIRECTORY_TAGS):
             continue
         value = _plain(opened.tag_v2[tag])
         if tag == _PHOTOSHOP_LAYERS:
@@ -374,7 +375,7 @@ def _without_copies(directory: dict[int, Any], found: _Found) -> dict[int, Any]:
     return kept
 
 
-_NOT_EXIF = (XMP_TAG, ICC_TAG, _PHOTOSHOP_RESOURCES, _PHOTOSHOP_LAYERS, _TIFF_MANIFEST, 33723)
+_NOT_EXIF = (XMP_TAG, ICC_TAG, _PHOTOSHOP_RESOURCES, _PHOTOSHOP_LAYERS, TIFF_MANIFEST, 33723)
 
 
 def _tiff_as_exif(opened: PillowImage.Image) -> bytes | None:

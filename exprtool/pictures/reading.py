@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from PIL import TiffImagePlugin
 
 from exprtool.errors import ImageError
-from exprtool.pictures import containers, deep, exif
+from exprtool.pictures import credentials, deep, exif
 from exprtool.pictures.formats import BY_NAME, not_a_picture, raw_in_words, require_heif, sniff
 from exprtool.pictures.forms import as_values, plain_form
 from exprtool.pictures.metadata import exif_block, with_metadata, xmp_packet
@@ -70,7 +70,7 @@ def count_pixels(path: Path) -> int:
 def carries_manifest(source: Path | str | bytes) -> bool:
     """Whether a picture carries a C2PA manifest; raises `ImageError`."""
     data, label, _ = _load(source, None)
-    return containers.has_manifest(data, _format_of(data, label))
+    return credentials.has_manifest(data, _format_of(data, label))
 
 
 @dataclass(frozen=True, eq=False)
