@@ -242,7 +242,7 @@ def _graph(fit: Fit, card: CropCard) -> Any:
     side, reach = card.size, fit.window // 2
     channels = fit.weights.shape[2]
     nodes: list[Any] = []
-    constants: dict[str, NDArray[Any]] = {
+    constants: dict[str, Any] = {
         "weights": fit.weights.reshape(len(fit.weights), -1),
         "shape": np.array([-1, fit.window**2 + 1, channels, side, side]),
         "pads": np.array([0, 0, reach, reach, 0, 0, reach, reach]),
