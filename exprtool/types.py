@@ -383,6 +383,16 @@ class Exported:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A model that a trainer can make for the paper's comparison (``exprtool reproduce``): a name for its tables, the
+    settings in which it differs from the trainer's own, and the numbers of the paper's figures in which it stands."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    figures: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class TrainerSpec:
     """What a plugin registers for one trainer.
 
@@ -393,7 +403,8 @@ class TrainerSpec:
     ``opens`` tells whether a run's folder or a checkpoint is the trainer's own. Such a one is used by ``load``, which
     receives it and the device (``exprtool edit PHOTO --backend run:FOLDER``, ``exprtool evaluate --model FOLDER``),
     and written to one ONNX file by ``export``, which receives it, the file and an `ExportWish`. ``own_head`` returns
-    the expression classifier that the training brought along, where it has one.
+    the expression classifier that the training brought along, where it has one. ``variants`` are the models that it
+    brings to ``exprtool reproduce``; the one of Fig. 2 is the method that the comparison is about.
     """
 
     name: str
@@ -404,4 +415,5 @@ class TrainerSpec:
     load: Callable[[Path, str], Backend] | None = None
     export: Callable[[Path, Path, ExportWish], Exported] | None = None
     own_head: Callable[[Path], Any] | None = None
+    variants: tuple[Variant, ...] = ()
     readiness: Callable[[], Readiness] = _always_ready

@@ -43,6 +43,7 @@ _COMMANDS: tuple[str, ...] = (
     "export",
     "evaluate",
     "study",
+    "reproduce",
 )
 
 

@@ -66,7 +66,8 @@ def test_evaluate_writes_tables_and_sheets_and_does_not_overwrite(tmp_path: Path
     ]
     done = runner.invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert "small" in done.stdout and "US-GAN *" in done.stdout and "by expression" in done.stdout
+    assert "small" in done.stdout and "untouched" in done.stdout and "by expression" in done.stdout
+    assert "US-GAN" not in done.stdout, "the paper's rows do not stand beside other data"
     assert "test people" in done.stdout.replace("\n", " "), "a trained model is measured on held-out people"
     measures = json.loads((tmp_path / "out" / "measures.json").read_text())
     asked = {row["expression"]: row["pictures"] for row in measures["evaluations"][0]["per_expression"]}

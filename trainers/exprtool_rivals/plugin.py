@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from exprtool import hookimpl
 from exprtool.errors import ModelError
 from exprtool.expressions import EXPRESSIONS
-from exprtool.types import Backend, BackendSpec, Exported, ExportWish, Readiness, TrainerSpec, packages_ready
+from exprtool.types import Backend, BackendSpec, Exported, ExportWish, Readiness, TrainerSpec, Variant, packages_ready
 
 if TYPE_CHECKING:
     from exprtool_training.watch import Watcher
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rival:
-    """A method: the module that holds it, the names in there of its settings and its method, and what it needs."""
+    """A method: the module that holds it, the names in there of its settings and its method, what it needs,
+    and its name and the paper's figures in ``exprtool reproduce``."""
 
     name: str
     summary: str
@@ -28,6 +29,8 @@ class Rival:
     method: str
     needs: tuple[str, ...] = ("torch",)
     imports: tuple[str, ...] = ()
+    title: str = ""
+    figures: tuple[int, ...] = ()
 
     def of(self, what: str) -> Any:
         """Something out of the method's module, imported only now."""
@@ -94,42 +97,43 @@ RIVALS = (
     Rival(
         "masked-regression",
         "Masked regression (Khan et al. 2020): each pixel from its 3 x 3 neighbours, in closed form.",
-        "regression", "MaskedConfig", "Regression", (),
+        "regression", "MaskedConfig", "Regression", (), title="Masked regression",
     ),
     Rival(
         "pixel-fes",
         "Pixel-based synthesis (Akram and Khan 2020): each pixel from itself, in closed form.",
-        "regression", "PixelConfig", "Regression", (),
+        "regression", "PixelConfig", "Regression", (), title="Pixel-based FES",
     ),
     Rival(
         "stargan",
         "StarGAN (Choi et al. 2018): six residual blocks, no skip.",
-        "variants", "StarGanConfig", "run_method",
+        "variants", "StarGanConfig", "run_method", title="StarGAN", figures=(8, 11),
     ),
     Rival(
         "ganimation",
         "GANimation (Pumarola et al. 2018): attention and colour, told by action units.",
-        "ganimation", "GanimationConfig", "Ganimation", imports=(".pth", ".pt", ".ckpt"),
+        "ganimation", "GanimationConfig", "Ganimation",
+        imports=(".pth", ".pt", ".ckpt"), title="GANimation", figures=(8,),
     ),
     Rival(
         "stgan",
         "STGAN (Liu et al. 2019): told the difference of expressions; --backend stgan:RUN@neutral.",
-        "stgan", "StganConfig", "Stgan",
+        "stgan", "StganConfig", "Stgan", title="STGAN", figures=(8, 10),
     ),
     Rival(
         "stgan-us",
         "STGAN with the ultimate skip (Fig. 10 of the US-GAN paper).",
-        "stgan", "StganUsConfig", "Stgan",
+        "stgan", "StganUsConfig", "Stgan", title="STGAN with skip", figures=(10,),
     ),
     Rival(
         "sargan",
         "SARGAN (Akram and Khan): US-GAN with attention in its block.",
-        "variants", "SarganConfig", "run_method",
+        "variants", "SarganConfig", "run_method", title="SARGAN",
     ),
     Rival(
         "gated",
         "US-GAN with a gated skip, y = tanh(h) + g x: ours, to the paper's future work.",
-        "variants", "GatedConfig", "run_method",
+        "variants", "GatedConfig", "run_method", title="Gated skip",
     ),
 )  # fmt: skip
 
@@ -147,6 +151,7 @@ def register_trainers(register: Callable[[TrainerSpec], None]) -> None:
                 load=rival.load,
                 export=rival.export,
                 own_head=rival.own_head,
+                variants=(Variant(rival.title, {}, rival.figures),),
                 readiness=lambda rival=rival: packages_ready(*rival.needs),
             )
         )
