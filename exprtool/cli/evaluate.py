@@ -205,7 +205,7 @@ def ablate_command(
     write_bytes(out / "ablation.md", ablation_markdown(results).encode())
     subjects = subjects_of(ablation, out)
     pictures = held_out(ablation.config(subjects[0].name, ablation.seeds[0], out))
-    labels = wanted or list(subjects[0].labels)
+    labels = [label for label in wanted or subjects[0].labels if all(label in each.labels for each in subjects)]
     title = f"seed {ablation.seeds[0]}, held-out people"
     shown = [_for_sheets(pictures, rows)] * len(subjects)
     sheets.save(sheets.comparison(subjects, shown, labels, title=title), out / "ablation.png")
