@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from exprtool.measures.evaluation import (
     on_common_ground,
     summed_up,
 )
+from exprtool.measures.expression import canonical_label
 from exprtool.measures.pictures import Pictures
 from exprtool.measures.subjects import RealPhotos, Subject, Untouched, open_subject
 from exprtool.plugins import registry
@@ -132,9 +133,7 @@ def reproduce(
                 spec.run(prepared_to_run(config), watcher(name) if watcher else None)
             models[name] = subject_of(config, name)
             heads[name] = spec.own_head(config.out) if spec.own_head else None
-        except DataError:
-            if pictures is None:  # what no model can do without
-                raise
+        except DataError:  # what no model can do without
             raise
         except ExprtoolError as error:
             failed[name] = str(error)
@@ -150,7 +149,7 @@ def reproduce(
     labels = [label for label in next(iter(models.values())).labels if all(label in m.labels for m in models.values())]
     evaluations = _measured(wish, models, heads, pictures, labels, classifier, told)
     told("Drawing the figures")
-    figures, notes = _figures(wish, variants, models, pictures, labels)
+    figures, notes = _figures(wish, variants, models, pictures, labels, classifier)
     return Reproduction(
         wish, tuple(evaluations), tuple(figures), failed, _facts(wish, pictures, models, labels), tuple(notes)
     )
@@ -261,8 +260,18 @@ def _measured(
 
 
 def _write_cells(path: Path, key: Mapping[str, Any], cells: Mapping[tuple[str, str], Cell | None]) -> None:
-    rows = [[*place, None if cell is None else vars(cell)] for place, cell in cells.items()]
+    rows = [[*place, None if cell is None else _plain(cell)] for place, cell in cells.items()]
     write_bytes(path, json.dumps({"key": key, "cells": rows}).encode())
+
+
+def _plain(cell: Cell) -> dict[str, Any]:
+    """JSON has no NaN, which here is a value that was not measured."""
+    return {name: None if value != value else value for name, value in vars(cell).items()}
+
+
+def _cell(values: Mapping[str, Any]) -> Cell:
+    lost = {name: float("nan") for name in ("squared", "change", "fvs") if values.get(name) is None}
+    return Cell(**{**values, **lost})
 
 
 def _read_cells(path: Path, key: Mapping[str, Any]) -> dict[tuple[str, str], Cell | None] | None:
@@ -271,7 +280,7 @@ def _read_cells(path: Path, key: Mapping[str, Any]) -> dict[tuple[str, str], Cel
         stored = json.loads(path.read_text("utf-8"))
         if stored["key"] != key:
             return None
-        return {(name, label): None if cell is None else Cell(**cell) for name, label, cell in stored["cells"]}
+        return {(name, label): None if cell is None else _cell(cell) for name, label, cell in stored["cells"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -286,9 +295,10 @@ def _figures(
     models: Mapping[str, Subject],
     pictures: Pictures,
     labels: Sequence[str],
+    classifier: Classifier | None,
 ) -> tuple[list[Figure], list[str]]:
     inside = _spread(pictures, _IN_ROWS)
-    outside, notes = _outside(wish, pictures)
+    outside, notes = _outside(wish, pictures, classifier)
 
     def group(number: int) -> list[Subject]:
         return [models[n] for n, (_, v) in variants.items() if number in v.figures and n in models]
@@ -346,7 +356,8 @@ def _figures(
     return figures, notes
 
 
-def _outside(wish: Wish, pictures: Pictures) -> tuple[Pictures | None, list[str]]:
+def _outside(wish: Wish, pictures: Pictures, classifier: Classifier | None) -> tuple[Pictures | None, list[str]]:
+    """Pictures from no data set, with what they wear: as the classifier sees it, or taken for neutral."""
     if wish.outside is None:
         return None, [
             "No pictures from outside the data set were given (--outside), so the lower rows of Fig. 7 are missing."
@@ -355,7 +366,16 @@ def _outside(wish: Wish, pictures: Pictures) -> tuple[Pictures | None, list[str]
         found = pictures_of([wish.outside], pictures.size, pictures.template)
     except DataError as error:
         return None, [f"The pictures from outside cannot be used: {error}"]
-    return _spread(found, _OUT_ROWS), []
+    shown = _spread(found, _OUT_ROWS)
+    if all(shown.expressions):
+        return shown, []
+    if classifier is None:
+        worn = tuple(expression or "neutral" for expression in shown.expressions)
+        note = "What faces from outside wear is unknown: methods that must be told (STGAN) take them for neutral."
+        return replace(shown, expressions=worn), [note]
+    seen = [classifier.labels[int(i)] for i in classifier.classify(shown.images).argmax(axis=1)]
+    worn = tuple(told or canonical_label(label) for told, label in zip(shown.expressions, seen, strict=True))
+    return replace(shown, expressions=worn), [f"What faces from outside wear was read by {classifier.name}."]
 
 
 def _spread(pictures: Pictures, count: int) -> Pictures:
