@@ -1,4 +1,4 @@
-"""The few types that core, backends, detectors and trainers exchange.
+"""The few types that core, backends, detectors, classifiers and trainers exchange.
 
 Conventions
 -----------
@@ -236,6 +236,18 @@ def _always_ready() -> Readiness:
     return Readiness(True)
 
 
+class ExpressionClassifier(ABC):
+    """Something that names the expression on a face crop. ``labels`` are what its scores mean, in order."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]: ...
+
+    @abstractmethod
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        """Crops (N, S, S, 3) uint8 RGB -> scores (N, len(labels)), higher is more likely."""
+
+
 def _opens_nothing(path: Path) -> bool:
     return False
 
@@ -322,6 +334,19 @@ class DetectorSpec:
     needs: tuple[WeightFile, ...] = ()
     needs_any: bool = False
     devices: tuple[str, ...] = ("cpu",)
+    quality: int = 0
+    readiness: Callable[[], Readiness] = _always_ready
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """What a plugin registers for one classifier of expressions; the fields mean the same as in `BackendSpec`."""
+
+    name: str
+    summary: str
+    load: Callable[[str], ExpressionClassifier]
+    needs: tuple[WeightFile, ...] = ()
+    devices: tuple[str, ...] = ("cpu", "cuda")
     quality: int = 0
     readiness: Callable[[], Readiness] = _always_ready
 

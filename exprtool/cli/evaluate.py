@@ -36,8 +36,14 @@ Expr = Annotated[list[str] | None, typer.Option("--expr", "-e", help="Only these
 Split = Annotated[str, typer.Option(help="test (held-out people), train or all; auto: test for a model trained here.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many pictures, evenly spread.")]
 Size = Annotated[int, typer.Option(min=32, max=1024, help="Side of the crops for backends that work on photos.")]
-ClassifierFile = Annotated[
-    Path | None, typer.Option("--classifier", metavar="ONNX", help="An independent expression classifier with a card.")
+ClassifierName = Annotated[
+    str | None,
+    typer.Option(
+        "--classifier",
+        metavar="NAME|ONNX",
+        help="An independent judge of expressions: a name from `exprtool classifiers`, or an ONNX file with a card. "
+        "Without this the best one that is ready.",
+    ),
 ]
 Fvs = Annotated[bool, typer.Option("--fvs", help="Also measure FVS: sends the crops to Face++ under your key.")]
 FacePPKey = Annotated[
@@ -78,7 +84,7 @@ def evaluate_command(
     split: Split = "auto",
     limit: Limit = None,
     size: Size = 128,
-    classifier: ClassifierFile = None,
+    classifier: ClassifierName = None,
     fvs: Fvs = False,
     facepp_key: FacePPKey = None,
     facepp_secret: FacePPSecret = None,
@@ -119,7 +125,7 @@ def compare_command(
     split: Split = "auto",
     limit: Limit = None,
     size: Size = 128,
-    classifier: ClassifierFile = None,
+    classifier: ClassifierName = None,
     fvs: Fvs = False,
     facepp_key: FacePPKey = None,
     facepp_secret: FacePPSecret = None,
@@ -164,7 +170,7 @@ def ablate_command(
     ] = None,
     expr: Expr = None,
     limit: Limit = None,
-    classifier: ClassifierFile = None,
+    classifier: ClassifierName = None,
     rows: Rows = 4,
     as_json: Annotated[bool, typer.Option("--json", help="The table as JSON on stdout.")] = False,
     device: Device = "auto",
@@ -187,7 +193,7 @@ def ablate_command(
     results = run_ablation(
         ablation,
         out,
-        classifier=_classifier(classifier, device),
+        classifier=_classifier(classifier, device, quiet),
         expressions=wanted,
         limit=limit,
         watcher=None if quiet else _announce,
@@ -224,7 +230,7 @@ def _measure(
     split: str,
     limit: int | None,
     size: int,
-    classifier_file: Path | None,
+    classifier_name: str | None,
     service: FacePlusPlus | None,
     device: str,
     out: Path | None,
@@ -270,7 +276,7 @@ def _measure(
             progress=progress,
         )
     cut = [pictures.recut(each.card.size, each.card.template) if each.card else pictures for each in subjects]
-    classifier = _classifier(classifier_file, device)
+    classifier = _classifier(classifier_name, device, quiet)
     evaluations: list[Evaluation] = []
     for model, subject, shown in zip(models, subjects, cut, strict=True):
         with progress_bar(subject.name, quiet) as progress:
@@ -317,15 +323,30 @@ def _for_sheets(pictures: Pictures, rows: int) -> Pictures:
     return pictures.take([neutral[int(i)] for i in np.linspace(0, len(neutral) - 1, rows)])
 
 
-def _classifier(path: Path | None, device: str) -> Classifier | None:
-    if path is None:
-        return None
+def _classifier(name: str | None, device: str, quiet: bool) -> Classifier | None:
+    """The judge of that name or file; without one the best that is ready, or None, with a word on how to get it."""
+    from exprtool import plugins
     from exprtool.devices import resolve_device
+    from exprtool.errors import UnknownNameError
     from exprtool.measures.evaluation import Classifier
     from exprtool.measures.expression import OnnxClassifier
+    from exprtool.weights import catalogue as models
 
-    network = OnnxClassifier(path, str(resolve_device(device)))
-    return Classifier(network.labels, network, path.name)
+    known = plugins.registry().classifiers
+    if name is None:
+        best = sorted(known.values(), key=lambda spec: -spec.quality)
+        ready = {spec.name: models.readiness(spec) for spec in best}
+        name = next((each for each in ready if ready[each].ready), None)
+        if name is None:
+            if best and not quiet:
+                say = ready[best[0].name]
+                print(f"No expression accuracy: {say.reason}. To measure it: {say.remedy}", file=sys.stderr)
+            return None
+    if name not in known and not name.lower().endswith(".onnx") and not Path(name).exists():
+        raise UnknownNameError("classifier", name, (*sorted(known), "FILE.onnx"))
+    place = str(resolve_device(device))
+    network = known[name].load(place) if name in known else OnnxClassifier(Path(name), place)
+    return Classifier(network.labels, network, Path(name).name)
 
 
 def _own_head(model: str, subject: Subject) -> Classifier | None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.errors import DataError, UnknownNameError
+from exprtool.expressions import VARIANTS
 from exprtool.faces.embed import Embedding
 from exprtool.measures.expression import Accuracy, Classify, recognised
 from exprtool.measures.facepp import FacePlusPlus
@@ -210,8 +211,8 @@ def on_common_ground(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 
 
 def targets(subject: Subject, expressions: Sequence[str] | None) -> tuple[str, ...]:
-    """The expressions to ask for, each once; raises `UnknownNameError`."""
-    chosen = tuple(dict.fromkeys(expressions)) if expressions else subject.labels
+    """The expressions to ask for, each once (None: all but variants); raises `UnknownNameError`."""
+    chosen = tuple(dict.fromkeys(expressions or [label for label in subject.labels if label not in VARIANTS]))
     for label in chosen:
         if label not in subject.labels:
             raise UnknownNameError(f"expression of {subject.name}", label, subject.labels)
@@ -219,8 +220,9 @@ def targets(subject: Subject, expressions: Sequence[str] | None) -> tuple[str, .
 
 
 def common_labels(subjects: Sequence[Subject]) -> tuple[str, ...]:
-    """The expressions that all subjects know, in the first one's order; raises `DataError` where there is none."""
-    labels = tuple(label for label in subjects[0].labels if all(label in each.labels for each in subjects))
+    """The expressions that all subjects know, without variants, in the first one's order; raises `DataError` for none."""
+    first = [label for label in subjects[0].labels if label not in VARIANTS]
+    labels = tuple(label for label in first if all(label in each.labels for each in subjects))
     if not labels:
         knows = "; ".join(f"{each.name}: {', '.join(each.labels)}" for each in subjects)
         raise DataError(f"The models have no expression in common ({knows}), so there is nothing to compare.")

@@ -273,8 +273,8 @@ def _session(what: str, detector: str, device: str) -> Session:
 
 
 def _finder(detector: str, device: str) -> Callable[[Image], tuple[float, float, float, float] | None]:
+    from exprtool.choice import load_detector
     from exprtool.faces.detect import find_faces
-    from exprtool.pipeline import load_detector
 
     loaded = load_detector(detector, device)[1]
 

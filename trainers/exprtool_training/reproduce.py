@@ -20,6 +20,7 @@ from exprtool.measures.evaluation import (
     Cell,
     Classifier,
     Evaluation,
+    common_labels,
     evaluate,
     on_common_ground,
     summed_up,
@@ -146,7 +147,7 @@ def reproduce(
             told(f"{name}: {error}")
     if not models or pictures is None:
         raise TrainingError("No model could be trained: " + "; ".join(f"{n}: {why}" for n, why in failed.items()))
-    labels = [label for label in next(iter(models.values())).labels if all(label in m.labels for m in models.values())]
+    labels = common_labels(list(models.values()))
     evaluations = _measured(wish, models, heads, pictures, labels, classifier, told)
     told("Drawing the figures")
     figures, notes = _figures(wish, variants, models, pictures, labels, classifier)
