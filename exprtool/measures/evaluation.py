@@ -220,7 +220,10 @@ def targets(subject: Subject, expressions: Sequence[str] | None) -> tuple[str, .
 
 
 def common_labels(subjects: Sequence[Subject]) -> tuple[str, ...]:
-    """The expressions that all subjects know, without variants, in the first one's order; raises `DataError` for none."""
+    """The expressions that all subjects know, but for variants, in the first one's order.
+
+    Raises `DataError` where there is none.
+    """
     first = [label for label in subjects[0].labels if label not in VARIANTS]
     labels = tuple(label for label in first if all(label in each.labels for each in subjects))
     if not labels:

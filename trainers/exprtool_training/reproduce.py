@@ -123,19 +123,15 @@ def reproduce(
     models: dict[str, Subject] = {}
     heads: dict[str, Classifier | None] = {}
     plan = Ablation({name: _settings(wish, *pair) for name, pair in variants.items()}, (wish.seed,))
-    pictures: Pictures | None = None
+    pictures = _held_out(plan.config(next(iter(variants)), wish.seed, wish.out), wish)
     for name, (spec, _) in variants.items():
         try:
             config = plan.config(name, wish.seed, wish.out)
-            if pictures is None:
-                pictures = _held_out(config, wish)
             if not finished(config):
                 told(f"{name}: training")
                 spec.run(prepared_to_run(config), watcher(name) if watcher else None)
             models[name] = subject_of(config, name)
             heads[name] = spec.own_head(config.out) if spec.own_head else None
-        except DataError:  # what no model can do without
-            raise
         except ExprtoolError as error:
             failed[name] = str(error)
             told(f"{name}: {error}")
@@ -145,10 +141,12 @@ def reproduce(
         except ExprtoolError as error:
             failed[name] = str(error)
             told(f"{name}: {error}")
-    if not models or pictures is None:
+    if not models:
         raise TrainingError("No model could be trained: " + "; ".join(f"{n}: {why}" for n, why in failed.items()))
     labels = common_labels(list(models.values()))
-    evaluations = _measured(wish, models, heads, pictures, labels, classifier, told)
+    evaluations = _measured(wish, models, heads, pictures, labels, classifier, told, failed)
+    if not models:
+        raise DataError("No model could be measured: " + "; ".join(f"{n}: {why}" for n, why in failed.items()))
     told("Drawing the figures")
     figures, notes = _figures(wish, variants, models, pictures, labels, classifier)
     return Reproduction(
@@ -233,23 +231,31 @@ def _held_out(config: CropsConfig, wish: Wish) -> Pictures:
 
 def _measured(
     wish: Wish,
-    models: Mapping[str, Subject],
+    models: dict[str, Subject],
     heads: Mapping[str, Classifier | None],
     pictures: Pictures,
     labels: Sequence[str],
     classifier: Classifier | None,
     told: Callable[[str], None],
+    failed: dict[str, str],
 ) -> list[Evaluation]:
+    """The table's rows. A model that cannot be measured leaves ``models`` for ``failed``."""
     judge = classifier.name if classifier else ""
     evaluations: list[Evaluation] = []
-    for name, subject in models.items():
+    for name, subject in list(models.items()):
         shown = pictures.recut(subject.card.size, subject.card.template) if subject.card else pictures
         path = run_folder(wish.out, name, wish.seed).with_name("measures.json")
         key = {"judge": judge, "labels": list(labels), "pictures": list(shown.names), "parameters": subject.parameters}
         cells = _read_cells(path, key)
         if cells is None:
             told(f"{name}: measuring")
-            evaluation = evaluate(subject, shown, labels, classifier=classifier, own_head=heads.get(name))
+            try:
+                evaluation = evaluate(subject, shown, labels, classifier=classifier, own_head=heads.get(name))
+            except ExprtoolError as error:
+                failed[name] = str(error)
+                del models[name]
+                told(f"{name}: {error}")
+                continue
             _write_cells(path, key, evaluation.cells)
         else:
             evaluation = summed_up(subject, shown, cells, judge)
