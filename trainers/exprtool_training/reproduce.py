@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 SETTINGS, PAGE = "reproduce.json", "index.html"
 QUICK = {
-    "steps": 2, "batch_size": 2, "channels": 4, "d_channels": 4, "d_steps": 1, "image_size": 64, "residual_blocks": 1,
+    "steps": 2, "batch_size": 2, "channels": 4, "d_channels": 4, "d_steps": 1, "image_size": 64,
 }  # fmt: skip
 """``--quick``: narrow networks for two steps. It shows that everything works and measures nothing."""
 _QUIET = {"tensorboard": False, "look_every": 0, "sample_every": 0}
@@ -73,9 +73,9 @@ class Wish:
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """A sheet: the paper's number of it, what it shows, and its file beside the page."""
+    """A sheet: its heading (the paper's number of it), what it shows, and its file beside the page."""
 
-    number: str
+    heading: str
     title: str
     caption: str
     file: str
@@ -321,7 +321,8 @@ def _figures(
             return
         file = f"figure-{number.replace(' ', '-')}.png"
         sheets.save(picture, wish.out / file)
-        figures.append(Figure(number, title, caption, file, picture))
+        heading = f"Figure {number.split()[0]}" if number[0].isdigit() else "All models"
+        figures.append(Figure(heading, title, caption, file, picture))
 
     def rows(subject: Subject, first: int, second: int) -> Image:
         parts = [part.take(range(min(n, len(part)))) for part, n in ((inside, first), (outside, second)) if part]
@@ -439,7 +440,13 @@ def write_page(result: Reproduction) -> Path:
         details=[(each.model, tables.expression_rows(each)) for each in models],
         detail_columns=tables.EXPRESSION_TITLES,
         figures=[
-            {"number": f.number, "title": f.title, "caption": f.caption, "picture": data_uri(f.picture)}
+            {
+                "heading": f.heading,
+                "file": f.file,
+                "title": f.title,
+                "caption": f.caption,
+                "picture": data_uri(f.picture),
+            }
             for f in result.figures
         ],
     )
