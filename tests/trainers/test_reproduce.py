@@ -1,4 +1,4 @@
-"""``exprtool reproduce``: every model of the registry, one table, all figures, one page; resumed; frank about failures."""
+"""``exprtool reproduce``: every model of the registry, one table, all figures, one page; frank about failures."""
 
 from __future__ import annotations
 
