@@ -22,9 +22,10 @@ import numpy as np
 
 from exprtool import images, provenance
 from exprtool.devices import usable_cpus
+from exprtool.door import Door
 from exprtool.errors import ExprtoolError
 from exprtool.faces.select import Selection
-from exprtool.files import atomic_write, take_after, write_error
+from exprtool.files import write_error
 from exprtool.memory import PixelBudget, default_max_pixels
 from exprtool.pipeline import (
     EditResult,
@@ -443,10 +444,7 @@ def _put(data: bytes, output: Output, options: BatchOptions) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    with atomic_write(output.path) as temporary:
-        temporary.write_bytes(data)
-        if output.source.path is not None:
-            take_after(temporary, output.source.path, times=options.keep_times)
+    Door(output.source.path, keep_times=options.keep_times).write(output.path, data)
 
 
 def _format(photo: images.Photo, output: Output, options: BatchOptions) -> str:
