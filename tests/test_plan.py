@@ -169,7 +169,7 @@ def test_existing_outputs_are_refused_unless_told(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="links are POSIX's")
 def test_outputs_that_are_links_are_refused_unless_they_are_skipped(tmp_path: Path) -> None:
-    make(tmp_path, "a.jpg")
+    touch(tmp_path, "a.jpg")
     (tmp_path / "there.jpg").touch()
     inputs, out = expand_inputs([str(tmp_path / "a.jpg")], SUFFIXES), tmp_path / "a-happy.jpg"
     for leads_to, policies in (
@@ -179,7 +179,7 @@ def test_outputs_that_are_links_are_refused_unless_they_are_skipped(tmp_path: Pa
         out.symlink_to(leads_to)
         for policy in policies:
             with pytest.raises(UsageError, match=r"a-happy\.jpg is a symbolic link.*-o"):
-                plan(inputs, ["happy"], existing=policy)
+                plan(inputs, ["happy"], None, existing=policy)
         out.unlink()
     out.symlink_to(tmp_path / "there.jpg")
-    assert [item.path for item in plan(inputs, ["happy"], existing="skip")] == [out]
+    assert [item.path for item in plan(inputs, ["happy"], None, existing="skip")] == [out]

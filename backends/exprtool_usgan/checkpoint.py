@@ -12,11 +12,11 @@ from typing import Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from exprtool.errors import ModelError, UnknownNameError, WriteError
-from exprtool.files import atomic_write
+from exprtool.errors import ModelError, UnknownNameError
+from exprtool.files import write_bytes
 from exprtool_usgan.card import METADATA_KEY, ModelCard, card_from_json
 from exprtool_usgan.networks import Discriminator, Generator
 
@@ -80,13 +80,8 @@ def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], metadata: Mappin
         for part, named in parts.items()
         for name, tensor in named.items()
     }
-    with atomic_write(path) as temporary:
-        try:
-            save_file(tensors, temporary, dict(metadata))
-        except SafetensorError as error:  # the writer wraps the system's own words
-            raise WriteError(
-                f"Cannot write {path}: {error}. Free some space or choose another folder; the file from before is kept."
-            ) from error
+    # The library's own writer of files puts a file of a name of its own beside ours and swaps the two.
+    write_bytes(path, serialize(tensors, dict(metadata)))
 
 
 def save_generator(path: Path, generator: Generator, card: ModelCard) -> None:

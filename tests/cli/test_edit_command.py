@@ -268,7 +268,7 @@ def test_a_report_that_cannot_be_finished_does_not_stop_the_photos(
 
     photo(tmp_path / "in/a.png")
     photo(tmp_path / "in/b.png")
-    monkeypatch.setattr(report, "write_bytes", full)
+    monkeypatch.setattr(report.Report, "_preview", full)
     options = ("-o", tmp_path / "out", "--report", tmp_path / "report", *GREEN)
     result = run("edit", tmp_path / "in", "-e", "sad", *options)
     assert result.exit_code == 1
