@@ -8,6 +8,7 @@ fails is reported and the others go on; an output appears under its name only wh
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -162,12 +163,15 @@ def run_batch(
     edits: Mapping[str, Edit],
     options: BatchOptions,
     on_output: OnOutput,
+    stop: threading.Event | None = None,
 ) -> None:
     """Edit every photo of the plan and report each output, in the plan's order.
 
-    ``edits`` maps the labels of ``outputs`` to what is wanted. Errors of one photo go into its reports. On
-    KeyboardInterrupt, outputs that are being encoded are finished and the exception goes on to the caller.
+    ``edits`` maps the labels of ``outputs`` to what is wanted. Errors of one photo go into its reports. Once ``stop``
+    is set, outputs under way are finished and reported and no further one is begun. On KeyboardInterrupt those that
+    are being encoded are finished and reported, and the exception goes on to the caller.
     """
+    stop = stop or threading.Event()
     readers = ThreadPoolExecutor(options.readers, thread_name_prefix="read")
     writers = ThreadPoolExecutor(options.writers, thread_name_prefix="write")
     pending: deque[Future[tuple[OutputReport, Image | None, Image | None]]] = deque()
@@ -175,14 +179,24 @@ def run_batch(
     batch_faces = options.batch_faces if len(edits) == 1 else 1
     try:
         for batch in _batches(_read_ahead(readers, session, outputs, options), batch_faces):
+            if stop.is_set():
+                break
             _prepare(session, batch)
             for label, edit in edits.items():
+                if stop.is_set():
+                    break
                 for task, output, answer in _generate(session, batch, label, edit):
                     pending.append(writers.submit(_write, session, task, output, edit, answer, options))
                 while len(pending) > 2 * options.writers:
                     on_output(*pending.popleft().result())
         while pending:
             on_output(*pending.popleft().result())
+    except KeyboardInterrupt:
+        writers.shutdown(wait=True, cancel_futures=True)
+        while pending:
+            if not (future := pending.popleft()).cancelled():
+                on_output(*future.result())
+        raise
     finally:
         readers.shutdown(wait=True, cancel_futures=True)
         writers.shutdown(wait=True, cancel_futures=True)

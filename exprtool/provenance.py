@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import exprtool
+from exprtool.documents import parse_json
 from exprtool.errors import ImageError
 from exprtool.files import write_bytes
 from exprtool.pictures import xmp as _xmp
@@ -149,7 +150,7 @@ def read_film_comment(comment: str) -> Declaration:
     if record is None:
         return Declaration(declared[1] if declared else None)
     try:
-        edits = (Provenance(**json.loads(record[1])),)
+        edits = (Provenance(**parse_json(record[1])),)
     except (ValueError, TypeError) as error:
         raise ImageError(f"the record in the film's comment is damaged: {error}; get another copy.") from error
     return Declaration(declared[1] if declared else None, edits)
@@ -184,7 +185,7 @@ def write_sidecar(picture: Path, records: Sequence[Provenance]) -> Path:
 
 def _read_sidecar(path: Path) -> Declaration:
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         return Declaration(content["digital_source_type"], tuple(Provenance(**record) for record in content["edits"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ImageError(f"{path} is not a provenance file of exprtool: {error}. Delete it or restore it.") from error
@@ -216,8 +217,8 @@ def _from_fields(fields: Mapping[str, str]) -> Provenance:
         return Provenance(
             backend=fields["Backend"],
             trained=fields["Trained"] == "True",
-            weights={str(name): float(value) for name, value in json.loads(fields["Expression"]).items()},
-            controls={str(name): float(value) for name, value in json.loads(fields["Controls"]).items()},
+            weights={str(name): float(value) for name, value in parse_json(fields["Expression"]).items()},
+            controls={str(name): float(value) for name, value in parse_json(fields["Controls"]).items()},
             strength=float(fields["Strength"]),
             seed=int(fields["Seed"]),
             faces=None if faces is None else int(faces),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.common import OUTPUT_PANEL
 from exprtool.cli.video import VIDEO_PANEL, Ramp, TimelineExpr
 from exprtool.errors import UsageError
@@ -113,7 +112,7 @@ def animate(
         encode=EncodeOptions(codec=codec, crf=crf, quality=quality),
     )
     picture = images.read_image(photo).rgb
-    console = common.stderr()
+    console = printing.console()
     result = make(session, picture, output, edit, timeline, options, stop=threading.Event())
     if as_json:
         record = {
@@ -121,8 +120,8 @@ def animate(
             "timeline": timeline.text, "frames": result.frames, "size": list(result.size), "notes": list(result.notes),
             "timings": {stage: round(value, 4) for stage, value in result.timings.items()},
         }  # fmt: skip
-        print(json.dumps(record, ensure_ascii=False), flush=True)
+        printing.json_line(record)
     if not quiet:
-        console.print(f"{photo} -> {result.output}: {result.frames} frames", markup=False)
+        console.print(f"{photo} -> {result.output}: {result.frames} frames")
         for note in dict.fromkeys([*result.notes, *session.notes]):
-            console.print(f"  note: {note}", markup=False)
+            console.print(f"  note: {note}")

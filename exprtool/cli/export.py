@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from exprtool.cli import printing
 from exprtool.errors import UsageError
 
 
@@ -67,26 +68,23 @@ def export_command(
         overwrite=overwrite,
     )
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "file": str(result.path),
-                    "kind": result.kind,
-                    "bytes": result.bytes,
-                    "sha256": result.sha256,
-                    "parity": result.parity.to_json(),
-                    "card": json.loads(result.card.to_json()),
-                },
-                ensure_ascii=False,
-            )
+        printing.json_line(
+            {
+                "file": str(result.path),
+                "kind": result.kind,
+                "bytes": result.bytes,
+                "sha256": result.sha256,
+                "parity": result.parity.to_json(),
+                "card": json.loads(result.card.to_json()),
+            }
         )
         return
     if quiet:
         return
     parity = result.parity
-    print(f"{result.path}  {result.kind}, {result.bytes / 1e6:.1f} MB, {len(result.card.labels)} expressions")
+    printing.line(f"{result.path}  {result.kind}, {result.bytes / 1e6:.1f} MB, {len(result.card.labels)} expressions")
     what = "real crops" if parity.real else "drawn patterns (give --data to compare on real crops)"
-    print(
+    printing.line(
         f"compared with PyTorch on {parity.crops} {what}: largest difference {parity.largest:.1e} of [-1, 1], "
         f"{parity.levels} grey levels, mean {parity.mean_levels:.3f}, PSNR {parity.psnr:.1f} dB"
     )
@@ -108,10 +106,10 @@ def _export_flow(
             "difference": result.difference,
             "card": json.loads(result.card.to_json()),
         }
-        print(json.dumps(record, ensure_ascii=False))
+        printing.json_line(record)
     elif not quiet:
         worst = max(result.difference, key=lambda name: result.difference[name])
-        print(
+        printing.line(
             f"{result.path}  {result.card.precision}, {result.bytes / 1e6:.1f} MB, {result.card.parameters:,} weights"
         )
-        print(f"compared with PyTorch: largest difference {result.difference[worst]:.1e}, in {worst}")
+        printing.line(f"compared with PyTorch: largest difference {result.difference[worst]:.1e}, in {worst}")

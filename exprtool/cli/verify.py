@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exprtool.cli import printing
 from exprtool.errors import ExprtoolError
 
 if TYPE_CHECKING:
@@ -41,11 +41,12 @@ def verify(
         recorded = declaration is not None and bool(declaration.edits)
         missing |= not recorded
         if as_json:
-            typer.echo(json.dumps(_as_json(path, declaration, problem)))
+            printing.json_line(_as_json(path, declaration, problem))
         elif declaration is None:
-            typer.echo(f"exprtool: {problem}", err=True)
+            printing.say(f"exprtool: {problem}")
         else:
-            typer.echo(_in_words(path, declaration))
+            for text in _in_words(path, declaration):
+                printing.line(text)
     if missing:
         raise typer.Exit(1)
 
@@ -60,14 +61,15 @@ def _as_json(path: Path, declaration: Declaration | None, problem: str | None) -
     }
 
 
-def _in_words(path: Path, declaration: Declaration) -> str:
+def _in_words(path: Path, declaration: Declaration) -> list[str]:
     kind = declaration.digital_source_type
     if not declaration.edits:
         stated = f"; it declares itself {kind.rpartition('/')[2]}" if kind else ""
-        return f"{path}: no record of an edit by exprtool{stated}"
-    lines = [f"{path}: {kind.rpartition('/')[2] if kind else 'edited'}"]
-    lines += [f"  {number}. {_edit_in_words(edit)}" for number, edit in enumerate(declaration.edits, 1)]
-    return "\n".join(lines)
+        return [f"{path}: no record of an edit by exprtool{stated}"]
+    return [
+        f"{path}: {kind.rpartition('/')[2] if kind else 'edited'}",
+        *(f"  {number}. {_edit_in_words(edit)}" for number, edit in enumerate(declaration.edits, 1)),
+    ]
 
 
 def _edit_in_words(edit: Provenance) -> str:

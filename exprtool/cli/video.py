@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.common import EXPRESSION_PANEL, OUTPUT_PANEL
 from exprtool.errors import ExprtoolError, UsageError
+from exprtool.stopping import StopRequest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -324,8 +322,9 @@ class _Run:
     ) -> None:
         self.session, self.edit, self.timelines, self.options = session, edit, dict(timelines), options
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
-        self.console: Console = common.stderr()
-        self.stop = threading.Event()
+        self.console: Console = printing.console()
+        self._stopping = StopRequest(self._say_stopping)
+        self.stop = self._stopping.event
         self.all_edited = True
         self.interrupted = False
         self._analysis: tuple[Path, Analysis] | None = None
@@ -336,25 +335,19 @@ class _Run:
             self._gallery = Report(report)
 
     def __enter__(self) -> _Run:
-        self._previous = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._on_interrupt)
+        self._stopping.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._previous)
+        self._stopping.__exit__(None, None, None)
         if self._gallery is not None:
             self._gallery.close()
         if not self.quiet:
             for note in dict.fromkeys(self.session.notes):
-                self.console.print(f"note: {note}", markup=False)
+                self.console.print(f"note: {note}")
 
-    def _on_interrupt(self, number: int, frame: Any) -> None:
-        if self.stop.is_set():
-            raise KeyboardInterrupt
-        self.stop.set()
-        self.console.print("finishing the segment at work; press Ctrl-C again to stop at once", markup=False)
+    def _say_stopping(self) -> None:
+        self.console.print("finishing the segment at work; press Ctrl-C again to stop at once")
 
     def do(self, item: Output, preview: int | None) -> None:
         """Make one output and report it; errors of one clip do not keep the next from its turn."""
@@ -378,12 +371,12 @@ class _Run:
                     self._edit(source, target, timeline, progress)
         except VideoInterrupted as error:
             self.interrupted = True
-            self.console.print(f"exprtool: {error}", markup=False)
+            self.console.print(f"exprtool: {error}")
         except UsageError:
             raise
         except ExprtoolError as error:
             self.all_edited = False
-            self.console.print(f"exprtool: {error}", markup=False, style="red")
+            self.console.print(f"exprtool: {error}", style="red")
             self._record(
                 {"input": str(source), "output": None, "expression": label, "status": "failed", "error": str(error)}
             )
@@ -402,12 +395,12 @@ class _Run:
         self._gallery_entry(result, record)
         if result.status != "edited":
             self.all_edited = False
-            self.console.print(f"{source}: {result.error}", markup=False)
+            self.console.print(f"{source}: {result.error}")
         else:
             self._say(_line(result))
         if not self.quiet:
             for note in result.notes:
-                self.console.print(f"  note: {note}", markup=False)
+                self.console.print(f"  note: {note}")
 
     def _preview(self, source: Path, target: Path, timeline: Timeline, count: int, progress: Any) -> None:
         from exprtool.videos.edit import preview as make_preview
@@ -426,7 +419,7 @@ class _Run:
 
     def _record(self, record: Mapping[str, Any]) -> None:
         if self.as_json:
-            print(json.dumps(record, ensure_ascii=False), flush=True)
+            printing.json_line(record)
 
     def _gallery_entry(self, result: VideoResult, record: Mapping[str, Any]) -> None:
         if self._gallery is None:
@@ -451,7 +444,7 @@ class _Run:
 
     def _say(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(text)
 
     @contextmanager
     def _progress(self, name: str) -> Iterator[Any]:
@@ -459,7 +452,7 @@ class _Run:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
@@ -473,7 +466,7 @@ class _Run:
 
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(f"{words[stage]} {name}", total=total or None, rate="")
+                tasks[stage] = bar.add_task(printing.printable(f"{words[stage]} {name}"), total=total or None, rate="")
             task = next(one for one in bar.tasks if one.id == tasks[stage])
             rate = f"{done / task.elapsed:.1f}/s" if task.elapsed else ""
             bar.update(tasks[stage], completed=done, rate=rate)

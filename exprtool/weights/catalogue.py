@@ -23,12 +23,15 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from exprtool import plugins
+from exprtool.documents import parse_json
 from exprtool.errors import ModelError, UnknownNameError
+from exprtool.files import read_regular
 from exprtool.types import BackendSpec, DetectorSpec, Readiness, TrainerSpec, WeightFile
 from exprtool.weights.download import PATIENCE, DownloadError, Patience, Progress, download, drop_partial, partial_path
 
 HOME_VARIABLE = "EXPRTOOL_HOME"
 COMMERCIAL_VARIABLE = "EXPRTOOL_COMMERCIAL_ONLY"
+_MOST_OF_A_STAMP = 10_000
 
 
 class State(StrEnum):
@@ -268,7 +271,7 @@ def _stamp(path: Path, sha256: str) -> None:
 def _is_stamped(path: Path, weight: WeightFile) -> bool:
     found = path.stat()
     try:
-        stamp = json.loads(_stamp_path(path).read_text("utf-8"))
+        stamp = parse_json(read_regular(_stamp_path(path), _MOST_OF_A_STAMP))
     except (OSError, ValueError):
         return False
     return stamp == {"sha256": weight.sha256, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
@@ -414,9 +417,10 @@ def fetch(
                 patience=patience,
             )
         except DownloadError as error:
-            reasons = "".join(f"\n  {line}" for line in str(error).splitlines())
             raise ModelError(
-                f"Weights {describe(weight)} could not be fetched:{reasons}\n{_after_failure(weight)}"
+                f"Weights {describe(weight)} could not be fetched:",
+                *(f"  {reason}" for reason in error.reasons),
+                _after_failure(weight),
             ) from None
         except OSError as error:
             raise ModelError(_cannot_write(target, error)) from error
@@ -512,7 +516,7 @@ def import_files(
         if source.is_dir():
             found = _import_folder(source, commercial_only, progress)
             if not found:
-                raise ModelError(f"No file in {source} is one that exprtool knows.\n{_known_files()}")
+                raise ModelError(f"No file in {source} is one that exprtool knows.", *_known_files())
             taken += found
         else:
             taken.append(import_file(source, commercial_only=commercial_only, progress=progress))
@@ -530,15 +534,17 @@ def import_file(source: Path, *, commercial_only: bool | None = None, progress: 
     for weight in all_weights().values():
         if weight.sha256 == digest:
             return _take(source, weight, commercial_only, progress, finished=True)
-    failed = ""
+    failed: list[str] = []
     for weight in _packed_from(source, size):
         try:
             return _take(source, weight, commercial_only, progress, finished=False)
         except (LicenceError, _NotTheRightFile) as error:
-            failed += f"\n  as {weight.name}: {error}"
+            failed.append(f"  as {weight.name}: {error}")
     raise ModelError(
         f"{source} is none of the files that exprtool knows (SHA-256 {digest}, {size} bytes); it may be another "
-        f"version or a broken download.{failed}\n{_known_files()}"
+        "version or a broken download.",
+        *failed,
+        *_known_files(),
     )
 
 
@@ -605,9 +611,10 @@ def _take(
     return Check(weight, State.READY, target, f"from {source}")
 
 
-def _known_files() -> str:
+def _known_files() -> list[str]:
+    """Lines for a message."""
     lines = [f"  {_wanted_name(weight)}: {describe(weight)}, from {weight.origin}" for weight in all_weights().values()]
-    return "Known files:\n" + "\n".join(lines) if lines else "No installed plugin needs a file of weights."
+    return ["Known files:", *lines] if lines else ["No installed plugin needs a file of weights."]
 
 
 def verify(

@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from exprtool.documents import parse_json
+from exprtool.files import read_regular
+
 if TYPE_CHECKING:
     import requests
 
@@ -27,6 +30,7 @@ Progress = Callable[[str, int, int], None]
 
 CHUNK = 1 << 15  # what a broken connection may cost
 MOST = 4 << 30  # bytes of a file whose size nobody told; a server must not fill the disk
+_MOST_OF_A_MEMORY = 100_000
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)\Z")
 _WHOLE_SIZE = re.compile(r"bytes \*/(\d+)\Z")
 
@@ -47,8 +51,9 @@ PATIENCE = Patience()
 class DownloadError(Exception):
     """One address that did not yield the file; the message says why, without the address."""
 
-    def __init__(self, reason: str, *, final: bool = False) -> None:
-        super().__init__(reason)
+    def __init__(self, *reasons: str, final: bool = False) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
         self.final = final
         """Trying the same address again would not help (404, wrong size, no space)."""
 
@@ -73,7 +78,7 @@ class _Partial:
     def validator(self, url: str) -> str | None:
         """What `url` called the file when the beginning was fetched, for If-Range; None if that is not known."""
         try:
-            known = json.loads(self.memory.read_text("utf-8"))
+            known = parse_json(read_regular(self.memory, _MOST_OF_A_MEMORY))
         except (OSError, ValueError):
             return None
         return known.get("validator") if isinstance(known, dict) and known.get("url") == url else None
@@ -131,7 +136,7 @@ def download(
             return
         except DownloadError as error:
             reasons.append(f"{url}: {error}")
-    raise DownloadError("\n".join(reasons) or "no address is known for it", final=True)
+    raise DownloadError(*(reasons or ["no address is known for it"]), final=True)
 
 
 def _complete(url: str, partial: _Partial, size: int | None, progress: Progress | None, patience: Patience) -> bool:

@@ -18,6 +18,7 @@ from exprtool.anatomy.names import CONTROLS
 from exprtool.anatomy.targets import presets
 from exprtool.devices import resolve_device, usable_cpus
 from exprtool.errors import DataError, TrainingError
+from exprtool.stopping import StopRequest
 from exprtool_default.card import FINE, Amount, FlowCard
 from exprtool_flow.augment import Batch, Variation
 from exprtool_flow.config import FlowConfig
@@ -32,7 +33,6 @@ from exprtool_flow.readings import open_readings
 from exprtool_flow.shards import PairSet, open_sets, person_of
 from exprtool_flow.state import Learner, Progress, load_training, save_average, save_training
 from exprtool_gan.run_folder import RunFolder
-from exprtool_gan.stopping import StopRequest
 from exprtool_synth.canvas import SYNTH_TEMPLATE
 
 Say = Callable[[str], None]

@@ -19,12 +19,10 @@ def _config() -> type:
 
 
 def _run(config: Any) -> None:
-    from rich.console import Console
-
+    from exprtool.cli.printing import console
     from exprtool_flow.loop import train
 
-    console = Console(stderr=True)
-    outcome = train(config, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+    outcome = train(config, console().print)
     if outcome.interrupted:
         raise KeyboardInterrupt
 

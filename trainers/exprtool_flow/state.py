@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exprtool.documents import parse_json
 from exprtool.errors import ModelError, TrainingError
 from exprtool.settings import from_plain, to_plain
 from exprtool_default.card import METADATA_KEY, FlowCard, card_from_json
@@ -127,7 +128,7 @@ def load_average(path: Path) -> tuple[FlowNet, FlowCard]:
     metadata = read_metadata(path)
     if METADATA_KEY not in metadata or NET_KEY not in metadata:
         raise ModelError(f"{path} holds no flow network. Give the folder of a run of `exprtool train --trainer flow`.")
-    values = json.loads(metadata[NET_KEY])
+    values = parse_json(metadata[NET_KEY])
     net = FlowNet(NetConfig(**{**values, "widths": tuple(values["widths"])}))
     fill(net, read_part(path, "ema"), path)
     return net.eval().requires_grad_(False), card_from_json(metadata[METADATA_KEY], str(path))
@@ -154,7 +155,7 @@ def _read_training(path: Path) -> tuple[Progress, dict[str, Any]]:
     text = read_metadata(path).get(PROGRESS_KEY)
     if text is None:
         raise TrainingError(f"{path} holds no training state of a flow network, so no run can go on from it.")
-    training = json.loads(text)
+    training = parse_json(text)
     return Progress(**training["progress"]), dict(training["config"])
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from exprtool.errors import TrainingError, UsageError
+from exprtool.stopping import StopRequest
 from exprtool_gan.config import TrainConfig
 from exprtool_gan.data import PreparedSet, ScanOptions, load_prepared
 from exprtool_gan.desk import Desk
@@ -26,7 +27,6 @@ from exprtool_gan.sampler import Sampler
 from exprtool_gan.schedule import learning_rate, total_steps
 from exprtool_gan.state import Progress, load_training, read_progress
 from exprtool_gan.step import Learner
-from exprtool_gan.stopping import StopRequest
 from exprtool_gan.watch import Plan, Watcher
 from exprtool_usgan.card import ModelCard
 from exprtool_usgan.networks import count_parameters

@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from exprtool.cli.console import SafeConsole
 from exprtool_gan.look import Look
 from exprtool_gan.watch import Plan, Watcher
 
@@ -35,7 +36,7 @@ _MEANING = {
 
 def screen(console: Console | None = None) -> Watcher:
     """The watcher that suits where the output goes: stderr, if no console is given."""
-    console = console or Console(stderr=True)
+    console = console or SafeConsole(stderr=True)
     return LiveScreen(console) if console.is_terminal else PlainLines(console)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exprtool.documents import parse_json
 from exprtool.errors import ModelError, TrainingError
 from exprtool.settings import to_plain
 from exprtool_gan.config import TrainConfig
@@ -80,7 +81,7 @@ def read_progress(path: Path) -> tuple[Progress, dict[str, Any]]:
             "Resume from a run's folder that has checkpoints/last.safetensors."
         )
     try:
-        training = json.loads(text)
+        training = parse_json(text)
         return Progress(**training["progress"]), dict(training["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"The training state in {path} cannot be read ({error}). Start a new run.") from None
