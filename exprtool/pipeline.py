@@ -29,6 +29,7 @@ from exprtool.errors import (
 )
 from exprtool.expressions import parse
 from exprtool.faces.detect import FoundFaces, find_faces
+from exprtool.faces.dlib_files import check_landmarks_licence
 from exprtool.faces.select import Selection, region_of, select_faces
 from exprtool.pixels import composite
 from exprtool.types import (
@@ -51,6 +52,7 @@ from exprtool.weights.catalogue import (
     how_to_get,
     is_there,
     readiness,
+    refuse_damaged,
 )
 
 Timings = dict[str, float]
@@ -453,10 +455,13 @@ def split_argument(name: str) -> tuple[str, str | None]:
 
 
 def _choose_detector(wish: str, commercial_only: bool) -> tuple[DetectorSpec, str | None]:
+    check_landmarks_licence(commercial_only)  # whatever finds a face, these measure it
     known = plugins.registry()
     name, argument = split_argument(wish)
     if name == "auto":
         specs = sorted(known.detectors.values(), key=lambda spec: -spec.quality)
+        for spec in specs:
+            refuse_damaged(spec, commercial_only)
         ready = [spec for spec in specs if readiness(spec, commercial_only).ready]
         if not ready:
             raise ModelError("No face detector is ready. Run `exprtool doctor` to see why.")
@@ -481,6 +486,8 @@ def _choose_backends(wish: str, commercial_only: bool) -> list[tuple[BackendSpec
         return [(spec, argument)]
     # Quality 0 marks backends that are tools rather than editors, such as `debug`.
     specs = sorted((spec for spec in known.backends.values() if spec.quality > 0), key=lambda spec: -spec.quality)
+    for spec in specs:
+        refuse_damaged(spec, commercial_only)
     ready: list[tuple[BackendSpec, str | None]] = [
         (spec, None) for spec in specs if readiness(spec, commercial_only).ready
     ]
