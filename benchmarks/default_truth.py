@@ -47,8 +47,8 @@ from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Im
 from exprtool_blendshape.backend import BlendshapeBackend
 from exprtool_blendshape.model import load_face_model
 from exprtool_default.backend import open_model
-from exprtool_gan.sheet import write_sheet
 from exprtool_synth.canvas import SYNTH_TEMPLATE
+from exprtool_training.sheet import write_sheet
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 EXPRESSIONS = ("happy", "sad", "angry", "surprised", "disgusted", "afraid")

@@ -28,9 +28,9 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from exprtool.devices import onnx_session, usable_cpus
-from exprtool_gan.data import PreparedSet, load_prepared
 from exprtool_gan.export import check_images, compare, quantised
 from exprtool_gan.onnx_graph import IR_VERSION, OPSET, generator_graph
+from exprtool_training.data import PreparedSet, load_prepared
 from exprtool_usgan.checkpoint import load_generator
 from exprtool_usgan.config import GeneratorConfig
 from exprtool_usgan.networks import Generator

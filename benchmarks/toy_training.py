@@ -24,9 +24,9 @@ from torch import nn
 from exprtool_gan import toy
 from exprtool_gan.config import TrainConfig
 from exprtool_gan.loop import train
-from exprtool_gan.run_folder import RunFolder
-from exprtool_gan.screen import screen
-from exprtool_gan.sheet import all_expressions, to_tensor, write_sheet
+from exprtool_training.run_folder import RunFolder
+from exprtool_training.screen import screen
+from exprtool_training.sheet import all_expressions, to_tensor, write_sheet
 from exprtool_usgan.checkpoint import load_generator
 
 TRAINED, HELD_OUT, JUDGED = range(0, 400), range(10_000, 10_100), range(20_000, 20_800)

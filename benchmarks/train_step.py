@@ -28,10 +28,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from exprtool_gan.config import TrainConfig
 from exprtool_gan.feed import Feed
-from exprtool_gan.graphs import Recorded
-from exprtool_gan.loss_log import LossLog
 from exprtool_gan.sampler import Sampler
 from exprtool_gan.step import Learner
+from exprtool_training.graphs import Recorded
+from exprtool_training.loss_log import LossLog
 
 LABELS, D_STEPS = 7, 5
 PAPER_STEPS = 101_150  # 350 epochs of 2,312 images in eights

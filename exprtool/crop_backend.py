@@ -18,6 +18,7 @@ from exprtool.errors import UnknownNameError, UsageError
 from exprtool.faces.align import Matrix, crop, crop_from_image
 from exprtool.model_card import CropCard
 from exprtool.pixels.lift import CropAnswer, lift
+from exprtool.pixels.ramps import Ramp
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
 
 Residual = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
@@ -121,8 +122,7 @@ def crop_answer(pixels: Image, residual: NDArray[np.float32]) -> CropAnswer:
 
     size = np.abs(residual).mean(axis=2)
     size = cv2.GaussianBlur(size, (0, 0), 1.5, borderType=cv2.BORDER_REPLICATE)
-    t = np.clip((size - PAINT_FROM) / (PAINT_TO - PAINT_FROM), 0, 1)
-    mask = (t * t * (3 - 2 * t)).astype(np.float32)
+    mask = Ramp(PAINT_FROM, PAINT_TO)(size).astype(np.float32)
     if not mask.any():
         return CropAnswer(residual=residual)
     painted = np.clip(pixels.astype(np.float32) + residual, 0, 255)

@@ -80,7 +80,7 @@ _INTERCHANGEABLE = (
     ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
     ("dlib-bin", "dlib"),
 )
-_EXTRAS = ("torch", "heic")
+_EXTRAS = ("torch", "heic", "classifier")
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,7 @@ def _plugins() -> Iterator[Finding]:
     for kind, specs in (
         ("backend", registry.backends),
         ("detector", registry.detectors),
+        ("classifier", registry.classifiers),
         ("trainer", registry.trainers),
     ):
         readiness = {name: models.readiness(spec) for name, spec in specs.items()}
@@ -313,7 +314,7 @@ def _plugins() -> Iterator[Finding]:
                 yield Finding("Ready", f"{kind} {name}", "ready")
             else:
                 yield Finding("Ready", f"{kind} {name}", f"not ready: {ready.reason}", Level.NOTE, ready.remedy)
-        if kind != "trainer" and not any(ready.ready for ready in readiness.values()):
+        if kind in ("backend", "detector") and not any(ready.ready for ready in readiness.values()):
             remedies = "; ".join(ready.remedy for ready in readiness.values() if ready.remedy)
             yield Finding("Ready", f"any {kind}", "none is ready, so nothing can be edited", Level.BROKEN, remedies)
 

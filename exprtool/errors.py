@@ -63,6 +63,10 @@ class ModelError(ExprtoolError):
     """A weight file that is missing, damaged, refused by its licence, or unreadable."""
 
 
+class MissingPackageError(ModelError):
+    """A library that one of exprtool's extras brings is not installed."""
+
+
 class PluginError(ExprtoolError):
     """A plugin that registers something the core cannot accept."""
 

@@ -7,8 +7,9 @@ these (any length), or one of these or None.
 from __future__ import annotations
 
 import json
+import math
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -21,17 +22,29 @@ from exprtool.files import read_regular
 T = TypeVar("T")
 
 
-def setting(default: T, group: str, help: str, *, stored: bool = True) -> T:
+def setting(
+    default: T,
+    group: str,
+    help: str,
+    *,
+    stored: bool = True,
+    span: tuple[float, float] | None = None,
+    changes: bool = False,
+) -> T:
     """A dataclass field: its default, the heading under which it is listed, and one line of help.
 
     ``stored`` False marks a field that says how to start rather than what is done; it is a flag but no key of a file.
+    ``span`` is the least and the greatest number allowed. ``changes`` marks what may be changed when a run is resumed.
     """
-    return field(default=default, metadata={"group": group, "help": help, "stored": stored})
+    metadata = {"group": group, "help": help, "stored": stored, "span": span, "changes": changes or not stored}
+    return field(default=default, metadata=metadata)
 
 
 def stored_fields(kind: type[Any]) -> list[Field[Any]]:
-    """The fields of a dataclass that belong into files."""
-    return [entry for entry in fields(kind) if entry.metadata.get("stored", True)]
+    """The fields of a dataclass that belong into files, those under one heading together."""
+    kept = [entry for entry in fields(kind) if entry.metadata.get("stored", True)]
+    groups = list(dict.fromkeys(entry.metadata.get("group", "") for entry in kept))
+    return sorted(kept, key=lambda entry: groups.index(entry.metadata.get("group", "")))
 
 
 @cache
@@ -58,12 +71,18 @@ def words(hint: Any) -> tuple[str, ...]:
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 
-def check_words(config: Any) -> None:
-    """Raise `UnknownNameError` where a field holds another word than its type allows."""
+def check(config: Any) -> None:
+    """Raise `UnknownNameError` where a field holds another word than its type allows, `UsageError` where a number lies
+    outside its span or is none."""
     for entry in fields(config):
         known, value = words(hints(type(config))[entry.name]), getattr(config, entry.name)
         if known and value not in known:
             raise UnknownNameError(flag(entry.name), str(value), known)
+        span = entry.metadata.get("span")
+        if span and not (math.isfinite(value) and span[0] <= value <= span[1]):
+            low, high = span
+            allowed = f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
+            raise UsageError(f"{flag(entry.name)} must be {allowed}, not {value!r}.")
 
 
 def to_plain(config: Any) -> dict[str, Any]:
@@ -139,13 +158,14 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     raise UsageError(f"{where} must be {wanted.get(origin or hint, 'a number')}, not {value!r}.")
 
 
-def resumed(stored: T, settings: Mapping[str, Any], changeable: Collection[str]) -> T:
+def resumed(stored: T, settings: Mapping[str, Any]) -> T:
     """The ``stored`` configuration of a run with a user's ``settings`` on top; `UsageError` names those that differ
-    though they are not ``changeable``."""
+    though their field says that they may not."""
+    changes = {entry.name: entry.metadata.get("changes", False) for entry in fields(stored)}  # type: ignore[arg-type]
     frozen = [
         f"{flag(key)} {value} (the run: {getattr(stored, key)})"
         for key, value in settings.items()
-        if key not in changeable and value != getattr(stored, key)
+        if not changes[key] and value != getattr(stored, key)
     ]
     if frozen:
         raise UsageError(

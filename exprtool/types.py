@@ -1,4 +1,4 @@
-"""The few types that core, backends, detectors and trainers exchange.
+"""The few types that core, backends, detectors, classifiers and trainers exchange.
 
 Conventions
 -----------
@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,30 @@ def _always_ready() -> Readiness:
     return Readiness(True)
 
 
+class ExpressionClassifier(ABC):
+    """Something that names the expression on a face crop. ``labels`` are what its scores mean, in order."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]: ...
+
+    @abstractmethod
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        """Crops (N, S, S, 3) uint8 RGB -> scores (N, len(labels)), higher is more likely."""
+
+
+def _opens_nothing(path: Path) -> bool:
+    return False
+
+
+def packages_ready(*names: str, extra: str = "torch") -> Readiness:
+    """Whether packages that come with an extra of exprtool are installed; imports none of them."""
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        return Readiness(False, f"{' and '.join(missing)} not installed", f"pip install 'exprtool[{extra}]'")
+    return Readiness(True)
+
+
 @dataclass(frozen=True)
 class WeightFile:
     """A file of weights that something needs: where it comes from, what it must contain, and what one may do with it.
@@ -315,15 +340,69 @@ class DetectorSpec:
 
 
 @dataclass(frozen=True)
+class ClassifierSpec:
+    """What a plugin registers for one classifier of expressions; the fields mean the same as in `BackendSpec`."""
+
+    name: str
+    summary: str
+    load: Callable[[str], ExpressionClassifier]
+    needs: tuple[WeightFile, ...] = ()
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    quality: int = 0
+    readiness: Callable[[], Readiness] = _always_ready
+
+
+@dataclass(frozen=True)
+class ExportWish:
+    """How ``exprtool export`` wants a run written. A trainer refuses with `UsageError` what it does not know.
+
+    ``kind``: "float32", "half" (weights stored as float16) or "int8". ``data`` are real crops or photos to compare on,
+    ``crops`` how many; ``progress`` is called with (done, total, name) while they are prepared. ``weights``: "auto",
+    "ema" (the running average) or "raw". ``licence`` goes into the card instead of the run's own.
+    """
+
+    kind: str = "float32"
+    data: tuple[Path, ...] = ()
+    crops: int = 64
+    weights: str = "auto"
+    licence: str | None = None
+    overwrite: bool = False
+    progress: Callable[[int, int, str], None] | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file. ``text`` says in one line what it is, ``record`` in JSON-ready figures how well it agrees with
+    what was trained, ``card`` is what it carries inside."""
+
+    path: Path
+    kind: str
+    content: bytes
+    text: str
+    record: Mapping[str, Any]
+    card: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class TrainerSpec:
     """What a plugin registers for one trainer.
 
     ``config`` returns the trainer's dataclass of hyperparameters (imported only then); every field becomes a flag of
-    ``exprtool train`` and a key of its TOML file. ``run`` trains to the end of an instance of it.
+    ``exprtool train`` and a key of its TOML file. ``run`` trains to the end of an instance of it, before the eyes of a
+    watcher (None: its own screen); it raises KeyboardInterrupt where it was interrupted and can be resumed.
+
+    ``opens`` tells whether a run's folder or a checkpoint is the trainer's own. Such a one is used by ``load``, which
+    receives it and the device (``exprtool edit PHOTO --backend run:FOLDER``, ``exprtool evaluate --model FOLDER``),
+    and written to one ONNX file by ``export``, which receives it, the file and an `ExportWish`. ``own_head`` returns
+    the expression classifier that the training brought along, where it has one.
     """
 
     name: str
     summary: str
     config: Callable[[], type]
-    run: Callable[[Any], None]
+    run: Callable[..., None]
+    opens: Callable[[Path], bool] = _opens_nothing
+    load: Callable[[Path, str], Backend] | None = None
+    export: Callable[[Path, Path, ExportWish], Exported] | None = None
+    own_head: Callable[[Path], Any] | None = None
     readiness: Callable[[], Readiness] = _always_ready

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from exprtool.crop_backend import CropBackend
 from exprtool.errors import DeviceError, ModelError
+from exprtool_training.checkpoint import SUFFIX
 from exprtool_usgan.card import crop_card
-from exprtool_usgan.checkpoint import SUFFIX, load_generator
+from exprtool_usgan.checkpoint import load_generator
 from exprtool_usgan.imported import imported_files
 from exprtool_usgan.networks import count_parameters
 

@@ -20,8 +20,9 @@ from exprtool.errors import ModelError
 from exprtool.expressions import ALIASES
 from exprtool.faces.align import US_GAN_TEMPLATE
 from exprtool.files import is_special
+from exprtool_training.checkpoint import SUFFIX
 from exprtool_usgan.card import ModelCard
-from exprtool_usgan.checkpoint import SUFFIX, save_generator
+from exprtool_usgan.checkpoint import save_generator
 from exprtool_usgan.config import GeneratorConfig
 from exprtool_usgan.imported import imported_folder
 from exprtool_usgan.networks import Generator

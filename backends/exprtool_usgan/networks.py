@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from exprtool_usgan.config import DiscriminatorConfig, GeneratorConfig
 
 LEAK = 0.01
+LARGEST_PRODUCT_SIDE = 4
+"""Side of the largest output map, in pixels, that is computed as a matrix product on the CPU: at 8 and more the
+library's convolutions are as fast."""
 
 
 class InstanceNorm(nn.InstanceNorm2d):
@@ -36,6 +39,40 @@ class InstanceNorm(nn.InstanceNorm2d):
             return super().forward(input)
         # one channel per group is the same normalisation, in a kernel that knows channels-last memory
         return F.group_norm(input, self.num_features, self.weight, self.bias, self.eps)
+
+
+class HalvingConv(nn.Conv2d):
+    """A layer of the discriminator: a 4x4 convolution of stride 2 that halves the image.
+
+    The last layers carry most of the weights and end in maps of 4x4 and 2x2, for which the CPU's convolutions are badly
+    made: there this is one matrix product over unfolded patches, of the same sums.
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(before, after, 4, stride=2, padding=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not _better_as_product(input, input.shape[-2] // 2):
+            return super().forward(input)
+        n, _, height, width = input.shape
+        patches = F.unfold(input, 4, padding=1, stride=2)  # (N, 16 before, H/2 W/2)
+        rows = patches.transpose(1, 2).flatten(0, 1)  # (N H/2 W/2, 16 before)
+        maps = F.linear(rows, self.weight.flatten(1), self.bias)  # (N H/2 W/2, after)
+        return maps.view(n, height // 2, width // 2, -1).permute(0, 3, 1, 2)  # (N, after, H/2, W/2)
+
+    def input_gradient(self, g: Tensor) -> Tensor:
+        """The layer's gradient in its input from that in its output: (N, after, H/2, W/2) -> (N, before, H, W)."""
+        if not _better_as_product(g, g.shape[-2]):
+            return F.conv_transpose2d(g, self.weight, stride=2, padding=1)
+        n, after, height, width = g.shape
+        rows = g.permute(0, 2, 3, 1).reshape(-1, after)  # (N H/2 W/2, after)
+        patches = (rows @ self.weight.flatten(1)).view(n, height * width, -1).transpose(1, 2)  # (N, 16 before, ...)
+        return F.fold(patches, (2 * height, 2 * width), 4, padding=1, stride=2)
+
+
+def _better_as_product(x: Tensor, side: int) -> bool:
+    """Whether a convolution to maps of ``side`` is faster as a matrix product; `benchmarks/train_step.py` measures."""
+    return x.device.type == "cpu" and side <= LARGEST_PRODUCT_SIDE
 
 
 class ResidualBlock(nn.Module):
@@ -123,7 +160,7 @@ class Discriminator(nn.Module):
         widths = [config.channels * 2**i for i in range(config.layers)]  # 64, 128 ... 2048
         layers: list[nn.Module] = []
         for before, after in zip([3, *widths], widths, strict=False):
-            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(LEAK, inplace=True)]
+            layers += [HalvingConv(before, after), nn.LeakyReLU(LEAK, inplace=True)]
         self.main = nn.Sequential(*layers)  # (N, 2048, S/64, S/64)
         self.conv1 = nn.Conv2d(widths[-1], 1, 3, padding=1, bias=False)  # D_I: (N, 1, S/64, S/64)
         side = config.image_size // 2**config.layers

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 from exprtool import hookimpl
 from exprtool.expressions import EXPRESSIONS
-from exprtool.types import Backend, BackendSpec, Readiness
+from exprtool.types import Backend, BackendSpec, Readiness, packages_ready
 
 _NEEDED = ("torch", "safetensors")
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth")
@@ -36,25 +35,18 @@ def _import_weights(path: Path, labels: tuple[str, ...]) -> tuple[str, Path]:
     return f"usgan:{target.stem}", target
 
 
-def _torch_missing() -> Readiness | None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        return Readiness(False, f"{' and '.join(missing)} not installed", "pip install 'exprtool[torch]'")
-    return None
-
-
 def _require_torch() -> None:
     from exprtool.errors import ModelError
 
-    if (missing := _torch_missing()) is not None:
-        raise ModelError(f"Backend 'usgan' cannot run: {missing.reason}. {missing.remedy}")
+    if not (found := packages_ready(*_NEEDED)).ready:
+        raise ModelError(f"Backend 'usgan' cannot run: {found.reason}. {found.remedy}")
 
 
 def _readiness() -> Readiness:
     from exprtool_usgan.imported import imported_files
 
-    if (missing := _torch_missing()) is not None:
-        return missing
+    if not (found := packages_ready(*_NEEDED)).ready:
+        return found
     if len(imported_files()) == 1:
         return Readiness(True)
     return Readiness(
@@ -62,11 +54,6 @@ def _readiness() -> Readiness:
         "it needs to be told which weights to use",
         "give a training run or checkpoint as --backend usgan:RUN, or import weights: exprtool models import FILE",
     )
-
-
-def _opens(path: Path) -> bool:
-    """A run's folder or a checkpoint; whether it is a good one shows when it is opened."""
-    return path.suffix.lower() == ".safetensors" or (path / "checkpoints").is_dir()
 
 
 @hookimpl
@@ -77,7 +64,6 @@ def register_backends(register: Callable[[BackendSpec], None]) -> None:
             summary="US-GAN in PyTorch: a run of `exprtool train`, or imported weights.",
             load=_load,
             load_from=_load_from,
-            opens=_opens,
             expressions=EXPRESSIONS,
             resolution="crops of the checkpoint's size, lifted to the photo's own",
             devices=("cpu", "cuda", "mps"),

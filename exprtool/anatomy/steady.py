@@ -17,8 +17,8 @@ from dataclasses import replace
 import numpy as np
 
 from exprtool.anatomy.targets import Presets, part_of, weights_for
+from exprtool.pixels.ramps import Ramp
 from exprtool.types import Edit
-from exprtool_blendshape.model import smoothstep
 
 SPREAD = 0.12
 """Standard deviation of the average in time, seconds."""
@@ -118,7 +118,7 @@ def worn_already(worn: Mapping[str, float], target: Mapping[str, float]) -> floa
         return 0.0
     share = float(own @ wanted) / size
     excess = float(np.sqrt(own @ own / size))  # what is worn far too strongly is not what is wanted either
-    return float(smoothstep(share, 0.6, 1.0) * (1 - smoothstep(excess, 1.5, 2.2)))
+    return float(Ramp(0.6, 1.0)(share) * (1 - Ramp(1.5, 2.2)(excess)))
 
 
 def keep_shut(target: dict[str, float], source: Mapping[str, float], awake: Mapping[str, float]) -> None:

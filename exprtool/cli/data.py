@@ -16,8 +16,8 @@ from exprtool.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from exprtool_gan.data import PreparedSet, ScanOptions
-    from exprtool_gan.data.check import CheckReport
+    from exprtool_training.data import PreparedSet, ScanOptions
+    from exprtool_training.data.check import CheckReport
 
 data_app = typer.Typer(help="Look training data over, and turn photos into aligned crops.", no_args_is_help=True)
 
@@ -33,6 +33,9 @@ TestFraction = Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of th
 SplitSeed = Annotated[int, typer.Option(help="Chooses who is held out.")]
 AllAngles = Annotated[bool, typer.Option("--all-angles", help="Also take KDEF and RaFD pictures that are not frontal.")]
 AllGazes = Annotated[bool, typer.Option("--all-gazes", help="Also take RaFD pictures with averted gaze.")]
+AllSessions = Annotated[
+    bool, typer.Option("--all-sessions", help="Also take KDEF's second session of the same people.")
+]
 PersonPattern = Annotated[
     str | None, typer.Option(metavar="REGEX", help="Finds the person in a file name, such as '^(s[0-9]+)'.")
 ]
@@ -68,6 +71,7 @@ def prepare_command(
     workers: Workers = None,
     all_angles: AllAngles = False,
     all_gazes: AllGazes = False,
+    all_sessions: AllSessions = False,
     person_pattern: PersonPattern = None,
     ignore: Ignore = None,
     cfee_codes: CfeeCodes = None,
@@ -78,12 +82,12 @@ def prepare_command(
 
     Run it again after it was interrupted or after pictures were added: finished ones are kept.
     """
-    from exprtool_gan.data.prepare import PrepareOptions, prepare
+    from exprtool_training.data.prepare import PrepareOptions, prepare
 
     if crop not in ("aligned", "centre"):
         raise UsageError(f"--crop {crop!r}: known are aligned and centre.")
     options = PrepareOptions(size, crop, None, detector, test_fraction, split_seed)  # type: ignore[arg-type]
-    scan_options = make_scan_options(all_angles, all_gazes, person_pattern, ignore, cfee_codes)
+    scan_options = make_scan_options(all_angles, all_gazes, all_sessions, person_pattern, ignore, cfee_codes)
     with progress_bar("Preparing", quiet) as progress:
         prepared = prepare(
             roots, out, options, scan_options, device=_device(device), workers=workers, progress=progress
@@ -110,6 +114,7 @@ def check_command(
     workers: Workers = None,
     all_angles: AllAngles = False,
     all_gazes: AllGazes = False,
+    all_sessions: AllSessions = False,
     person_pattern: PersonPattern = None,
     ignore: Ignore = None,
     cfee_codes: CfeeCodes = None,
@@ -120,11 +125,11 @@ def check_command(
 
     Exits with 1 if something was found that makes the data unfit or the measures untrue.
     """
-    from exprtool_gan.data.check import check
+    from exprtool_training.data.check import check
 
     if identities and not faces:
         raise UsageError("--identities needs the faces: drop --no-faces.")
-    scan_options = make_scan_options(all_angles, all_gazes, person_pattern, ignore, cfee_codes)
+    scan_options = make_scan_options(all_angles, all_gazes, all_sessions, person_pattern, ignore, cfee_codes)
     with progress_bar("Checking", quiet) as progress:
         report = check(
             roots,
@@ -150,16 +155,19 @@ def check_command(
 def make_scan_options(
     all_angles: bool = False,
     all_gazes: bool = False,
+    all_sessions: bool = False,
     person_pattern: str | None = None,
     ignore: list[str] | None = None,
     cfee_codes: str | None = None,
     labelled: bool = True,
 ) -> ScanOptions:
     """Turn the options that choose pictures into what the library takes."""
-    from exprtool.expressions import canonical
-    from exprtool_gan.data import ScanOptions
+    from dataclasses import replace
 
-    options = ScanOptions(all_angles, all_gazes, person_pattern, tuple(ignore or ()), labelled)
+    from exprtool.expressions import canonical
+    from exprtool_training.data import ScanOptions
+
+    options = ScanOptions(all_angles, all_gazes, all_sessions, person_pattern, tuple(ignore or ()), labelled)
     if cfee_codes is None:
         return options
     codes: dict[str, str] = {}
@@ -170,7 +178,7 @@ def make_scan_options(
                 f"Cannot read --cfee-codes {cfee_codes!r}: write NUMBER=EXPRESSION parts joined by commas."
             )
         codes[f"{int(number):02d}"] = canonical(name)
-    return ScanOptions(all_angles, all_gazes, person_pattern, tuple(ignore or ()), labelled, cfee_codes=codes)
+    return replace(options, cfee_codes=codes)
 
 
 @contextmanager

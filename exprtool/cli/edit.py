@@ -215,7 +215,7 @@ def _print_record(record: dict) -> None:
 def _models_needed(session: Session) -> list[dict]:
     from exprtool.weights.catalogue import is_there
 
-    weights = {weight.name: weight for spec in session.specs for weight in spec.needs}
+    weights = {weight.name: weight for spec in session.chain.specs for weight in spec.needs}
     return [
         {"name": weight.name, "size": weight.size, "licence": weight.licence, "ready": is_there(weight)}
         for weight in weights.values()

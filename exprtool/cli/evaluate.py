@@ -35,8 +35,14 @@ Expr = Annotated[list[str] | None, typer.Option("--expr", "-e", help="Only these
 Split = Annotated[str, typer.Option(help="test (held-out people), train or all; auto: test for a model trained here.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many pictures, evenly spread.")]
 Size = Annotated[int, typer.Option(min=32, max=1024, help="Side of the crops for backends that work on photos.")]
-ClassifierFile = Annotated[
-    Path | None, typer.Option("--classifier", metavar="ONNX", help="An independent expression classifier with a card.")
+ClassifierName = Annotated[
+    str | None,
+    typer.Option(
+        "--classifier",
+        metavar="NAME|ONNX",
+        help="An independent judge of expressions: a name from `exprtool classifiers`, or an ONNX file with a card. "
+        "Without this the best one that is ready.",
+    ),
 ]
 Fvs = Annotated[bool, typer.Option("--fvs", help="Also measure FVS: sends the crops to Face++ under your key.")]
 FacePPKey = Annotated[
@@ -69,7 +75,7 @@ def evaluate_command(
     split: Split = "auto",
     limit: Limit = None,
     size: Size = 128,
-    classifier: ClassifierFile = None,
+    classifier: ClassifierName = None,
     fvs: Fvs = False,
     facepp_key: FacePPKey = None,
     facepp_secret: FacePPSecret = None,
@@ -108,7 +114,7 @@ def compare_command(
     split: Split = "auto",
     limit: Limit = None,
     size: Size = 128,
-    classifier: ClassifierFile = None,
+    classifier: ClassifierName = None,
     fvs: Fvs = False,
     facepp_key: FacePPKey = None,
     facepp_secret: FacePPSecret = None,
@@ -150,7 +156,7 @@ def ablate_command(
     ] = None,
     expr: Expr = None,
     limit: Limit = None,
-    classifier: ClassifierFile = None,
+    classifier: ClassifierName = None,
     rows: Rows = 4,
     as_json: Annotated[bool, typer.Option("--json", help="The table as JSON on stdout.")] = False,
     device: Device = "auto",
@@ -166,7 +172,7 @@ def ablate_command(
     from exprtool.files import write_bytes
     from exprtool.measures import sheets
     from exprtool.measures.tables import ablation_markdown, ablation_table
-    from exprtool_gan.ablate import held_out, read_ablation, run_ablation, subjects_of
+    from exprtool_training.ablate import held_out, read_ablation, run_ablation, subjects_of
 
     quieten_libraries()
     ablation = read_ablation(declaration, {"data": tuple(data)} if data else None)
@@ -174,7 +180,7 @@ def ablate_command(
     results = run_ablation(
         ablation,
         out,
-        classifier=_classifier(classifier, device),
+        classifier=_classifier(classifier, device, quiet),
         expressions=wanted,
         limit=limit,
         watcher=None if quiet else _announce,
@@ -197,7 +203,7 @@ def ablate_command(
 
 def _announce(variant: str, seed: int):  # type: ignore[no-untyped-def]
     """Say which run begins, and watch it as `exprtool train` does."""
-    from exprtool_gan.screen import screen
+    from exprtool_training.screen import screen
 
     printing.say(f"{variant}, seed {seed}")
     return screen()
@@ -210,7 +216,7 @@ def _measure(
     split: str,
     limit: int | None,
     size: int,
-    classifier_file: Path | None,
+    classifier_name: str | None,
     service: FacePlusPlus | None,
     device: str,
     out: Path | None,
@@ -223,7 +229,7 @@ def _measure(
     from exprtool.expressions import ALIASES
     from exprtool.measures.evaluation import evaluate
     from exprtool.measures.subjects import open_subject
-    from exprtool_gan.data.measured import pictures_of
+    from exprtool_training.data.measured import pictures_of
 
     quieten_libraries()
     if split not in ("auto", "test", "train", "all"):
@@ -260,7 +266,7 @@ def _measure(
             progress=progress,
         )
     wanted = [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else None
-    classifier = _classifier(classifier_file, device)
+    classifier = _classifier(classifier_name, device, quiet)
     evaluations: list[Evaluation] = []
     for model, subject in zip(models, subjects, strict=True):
         with progress_bar(subject.name, quiet) as progress:
@@ -303,23 +309,42 @@ def _for_sheets(pictures: Pictures, rows: int) -> Pictures:
     return pictures.take([neutral[int(i)] for i in np.linspace(0, len(neutral) - 1, rows)])
 
 
-def _classifier(path: Path | None, device: str) -> Classifier | None:
-    if path is None:
-        return None
+def _classifier(name: str | None, device: str, quiet: bool) -> Classifier | None:
+    """The judge of that name or file; without one the best that is ready, or None, with a word on how to get it."""
+    from exprtool import plugins
     from exprtool.devices import resolve_device
+    from exprtool.errors import UnknownNameError
     from exprtool.measures.evaluation import Classifier
     from exprtool.measures.expression import OnnxClassifier
+    from exprtool.weights import catalogue as models
 
-    network = OnnxClassifier(path, str(resolve_device(device)))
-    return Classifier(network.labels, network, path.name)
+    known = plugins.registry().classifiers
+    if name is None:
+        best = sorted(known.values(), key=lambda spec: -spec.quality)
+        ready = {spec.name: models.readiness(spec) for spec in best}
+        name = next((each for each in ready if ready[each].ready), None)
+        if name is None:
+            if best and not quiet:
+                say = ready[best[0].name]
+                printing.say(f"No expression accuracy: {say.reason}. To measure it: {say.remedy}")
+            return None
+    if name not in known and not name.lower().endswith(".onnx") and not Path(name).exists():
+        raise UnknownNameError("classifier", name, (*sorted(known), "FILE.onnx"))
+    place = str(resolve_device(device))
+    network = known[name].load(place) if name in known else OnnxClassifier(Path(name), place)
+    return Classifier(network.labels, network, Path(name).name)
 
 
 def _own_head(model: str, subject: Subject) -> Classifier | None:
-    """The expression head of the discriminator beside a run's generator, where it was kept."""
-    from exprtool_gan.own_head import own_head
+    """The expression head that a run's training brought along, where it was kept."""
+    from exprtool.plugins import registry
 
-    path = Path(model.partition(":")[2] if model.startswith("usgan:") else model)
-    return own_head(path) if subject.card is not None else None
+    backend, colon, argument = model.partition(":")
+    path = Path(argument if colon and backend in registry().backends else model)
+    for spec in registry().trainers.values():
+        if subject.card is not None and spec.own_head is not None and spec.opens(path):
+            return spec.own_head(path)
+    return None
 
 
 def _face_service(wanted: bool, key: str | None, secret: str | None, url: str | None) -> FacePlusPlus | None:

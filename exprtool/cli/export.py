@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +32,7 @@ def export_command(
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
-    """Write the generator of a run as ONNX, with its model card inside.
+    """Write what a run has trained as ONNX, with its model card inside.
 
     The file is compared with PyTorch first and only put in place if they agree.
     """
@@ -40,76 +40,21 @@ def export_command(
         raise UsageError("--half and --int8 exclude each other; give one of them.")
     if weights not in ("auto", "ema", "raw"):
         raise UsageError(f"--weights {weights!r}: known are auto, ema and raw.")
-    from exprtool_flow.state import is_flow
-
-    if is_flow(run):
-        if int8 or data:
-            raise UsageError("A flow network is exported without --int8 and --data: it needs neither.")
-        _export_flow(run, out, half, licence, overwrite, as_json, quiet)
-        return
     from exprtool.cli.data import progress_bar
-    from exprtool_gan.data import load_prepared
-    from exprtool_gan.export import export, read_model_card
+    from exprtool.plugins import registry
+    from exprtool.types import ExportWish
 
-    prepared = None
-    if data:
-        card = read_model_card(run)
-        with progress_bar("Preparing", quiet) as progress:
-            prepared = load_prepared(data, card.generator.image_size, template=card.crop, progress=progress)
+    spec = registry().trainer_of(run)
+    if spec.export is None:
+        raise UsageError(f"The trainer {spec.name!r} exports nothing: use the run as --backend run:{run}.")
     kind = "half" if half else "int8" if int8 else "float32"
-    result = export(
-        run,
-        out,
-        kind,
-        data=prepared,
-        crops=crops,
-        weights=weights,  # type: ignore[arg-type]
-        licence=licence,
-        overwrite=overwrite,
-    )
+    with progress_bar("Preparing", quiet) as progress:
+        wish = ExportWish(kind, tuple(data or ()), crops, weights, licence, overwrite, progress)
+        made = spec.export(run, out, wish)
     if as_json:
-        printing.json_line(
-            {
-                "file": str(result.path),
-                "kind": result.kind,
-                "bytes": result.bytes,
-                "sha256": result.sha256,
-                "parity": result.parity.to_json(),
-                "card": json.loads(result.card.to_json()),
-            }
-        )
-        return
-    if quiet:
-        return
-    parity = result.parity
-    printing.line(f"{result.path}  {result.kind}, {result.bytes / 1e6:.1f} MB, {len(result.card.labels)} expressions")
-    what = "real crops" if parity.real else "drawn patterns (give --data to compare on real crops)"
-    printing.line(
-        f"compared with PyTorch on {parity.crops} {what}: largest difference {parity.largest:.1e} of [-1, 1], "
-        f"{parity.levels} grey levels, mean {parity.mean_levels:.3f}, PSNR {parity.psnr:.1f} dB"
-    )
-
-
-def _export_flow(
-    run: Path, out: Path, half: bool, licence: str | None, overwrite: bool, as_json: bool, quiet: bool
-) -> None:
-    """The same for the trainer ``flow``, whose running average is always what is exported."""
-    from exprtool_flow.export import export
-
-    result = export(run, out, half=half, licence=licence, overwrite=overwrite)
-    if as_json:
-        record = {
-            "file": str(result.path),
-            "kind": result.card.precision,
-            "bytes": result.bytes,
-            "sha256": result.sha256,
-            "difference": result.difference,
-            "card": json.loads(result.card.to_json()),
-        }
-        printing.json_line(record)
+        sha256 = hashlib.sha256(made.content).hexdigest()
+        record = {"file": str(made.path), "kind": made.kind, "bytes": len(made.content), "sha256": sha256}
+        printing.json_line({**record, **made.record, "card": made.card})
     elif not quiet:
-        worst = max(result.difference, key=lambda name: result.difference[name])
-        printing.line(
-            f"{result.path}  {result.card.precision}, {result.bytes / 1e6:.1f} MB, {result.card.parameters:,} weights"
-        )
-        printing.line(f"compared with PyTorch: largest difference {result.difference[worst]:.1e}, in {worst}")
+        printing.line(f"{made.path}  {made.kind}, {len(made.content) / 1e6:.1f} MB")
+        printing.lines(made.text)

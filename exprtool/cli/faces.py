@@ -65,7 +65,7 @@ def faces(
     """
     common.quieten_libraries()
     from exprtool import images
-    from exprtool.pipeline import load_detector
+    from exprtool.choice import load_detector
     from exprtool.plan import expand_inputs
 
     with common.nothing_written():

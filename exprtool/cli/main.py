@@ -45,6 +45,7 @@ _COMMANDS: tuple[str, ...] = (
     "train",
     "export",
     "evaluate",
+    "study",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 group = typer.Typer(
     name="models",
-    help="List, fetch, verify and import the weights that backends and detectors need.",
+    help="List, fetch, verify and import the weights that backends, detectors and classifiers need.",
     no_args_is_help=True,
 )
 
@@ -149,7 +150,8 @@ def _named(names: Sequence[str]) -> list[WeightFile]:
     known = models.all_weights()
     wanted: dict[str, WeightFile] = {}
     for name in names:
-        users = [specs[name] for specs in (registry.backends, registry.detectors) if name in specs]
+        kinds = (registry.backends, registry.detectors, registry.classifiers)
+        users = [specs[name] for specs in kinds if name in specs]
         if name not in known and users:
             for spec in users:
                 if len(spec.needs) > 1 and getattr(spec, "needs_any", False):
@@ -160,7 +162,7 @@ def _named(names: Sequence[str]) -> list[WeightFile]:
         try:
             weight = models.find(name)
         except UnknownNameError:
-            raise UnknownNameError("model", name, (*sorted(known), *registry.backends, *registry.detectors)) from None
+            raise UnknownNameError("model", name, dict.fromkeys([*sorted(known), *chain(*kinds)])) from None
         wanted[weight.name] = weight
     return list(wanted.values())
 

@@ -13,6 +13,7 @@ import typer
 from exprtool.errors import TrainingError
 
 if TYPE_CHECKING:
+    from exprtool.plugins import Registry
     from exprtool.types import TrainerSpec
 
 DEFAULT_TRAINER = "gan"
@@ -31,7 +32,7 @@ def train(context: typer.Context) -> None:
     from exprtool.plugins import registry
 
     arguments = list(context.args)
-    spec = registry().trainer(_trainer_name(arguments))
+    spec = _trainer(arguments, registry())
     command = typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -43,13 +44,21 @@ def train(context: typer.Context) -> None:
     command(args=arguments, prog_name="exprtool train")
 
 
-def _trainer_name(arguments: list[str]) -> str:
+def _trainer(arguments: list[str], known: Registry) -> TrainerSpec:
+    """The trainer that is asked for, or whose run is to be resumed."""
+    name, out = _value(arguments, "--trainer"), _value(arguments, "--out")
+    if name is None and out is not None and "--resume" in arguments and Path(out).exists():
+        return known.trainer_of(Path(out))
+    return known.trainer(name or DEFAULT_TRAINER)
+
+
+def _value(arguments: list[str], flag: str) -> str | None:
     for place, argument in enumerate(arguments):
-        if argument.startswith("--trainer="):
+        if argument.startswith(f"{flag}="):
             return argument.partition("=")[2]
-        if argument == "--trainer" and place + 1 < len(arguments):
+        if argument == flag and place + 1 < len(arguments):
             return arguments[place + 1]
-    return DEFAULT_TRAINER
+    return None
 
 
 def _command(spec: TrainerSpec) -> Callable[..., None]:

@@ -247,7 +247,7 @@ def base_edit(
     edit = Edit({}, common.parse_controls(controls), strength, reference, asymmetry, seed, force=force)
     for timeline in timelines.values():
         for key in timeline.keys:
-            session.require(replace(edit, weights=key.weights))
+            session.chain.require(replace(edit, weights=key.weights))
     return edit
 
 

@@ -89,16 +89,17 @@ def _dlib_readiness() -> Readiness:
     return Readiness(not reason, reason, dlib_files.REMEDY if reason else "")
 
 
-def _needs_dlib_too(package: str) -> Readiness | None:
+def _needs_dlib_too(package: str, distribution: str = "exprtool") -> Readiness | None:
     """Every detector is refined by dlib's landmarks, so a missing dlib stops them all."""
     if find_spec(package) is None:
-        return Readiness(False, f"the {package} package is not installed", "python -m pip install exprtool")
+        remedy = f'python -m pip install "{distribution}"'
+        return Readiness(False, f"the {package} package is not installed", remedy)
     dlib = _dlib_readiness()
     return None if dlib.ready else dlib
 
 
 def _insightface_readiness() -> Readiness:
-    if obstacle := _needs_dlib_too("insightface"):
+    if obstacle := _needs_dlib_too("insightface", "exprtool[insightface]"):
         return obstacle
     from exprtool.faces.packs import installed_packs
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.errors import DataError, UnknownNameError
+from exprtool.expressions import VARIANTS
 from exprtool.faces.embed import Embedding
 from exprtool.measures.expression import Accuracy, Classify, expression_accuracy
 from exprtool.measures.facepp import FacePlusPlus
@@ -154,8 +155,8 @@ def evaluate(
 
 
 def targets(subject: Subject, expressions: Sequence[str] | None) -> tuple[str, ...]:
-    """The expressions to ask for, each once; raises `UnknownNameError`."""
-    chosen = tuple(dict.fromkeys(expressions)) if expressions else subject.labels
+    """The expressions to ask for, each once (None: all but variants); raises `UnknownNameError`."""
+    chosen = tuple(dict.fromkeys(expressions or [label for label in subject.labels if label not in VARIANTS]))
     for label in chosen:
         if label not in subject.labels:
             raise UnknownNameError(f"expression of {subject.name}", label, subject.labels)

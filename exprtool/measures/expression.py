@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from exprtool.documents import parse_json, read_document
 from exprtool.errors import DataError, ExprtoolError, ModelError
-from exprtool.expressions import ALIASES
+from exprtool.expressions import ALIASES, VARIANTS
+from exprtool.pixels.ramps import LUMA
+from exprtool.types import ExpressionClassifier
 
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 """Crops (N, S, S, 3) uint8 RGB -> scores (N, C), higher is more likely."""
@@ -87,9 +89,10 @@ def expression_accuracy(
 
 
 def canonical_label(label: str) -> str:
-    """Classifiers call the expressions by other names (happiness, fear); unknown names stay as they are."""
+    """The one of the seven that is meant: classifiers call them by other names (happiness, fear), and a variant is what
+    it varies. Unknown names stay as they are."""
     word = label.strip().lower()
-    return ALIASES.get(word, word)
+    return ALIASES.get(word, VARIANTS.get(word, word))
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class ClassifierCard:
             ]
         ).astype(np.float32)
         if self.channels == "gray":
-            resized = resized @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32)
+            resized = resized @ LUMA[:, None]
         elif self.channels == "bgr":
             resized = resized[..., ::-1]
         values = self.low + (self.high - self.low) * resized / 255
@@ -143,7 +146,7 @@ class ClassifierCard:
         return np.ascontiguousarray(values if self.layout == "NHWC" else values.transpose(0, 3, 1, 2), dtype=np.float32)
 
 
-class OnnxClassifier:
+class OnnxClassifier(ExpressionClassifier):
     """An expression classifier in an ONNX file; call it with crops, get scores."""
 
     def __init__(self, path: Path, device: str = "cpu") -> None:

@@ -112,10 +112,10 @@ def open_subject(wish: str, device: str = "auto", *, name: str | None = None) ->
 
     backend = backend_of(wish)
     session = Session(backend, device=device)
-    loaded = next(iter(session.backends())).backend
+    loaded = next(iter(session.chain)).backend
     if isinstance(loaded, CropBackend):
         return CropSubject(name or short_name(wish), loaded)
-    spec = session.specs[0]
+    spec = session.chain.specs[0]
     return PhotoSubject(name or short_name(wish), session, spec.expressions)
 
 

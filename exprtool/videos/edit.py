@@ -274,7 +274,7 @@ def _identity(
         "asymmetry": edit.asymmetry,
         "seed": edit.seed,
         "force": edit.force,
-        "backend": session.backend_names,
+        "backend": session.chain.names,
         "detector": session.detector_name,
         "faces": str(options.selection.which),
         "person": None if person is None else hashlib.sha256(np.asarray(person).tobytes()).hexdigest(),

@@ -197,7 +197,7 @@ def _fitted(image: Image, max_side: int | None, notes: list[str]) -> Image:
 
 def _can_blink(session: Session) -> bool:
     """Whether every backend that a face may meet moves the lids; one given as an object is asked to try."""
-    return all(any(name.startswith(BLINK) for name in spec.controls) for spec in session.specs)
+    return all(any(name.startswith(BLINK) for name in spec.controls) for spec in session.chain.specs)
 
 
 def _frames(

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from exprtool.choice import LoadedBackend, Taken
 from exprtool.errors import VideoError
 from exprtool.faces.select import region_of
-from exprtool.pipeline import LoadedBackend, Session, Timings, timed
+from exprtool.pipeline import Session, Timings, timed
 from exprtool.pixels import composite
 from exprtool.timeline import ResolvedTimeline, ease
 from exprtool.types import Edit, FacePatch, FaceRefusal, FaceRegion, Image, IntBox
@@ -200,24 +201,17 @@ class Renderer:
             pixels.flags.writeable = False
             samples.append(FaceRegion(track.sample_face(sample), sample.box, pixels))
         result = self.results[track.number]
-        fitted: _Fitted | None = None
-        reasons: dict[str, None] = {}
         wanted = max((self.timeline.at(time) for time in self.analysis.times), key=lambda one: one.amount)
         edit = replace(self.edit, weights=dict(wanted.weights), additive=True)
         with timed(self.timings, "fit"):
-            for loaded in self.session.backends():
-                state = loaded.backend.begin_track(samples)
-                refusals = _refusals(loaded, [replace(one, track_state=state) for one in samples], edit)
-                if 2 * len(refusals) < max(1, len(samples)):
-                    fitted = _Fitted(loaded, state)
-                    break
-                reasons.update(dict.fromkeys(refusal.reason for refusal in refusals))
-                if 2 * sum(refusal.settles for refusal in refusals) >= max(1, len(samples)):
-                    break
-        if fitted is None:
-            result.reason = "; ".join(reasons) or "no backend takes it"
+            (taken,) = self.session.chain.offer(
+                [Taken(samples)], lambda loaded, tracks: [_fitted(loaded, one, edit) for one in tracks]
+            )
+        fitted = taken.answer if taken.loaded else None
+        if taken.loaded is None:
+            result.reason = taken.reason or "no backend takes it"
         else:
-            result.backend, result.trained = fitted.loaded.name, fitted.loaded.trained
+            result.backend, result.trained = taken.loaded.name, taken.loaded.trained
         self._fitted[track.number] = fitted
         return fitted
 
@@ -226,6 +220,17 @@ class Renderer:
         result.refused += 1
         if len(result.notes) < 8:
             result.notes[f"some frames left alone: {refusal.reason}"] = None
+
+
+def _fitted(loaded: LoadedBackend, samples: list[FaceRegion], edit: Edit) -> _Fitted | FaceRefusal:
+    """What a backend fits once to a track; a refusal where it would leave half of the samples alone."""
+    state = loaded.backend.begin_track(samples)
+    refusals = _refusals(loaded, [replace(one, track_state=state) for one in samples], edit)
+    if 2 * len(refusals) < max(1, len(samples)):
+        return _Fitted(loaded, state)
+    reasons = dict.fromkeys(refusal.reason for refusal in refusals)
+    settled = 2 * sum(refusal.settles for refusal in refusals) >= max(1, len(samples))
+    return FaceRefusal("; ".join(reasons), settles=settled)
 
 
 def _refusals(loaded: LoadedBackend, samples: Sequence[FaceRegion], edit: Edit) -> list[FaceRefusal]:

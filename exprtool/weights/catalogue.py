@@ -24,9 +24,9 @@ from urllib.parse import unquote, urlsplit
 
 from exprtool import plugins
 from exprtool.documents import parse_json
-from exprtool.errors import ModelError, UnknownNameError, WriteError
+from exprtool.errors import MissingPackageError, ModelError, UnknownNameError, WriteError
 from exprtool.files import atomic_write, is_special, read_regular, write_bytes
-from exprtool.types import BackendSpec, DetectorSpec, Readiness, TrainerSpec, WeightFile
+from exprtool.types import BackendSpec, ClassifierSpec, DetectorSpec, Readiness, TrainerSpec, WeightFile
 from exprtool.weights.download import PATIENCE, DownloadError, Patience, Progress, download, drop_partial, partial_path
 
 HOME_VARIABLE = "EXPRTOOL_HOME"
@@ -90,12 +90,12 @@ class Catalogue:
 
     weights: Mapping[str, WeightFile]
     needed_by: Mapping[str, tuple[str, ...]]
-    """For every name of weights, the backends and detectors that need them, as ``backend blendshape``."""
+    """For every name of weights, the backends, detectors and classifiers that need them, as ``backend blendshape``."""
     problems: tuple[plugins.PluginProblem, ...]
 
 
 def catalogue() -> Catalogue:
-    """Gather the weights from all registered backends and detectors; loads none of them.
+    """Gather the weights from all registered backends, detectors and classifiers; loads none of them.
 
     Several specs may need the same file. Two different files under one name cannot be told apart on the command line
     or in the cache: the second is left out and reported.
@@ -105,7 +105,11 @@ def catalogue() -> Catalogue:
     needed_by: dict[str, list[str]] = {}
     problems: list[plugins.PluginProblem] = []
     owner_of_file: dict[str, WeightFile] = {}
-    for kind, specs in (("backend", registry.backends), ("detector", registry.detectors)):
+    for kind, specs in (
+        ("backend", registry.backends),
+        ("detector", registry.detectors),
+        ("classifier", registry.classifiers),
+    ):
         for spec in specs.values():
             for weight in spec.needs:
                 try:
@@ -363,8 +367,10 @@ def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def readiness(spec: BackendSpec | DetectorSpec | TrainerSpec, commercial_only: bool | None = None) -> Readiness:
-    """Whether a backend, detector or trainer can be used now: its own word, then its weights and their licences.
+def readiness(
+    spec: BackendSpec | DetectorSpec | ClassifierSpec | TrainerSpec, commercial_only: bool | None = None
+) -> Readiness:
+    """Whether what a plugin registered can be used now: its own word, then its weights and their licences.
 
     Loads nothing. A check of a plugin's that raises counts as not ready.
     """
@@ -506,7 +512,7 @@ def _accept(weight: WeightFile, part: Path, target: Path, progress: Progress | N
             with atomic_write(target) as packed:
                 weight.pack(part, packed)
                 _check_hash(packed, weight.sha256, weight.size, progress)
-        except (DownloadError, WriteError):
+        except (DownloadError, WriteError, MissingPackageError):
             raise
         except Exception as error:  # damaged archives raise all sorts of things
             raise DownloadError(f"it could not be unpacked ({type(error).__name__}: {error})", final=True) from error

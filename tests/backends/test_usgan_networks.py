@@ -7,8 +7,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from exprtool.errors import UnknownNameError, UsageError  # noqa: E402
+from exprtool_usgan import networks  # noqa: E402
 from exprtool_usgan.config import DiscriminatorConfig, GeneratorConfig  # noqa: E402
-from exprtool_usgan.networks import Discriminator, Generator, InstanceNorm, count_parameters  # noqa: E402
+from exprtool_usgan.networks import (  # noqa: E402
+    Discriminator,
+    Generator,
+    HalvingConv,
+    InstanceNorm,
+    count_parameters,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +152,36 @@ def test_refusals_name_the_choices():
         small(tanh="elsewhere")
     with pytest.raises(UsageError, match="fewer layers"):
         DiscriminatorConfig(7, 32, 64, 6)
+
+
+# --- the discriminator's last layers as matrix products --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [2, 4, 8])
+def test_small_maps_as_products_are_the_same_layer_to_the_bit(side: int):
+    """On small whole numbers every sum is exact in float32, in whatever order: nothing but the same sums passes."""
+    layer = HalvingConv(6, 10)
+    x = torch.randint(-8, 9, (3, 6, side, side)).float().requires_grad_()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randint(-8, 9, parameter.shape))
+    expected = torch.nn.functional.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
+    found = layer(x)
+    assert torch.equal(found, expected)
+    g = torch.randint(-8, 9, expected.shape).float()
+    inputs = (x, layer.weight, layer.bias)
+    for a, b in zip(torch.autograd.grad(found, inputs, g), torch.autograd.grad(expected, inputs, g), strict=True):
+        assert torch.equal(a, b)
+    backwards = torch.nn.functional.conv_transpose2d(g, layer.weight, stride=2, padding=1)
+    assert torch.equal(layer.input_gradient(g), backwards)
+    (a,) = torch.autograd.grad(layer.input_gradient(g).square().sum(), layer.weight)
+    (b,) = torch.autograd.grad(backwards.square().sum(), layer.weight)
+    assert torch.equal(a, b)
+
+
+def test_products_take_images_that_are_not_square(monkeypatch: pytest.MonkeyPatch):
+    layer, x = HalvingConv(3, 4), torch.rand(2, 3, 4, 10)
+    product, back = layer(x), layer.input_gradient(layer(x))
+    monkeypatch.setattr(networks, "LARGEST_PRODUCT_SIDE", 0)
+    torch.testing.assert_close(product, layer(x))
+    torch.testing.assert_close(back, layer.input_gradient(layer(x)))

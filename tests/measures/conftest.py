@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from exprtool_gan.data import PreparedSet, prepare
+from exprtool_training.data import PreparedSet, prepare
 
 PEOPLE = ("001", "002", "004", "016", "019", "020")
 
@@ -52,7 +52,7 @@ def faces_root(portraits: dict[str, dict[str, bytes]], tmp_path_factory: pytest.
 @pytest.fixture(scope="session")
 def prepared(faces_root: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
     """Twelve aligned crops of 128 px with landmarks; two people held out."""
-    from exprtool_gan.data import PrepareOptions
+    from exprtool_training.data import PrepareOptions
 
     out = tmp_path_factory.mktemp("prepared") / "london"
     return prepare([faces_root], out, PrepareOptions(test_fraction=0.3), workers=1)

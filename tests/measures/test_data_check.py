@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from exprtool_gan.data.check import check
+from exprtool_training.data.check import check
 
 
 def kinds(root: Path, **options: object) -> dict[str, list[tuple[str, ...]]]:

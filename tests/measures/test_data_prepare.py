@@ -12,10 +12,10 @@ import pytest
 
 from exprtool.errors import DataError
 from exprtool.faces.align import US_GAN_TEMPLATE
-from exprtool_gan.data import PreparedSet, PrepareOptions, ScanOptions, load_prepared, prepare, read_prepared
-from exprtool_gan.data.prepare import Cropper
-from exprtool_gan.data.prepared import MANIFEST
-from exprtool_gan.data.sources import Source
+from exprtool_training.data import PreparedSet, PrepareOptions, ScanOptions, load_prepared, prepare, read_prepared
+from exprtool_training.data.prepare import Cropper
+from exprtool_training.data.prepared import MANIFEST
+from exprtool_training.data.sources import Source
 
 
 def test_crops_have_eyes_and_mouth_where_the_template_says(prepared: PreparedSet) -> None:
@@ -205,7 +205,7 @@ def test_people_whom_the_data_puts_on_both_sides_are_refused(
     (tmp_path / "b.jpg").write_bytes(portraits["neutral"]["001"])
     table = tmp_path / "list.csv"
     table.write_text("path,expression,person,split\na.jpg,happy,ann,train\nb.jpg,neutral,ann,test\n")
-    with pytest.raises(DataError, match="1 people are in the training and in the test set"):
+    with pytest.raises(DataError, match="1 people are on several sides"):
         prepare([table], tmp_path / "out", workers=1)
 
 

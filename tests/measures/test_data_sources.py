@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from exprtool.errors import DataError
-from exprtool_gan.data import ScanOptions, scan
-from exprtool_gan.data.names import cfee, kdef, rafd, read_name
-from exprtool_gan.data.splits import TEST, TRAIN, side_of, split_people
+from exprtool_training.data import ScanOptions, scan
+from exprtool_training.data.names import cfee, kdef, rafd, read_name
+from exprtool_training.data.prepare import split_of
+from exprtool_training.data.splits import TEST, TRAIN, side_of, split_people
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -84,6 +85,27 @@ def test_data_sets_are_read_by_file_name_frontal_only(tmp_path: Path) -> None:
     assert len(everything.sources) == 6
 
 
+def test_kdef_is_one_session_unless_told(tmp_path: Path) -> None:
+    """35 women and 35 men with 7 expressions from the front are the paper's 490 pictures; two sessions would be 980."""
+    codes = ("AF", "AN", "DI", "HA", "NE", "SA", "SU")
+    names = [f"{s}{x}{n:02d}{c}S.JPG" for s in "AB" for x in "FM" for n in range(1, 36) for c in codes]
+    root = touch(tmp_path / "KDEF", *names)
+    found = scan([root])
+    assert len(found.sources) == 490 and len({s.person for s in found.sources}) == 70
+    ((reason, count),) = found.left_out.items()
+    assert count == 490 and "--all-sessions" in reason
+    assert len(scan([root], ScanOptions(all_sessions=True)).sources) == 980
+
+
+def test_a_validation_folder_is_one_beside_a_test_folder_and_the_test_set_alone(tmp_path: Path) -> None:
+    root = touch(tmp_path / "faces", "train/happy/a.jpg", "val/happy/b.jpg", "test/happy/c.jpg")
+    given = {s.person: s.split for s in scan([root]).sources}
+    assert given == {"faces/a": "train", "faces/b": "validation", "faces/c": "test"}
+    assert split_of(scan([root]).sources, 0.1, 0)[0] == given
+    (root / "test" / "happy" / "c.jpg").unlink()
+    assert split_of(scan([root]).sources, 0.1, 0)[0] == {"faces/a": "train", "faces/b": "test"}
+
+
 def test_folders_are_read_by_any_alias_and_people_by_file_name(tmp_path: Path) -> None:
     root = touch(tmp_path / "faces", "anger/001.jpg", "AF/001.jpg", "Happy/002.png", "notes.txt")
     found = scan([root])
@@ -149,7 +171,7 @@ def test_csv_rows_are_read_with_given_split(tmp_path: Path) -> None:
         ("path,expression,person\nmissing.jpg,happy,ann\n", "line 2"),
         ("path,expression,person\na.jpg,bored,ann\n", "Unknown expression 'bored'"),
         ("path,expression,person\na.jpg,happy,\n", "person is missing"),
-        ("path,expression,person,split\na.jpg,happy,ann,maybe\n", "train or test"),
+        ("path,expression,person,split\na.jpg,happy,ann,maybe\n", "validation or test"),
     ],
 )
 def test_a_bad_csv_says_where(tmp_path: Path, text: str, says: str) -> None:

@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
+from exprtool import hookimpl
 from exprtool.cli.main import app
 from exprtool.errors import UsageError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.faces.align import US_GAN_TEMPLATE
-from exprtool_gan.ablate import read_ablation, run_folder
-from exprtool_gan.data import PreparedSet
+from exprtool.plugins import plugged_in
+from exprtool.types import ClassifierSpec, ExpressionClassifier, Readiness
 from exprtool_gan.export import export
+from exprtool_training.ablate import read_ablation, run_folder
+from exprtool_training.data import PreparedSet
 from exprtool_usgan.card import ModelCard
 from exprtool_usgan.checkpoint import save_generator
 from exprtool_usgan.config import GeneratorConfig
@@ -103,6 +107,41 @@ def test_a_backend_is_measured_on_whole_photos(faces_root: Path) -> None:
     assert result["overall"]["acd"]["count"] == 2 and result["overall"]["mean_change"]["mean"] > 5
 
 
+class Judge(ExpressionClassifier):
+    """Sees the second of two expressions everywhere."""
+
+    labels = EXPRESSIONS[:2]
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        return np.tile([0.0, 1.0], (len(images), 1))
+
+
+class Judges:
+    """A plugin with a classifier that is ready and one, better, that is not."""
+
+    @hookimpl
+    def register_classifiers(self, register) -> None:
+        register(ClassifierSpec("plain", "Sees one thing.", load=lambda device: Judge(), quality=1))
+        lacking = Readiness(False, "it sleeps", "wake it")
+        register(
+            ClassifierSpec("better", "Sleeps.", load=lambda device: Judge(), quality=99, readiness=lambda: lacking)
+        )
+
+
+def test_the_best_ready_classifier_judges_and_without_one_its_remedy_is_said(
+    tmp_path: Path, prepared: PreparedSet
+) -> None:
+    model = str(saved(tmp_path / "m.safetensors", GeneratorConfig(2, channels=4)))
+    arguments = ["evaluate", "-m", model, "-d", str(prepared.folder), "--limit", "3", "--split", "all"]
+    with plugged_in("judges", Judges()):
+        measured = json.loads(runner.invoke(app, [*arguments, "-f", "json"]).stdout)["evaluations"][0]
+        by_expression = {row["expression"]: row["expression_accuracy"]["share"] for row in measured["per_expression"]}
+        assert measured["classifier"] == "plain" and set(by_expression.values()) == {0.0, 1.0}
+        assert by_expression[EXPRESSIONS[1]] == 1.0
+    done = runner.invoke(app, arguments)
+    assert "exprtool models fetch fer2013" in done.stderr and "expr." not in done.stdout
+
+
 def test_mistakes_are_told(tmp_path: Path, prepared: PreparedSet) -> None:
     model = str(saved(tmp_path / "m.safetensors", GeneratorConfig(2, channels=4)))
     data = ["-d", str(prepared.folder)]
@@ -111,6 +150,8 @@ def test_mistakes_are_told(tmp_path: Path, prepared: PreparedSet) -> None:
         (["evaluate", "-m", model, *data, "-e", "bored"], "Unknown expression"),
         (["evaluate", "-m", model, *data, "--split", "half"], "auto, test, train and all"),
         (["evaluate", "-m", model, *data, "--classifier", str(tmp_path / "none.onnx")], "no such model file"),
+        (["evaluate", "-m", model, *data, "--classifier", "fer"], "Did you mean 'fer2013'"),
+        (["evaluate", "-m", model, *data, "--classifier", "fer2013"], "exprtool models fetch fer2013"),
         (["compare", model, *data], "two models"),
     ):
         done = runner.invoke(app, arguments)
@@ -150,18 +191,18 @@ skip = false
 def test_an_ablation_trains_measures_and_resumes(
     tmp_path: Path, prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from exprtool_gan import loop
+    from exprtool_training import loop
 
     declaration, out = tmp_path / "skip.toml", tmp_path / "out"
     declaration.write_text(DECLARED.format(data=prepared.folder))
     real = loop.train
     calls: list[tuple[str, int]] = []
 
-    def counted(config, watcher=None):  # type: ignore[no-untyped-def]
+    def counted(config, make, watcher=None):  # type: ignore[no-untyped-def]
         calls.append((config.out.parent.name, config.seed))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(config, watcher)
+        return real(config, make, watcher)
 
     monkeypatch.setattr(loop, "train", counted)
     arguments = ["ablate", str(declaration), "-o", str(out), "--limit", "2", "-e", "happy", "-e", "neutral", "--json"]

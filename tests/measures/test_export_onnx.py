@@ -14,10 +14,10 @@ from exprtool.errors import DataError, ModelError, UnknownNameError, UsageError
 from exprtool.faces.align import US_GAN_TEMPLATE
 from exprtool.model_card import METADATA_KEY
 from exprtool.types import Edit
-from exprtool_gan.data import PreparedSet
 from exprtool_gan.export import TOLERANCE, export
 from exprtool_gan.onnx_graph import generator_graph
 from exprtool_onnx.generator import OnnxGenerator, open_model
+from exprtool_training.data import PreparedSet
 from exprtool_usgan.card import ModelCard
 from exprtool_usgan.checkpoint import save_generator
 from exprtool_usgan.config import GeneratorConfig

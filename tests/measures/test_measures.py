@@ -21,8 +21,8 @@ from exprtool.measures.pictures import Pictures
 from exprtool.measures.stats import Stat
 from exprtool.measures.subjects import CropSubject, backend_of, short_name
 from exprtool.model_card import CropCard
-from exprtool_gan.data import PreparedSet
-from exprtool_gan.data.measured import as_pictures
+from exprtool_training.data import PreparedSet
+from exprtool_training.data.measured import as_pictures
 
 
 def test_mean_and_sample_deviation_leave_out_what_is_missing() -> None:
@@ -256,8 +256,8 @@ def test_models_are_found_by_path_and_backends_by_name(tmp_path: Path) -> None:
 
 
 def test_faces_in_centre_crops_are_looked_for(faces_root: Path, tmp_path: Path) -> None:
-    from exprtool_gan.data import PrepareOptions, prepare
-    from exprtool_gan.data.measured import with_landmarks
+    from exprtool_training.data import PrepareOptions, prepare
+    from exprtool_training.data.measured import with_landmarks
 
     done = prepare([faces_root], tmp_path / "out", PrepareOptions(96, "centre"), workers=1)
     eye = done.template.right_eye  # measured: portraits show more than a tight crop
@@ -275,7 +275,8 @@ def test_data_and_measures_need_no_torch(tmp_path: Path) -> None:
 
     program = (
         "import sys; sys.modules['torch'] = None\n"
-        "import exprtool_gan.data.check, exprtool_gan.data.measured, exprtool_gan.ablate, exprtool_gan.export\n"
+        "import exprtool_training.data.check, exprtool_training.data.measured\n"
+        "import exprtool_training.ablate, exprtool_gan.export\n"
         "import exprtool.measures.subjects, exprtool.measures.sheets, exprtool.measures.tables\n"
         "from pathlib import Path\n"
         "from exprtool.errors import ModelError\n"

@@ -25,7 +25,6 @@ from exprtool.anatomy.names import CONTROLS  # noqa: E402
 from exprtool.anatomy.targets import presets, weights_for  # noqa: E402
 from exprtool.cli.main import app  # noqa: E402
 from exprtool.errors import DataError, ModelError, TrainingError, UnknownNameError, UsageError  # noqa: E402
-from exprtool.expressions import EXPRESSIONS  # noqa: E402
 from exprtool.faces.align import transform  # noqa: E402
 from exprtool.settings import read_toml  # noqa: E402
 from exprtool.types import Edit, Face, FacePatch, FaceRefusal, FaceRegion  # noqa: E402
@@ -49,9 +48,9 @@ from exprtool_flow.networks import FlowNet  # noqa: E402
 from exprtool_flow.reading import fit_reader  # noqa: E402
 from exprtool_flow.readings import make_readings, open_readings  # noqa: E402
 from exprtool_flow.shards import open_sets  # noqa: E402
-from exprtool_flow.state import load_average, stored_config  # noqa: E402
-from exprtool_gan.run_folder import RunFolder  # noqa: E402
+from exprtool_flow.state import load_average  # noqa: E402
 from exprtool_synth.states import vector_of  # noqa: E402
+from exprtool_training.run_folder import RunFolder  # noqa: E402
 
 STEPS = 45
 
@@ -86,7 +85,7 @@ def config(pairs: Path, out: Path, **changes: object) -> FlowConfig:
     tiny = FlowConfig(
         out=out, data=(pairs,), image_size=64, width=0.35, steps=STEPS, warmup=4, batch_size=4, lr=4e-3,
         colour=0.3, spoil=0.2, ema=0.9, test_fraction=0.0, device="cpu", workers=1, log_every=5, sample_every=0,
-        look_every=0, save_minutes=0.0, licence="CC BY 4.0",
+        look_every=0, save_minutes=0.0, tensorboard=False, licence="CC BY 4.0",
     )  # fmt: skip
     return replace(tiny, **changes)  # type: ignore[arg-type]
 
@@ -94,7 +93,7 @@ def config(pairs: Path, out: Path, **changes: object) -> FlowConfig:
 @pytest.fixture(scope="module")
 def run(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """A whole short run, with everything that is watched."""
-    return train(config(pairs, tmp_path_factory.mktemp("run") / "run", sample_every=STEPS))
+    return train(config(pairs, tmp_path_factory.mktemp("run") / "run", sample_every=STEPS, look_every=STEPS))
 
 
 def folder_of(run: Outcome) -> Path:
@@ -111,8 +110,10 @@ def test_a_short_run_learns_and_tells_what_it_did(run: Outcome, pairs: Path) -> 
     (look,) = [entry["look"] for entry in log if "look" in entry]
     assert look["psnr"] == run.best > look["untouched"], "nearer to the renders than the photos themselves"
     assert np.asarray(Pillow.open(folder / f"samples/step-{STEPS:06}.png")).std() > 20
-    assert replace(stored_config(folder), resume=False) == config(pairs, folder, sample_every=STEPS)
-    assert FlowConfig(**read_toml(FlowConfig, folder / "config.toml")) == stored_config(folder)
+    assert replace(FlowConfig.stored(folder), resume=False) == config(
+        pairs, folder, sample_every=STEPS, look_every=STEPS
+    )
+    assert FlowConfig(**read_toml(FlowConfig, folder / "config.toml")) == FlowConfig.stored(folder)
 
 
 def test_what_is_worn_is_told_less_and_less(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_the_file_agrees_with_pytorch_and_carries_its_card(run: Outcome, tmp_pat
     stored = onnx.load(run.model)
     found = card_from_json({entry.key: entry.value for entry in stored.metadata_props}[METADATA_KEY], "it")
     assert found == replace(card, precision="float16")
-    assert found.controls == CONTROLS and tuple(found.presets) == EXPRESSIONS
+    assert found.controls == CONTROLS and found.presets.keys() == presets().keys()
     assert found.licence == "CC BY 4.0" and found.training_data["licences"] == {"CC BY 4.0": 2}
     assert "psnr_trained_on" in found.training_data, "nobody was held out, and the card must not claim it"
     halves = [node for node in stored.graph.node if node.op_type not in ("Constant", "Shape", "Greater", "Reshape")]
@@ -187,9 +188,9 @@ def backend(run: Outcome) -> FlowBackend:
 @pytest.fixture(scope="module")
 def region(shared: Path) -> FaceRegion:
     from exprtool import images
+    from exprtool.choice import load_detector
     from exprtool.faces.detect import find_faces
     from exprtool.faces.select import region_of
-    from exprtool.pipeline import load_detector
 
     photo = images.read_image(shared / "faces/london/neutral/042.jpg").rgb
     (face,) = find_faces(photo, load_detector("dlib")[1]).faces
@@ -358,7 +359,7 @@ def test_pairs_tell_what_was_really_rendered(pairs: Path) -> None:
 
 def test_in_a_clip_readings_may_shake_and_the_edit_does_not(backend: FlowBackend, region: FaceRegion) -> None:
     (face,) = backend.prepare(
-        [replace(region, track_state=TrackState(dict.fromkeys(CONTROLS, 0.0), (0.3, 0.3), False))]
+        [replace(region, track_state=TrackState(dict.fromkeys(CONTROLS, 0.0), (0.3, 0.3), False, 25.0))]
     )
     mild = dict.fromkeys(CONTROLS, 0.1)
     shaking = [{**mild, "mouthSmileLeft": 0.1 + error} for error in (0.03, -0.03)]

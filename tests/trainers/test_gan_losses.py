@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 
 from exprtool.errors import TrainingError, UnknownNameError, UsageError  # noqa: E402
 from exprtool_gan import losses  # noqa: E402
-from exprtool_gan.loss_log import LossLog  # noqa: E402
 from exprtool_gan.sampler import Sampler  # noqa: E402
-from exprtool_gan.schedule import ema_decay, learning_rate, total_steps  # noqa: E402
+from exprtool_training.loss_log import LossLog  # noqa: E402
+from exprtool_training.schedule import ema_decay, learning_rate, total_steps  # noqa: E402
 from exprtool_usgan.config import DiscriminatorConfig  # noqa: E402
 from exprtool_usgan.networks import Discriminator  # noqa: E402
 

@@ -19,9 +19,9 @@ from exprtool.errors import DeviceError, UsageError  # noqa: E402
 from exprtool.settings import to_toml  # noqa: E402
 from exprtool_gan import toy  # noqa: E402
 from exprtool_gan.config import TrainConfig  # noqa: E402
-from exprtool_gan.data import PrepareOptions, ScanOptions, prepare  # noqa: E402
 from exprtool_gan.loop import train  # noqa: E402
-from exprtool_gan.processes import join  # noqa: E402
+from exprtool_training.data import PrepareOptions, ScanOptions, prepare  # noqa: E402
+from exprtool_training.processes import join  # noqa: E402
 from exprtool_usgan.checkpoint import read_card  # noqa: E402
 
 

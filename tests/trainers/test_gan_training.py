@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -22,18 +23,20 @@ from typer.testing import CliRunner  # noqa: E402
 from exprtool.cli.main import app  # noqa: E402
 from exprtool.errors import DataError, TrainingError, UnknownNameError, UsageError  # noqa: E402
 from exprtool.settings import read_toml, to_toml  # noqa: E402
-from exprtool_gan import memory, toy  # noqa: E402
+from exprtool_gan import toy  # noqa: E402
 from exprtool_gan.config import RECIPES, TrainConfig, with_recipe  # noqa: E402
-from exprtool_gan.data import PrepareOptions, ScanOptions, prepare  # noqa: E402
+from exprtool_gan.look import Looker  # noqa: E402
 from exprtool_gan.loop import train  # noqa: E402
-from exprtool_gan.run_folder import RunFolder, stored_config  # noqa: E402
-from exprtool_gan.screen import LiveScreen, PlainLines  # noqa: E402
-from exprtool_gan.watch import Watcher  # noqa: E402
+from exprtool_training import memory  # noqa: E402
+from exprtool_training.data import PrepareOptions, ScanOptions, prepare, read_prepared  # noqa: E402
+from exprtool_training.run_folder import RunFolder  # noqa: E402
+from exprtool_training.screen import LiveScreen, PlainLines  # noqa: E402
+from exprtool_training.watch import Watcher  # noqa: E402
 from exprtool_usgan.checkpoint import load_discriminator, load_generator, read_card  # noqa: E402
 
 TINY = dict(
     image_size=32, channels=4, d_channels=4, d_layers=3, batch_size=4, d_steps=2, crop="centre", device="cpu",
-    log_every=5, sample_every=0, look_every=0, save_minutes=0.0, tensorboard=False, shift=1, colour=0.1,
+    log_every=5, sample_every=0, look_every=0, save_minutes=0.0, tensorboard=False, shift=1, colour=0.1, ema=0.9,
 )  # fmt: skip
 
 
@@ -85,10 +88,10 @@ def test_resumed_run_equals_the_straight_one_bit_for_bit(faces: Path, tmp_path: 
 
 
 def test_watching_more_does_not_change_what_is_learned(faces: Path, tmp_path: Path):
-    train(config(faces, tmp_path / "plain", steps=6))
+    train(config(faces, tmp_path / "plain", steps=6, validation_fraction=0.2))
     watched = config(
         faces, tmp_path / "watched", steps=6, log_every=1, sample_every=2, look_every=3, look_images=2, save_every=1,
-        keep_every=4, tensorboard=True,
+        keep_every=4, tensorboard=True, validation_fraction=0.2,
     )  # fmt: skip
     train(watched)
     assert_same(tmp_path / "plain", tmp_path / "watched")
@@ -108,7 +111,7 @@ def test_watching_more_does_not_change_what_is_learned(faces: Path, tmp_path: Pa
 def test_run_folder_tells_what_was_done(faces: Path, tmp_path: Path):
     wanted = config(faces, tmp_path / "run", steps=4, licence="CC BY 4.0")
     train(wanted)
-    assert replace(stored_config(wanted.out), resume=False) == wanted
+    assert replace(TrainConfig.stored(wanted.out), resume=False) == wanted
     assert TrainConfig(**read_toml(TrainConfig, wanted.out / "config.toml")) == wanted
     environment = json.loads((wanted.out / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
@@ -221,7 +224,7 @@ class Interrupter(Watcher):
         if step == self.step:
             os.kill(os.getpid(), self.number)
 
-    def ended(self, step: int, out: Path, finished: bool) -> None:
+    def saved(self, step: int, path: Path) -> None:
         self.last = step
 
 
@@ -260,7 +263,7 @@ def test_kill_at_any_moment_leaves_a_run_that_resumes(faces: Path, tmp_path: Pat
     step = read_card(last).step
     with (out / "log.jsonl").open("a") as log:
         log.write('{"step": 99999, "d_to')  # the line that the kill cut
-    resumed = replace(stored_config(out), resume=True, steps=step + 2)
+    resumed = replace(TrainConfig.stored(out), resume=True, steps=step + 2)
     assert train(resumed).step == step + 2
     assert all(entry["step"] <= step + 2 for entry in RunFolder(out).read_log())
 
@@ -320,7 +323,39 @@ def test_recipes():
         with_recipe("papers")
     with pytest.raises(UnknownNameError, match="lambda_r"):
         with_recipe("paper", {"lambda_q": 1})
-    assert set(RECIPES) == {"paper", "official-code"}
+    assert set(RECIPES) == {"paper", "official-code", "photos"}
+
+
+def test_the_paper_centre_crops_one_session_averages_no_weights_and_reports_the_last_step():
+    paper, photos = with_recipe("paper"), with_recipe("photos")
+    assert (paper.crop, paper.ema, paper.all_sessions, paper.validation_fraction) == ("centre", 0.0, False, 0.0)
+    assert (photos.crop, photos.ema, photos.validation_fraction > 0) == ("aligned", 0.999, True)
+    assert paper.data_options()["scan_options"] == ScanOptions()
+
+
+def test_the_best_checkpoint_is_chosen_on_people_of_its_own(faces: Path, tmp_path: Path):
+    prepared = read_prepared(faces)
+    apart = prepared.with_validation(0.2)
+    sides = [{apart.people[i] for i in side} for side in (apart.train, apart.validation, apart.test)]
+    assert all(sides) and not any(a & b for a, b in itertools.combinations(sides, 2))
+    assert sides[2] == {prepared.people[i] for i in prepared.test}, "the people who are reported on stay the same"
+    looker = Looker(apart, 4, None, "cpu")
+    shown = {bytes(image) for image in looker._inputs}
+    assert looker.chooses and shown <= {bytes(apart.images[i]) for i in apart.validation}
+    assert not Looker(prepared, 4, None, "cpu").chooses
+    out = train(config(faces, tmp_path / "none", steps=4, look_every=2)).best
+    assert out is None and not (tmp_path / "none" / "checkpoints" / "best.safetensors").exists()
+
+
+def test_a_prepared_folder_cut_otherwise_is_said(faces: Path, tmp_path: Path):
+    seen: list[str] = []
+
+    class Notes(Watcher):
+        def started(self, plan):
+            seen.extend(plan.facts)
+
+    train(config(faces, tmp_path / "run", steps=1, crop="aligned"), Notes())
+    assert any("prepared with centre crops" in note for note in seen)
 
 
 def test_toml_goes_round(tmp_path: Path):

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from exprtool.choice import load_detector
 from exprtool.faces.smooth import smooth
 from exprtool.faces.track import Tracker, TrackerSettings, steady
 from exprtool.images import read_image
-from exprtool.pipeline import load_detector
 from exprtool.types import Image
 from exprtool.videos.analysis import Analysis, analyse, load_analysis, save_analysis
 from exprtool.videos.clip import probe

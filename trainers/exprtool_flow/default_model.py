@@ -25,6 +25,7 @@ from exprtool_flow.readings import make_readings
 from exprtool_flow.shards import open_sets
 from exprtool_synth.dataset import Source, make_dataset
 from exprtool_synth.portrait import Wish
+from exprtool_training.screen import screen
 
 RECIPE = Path(__file__).with_name("default_model.toml")
 READINGS = 225_000
@@ -47,7 +48,7 @@ def make(
         made = open_sets(plan.data)
         train_on, _ = made.split(plan.test_fraction, plan.split_seed)
         make_readings(made, train_on, count, plan.seed, readings, progress=_tell_readings)
-    outcome = train(FlowConfig.from_settings({**read_toml(FlowConfig, recipe), **settings}), print)
+    outcome = train(FlowConfig.from_settings({**read_toml(FlowConfig, recipe), **settings}), screen())
     if outcome.model is None:
         raise SystemExit(f"Stopped after {outcome.step} steps. The same command goes on from there.")
     write_bytes(out, outcome.model.read_bytes())

@@ -7,10 +7,10 @@ each as a branch that is only taken where its batch is not empty; whoever runs o
 
 from __future__ import annotations
 
-import hashlib
 import io
+import json
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exprtool.errors import ModelError
+from exprtool.errors import ModelError, UsageError
 from exprtool.files import write_bytes
+from exprtool.types import Exported, ExportWish
 from exprtool_default.card import LEVELS, METADATA_KEY, FlowCard
 from exprtool_flow.networks import FlowNet
 from exprtool_flow.state import load_average
 
 if TYPE_CHECKING:
     import onnx
+
+    from exprtool_default.backend import FlowBackend
 
 OPSET = 17
 TOLERANCE = {"float32": 1e-4, "float16": 0.02}
@@ -35,15 +38,21 @@ _KEEP_EXACT = 2048
 _FACES = 6
 
 
-@dataclass(frozen=True)
-class Exported:
-    """What was written; ``difference`` is the largest from PyTorch by output, in the units of `TOLERANCE`."""
+def export_run(run: Path, out: Path, wish: ExportWish) -> Exported:
+    """What ``exprtool export`` does with a run of the trainer ``flow``, whose running average is always exported."""
+    if wish.kind == "int8" or wish.data or wish.weights == "raw":
+        raise UsageError("A flow network is exported without --int8, --data and --weights: it needs none of them.")
+    return export(run, out, half=wish.kind == "half", licence=wish.licence, overwrite=wish.overwrite)
 
-    path: Path
-    bytes: int
-    sha256: str
-    difference: dict[str, float]
-    card: FlowCard
+
+def open_run(run: Path, device: str) -> FlowBackend:
+    """The backend around the network of a run's folder or checkpoint."""
+    from exprtool.devices import onnx_session
+    from exprtool_default.backend import FlowBackend
+    from exprtool_default.network import FlowNetwork
+
+    net, card = load_average(run)
+    return FlowBackend(FlowNetwork(onnx_session(_written(net, card), device), str(run)))
 
 
 def export(run: Path, out: Path, *, half: bool = True, licence: str | None = None, overwrite: bool = False) -> Exported:
@@ -59,12 +68,7 @@ def export(run: Path, out: Path, *, half: bool = True, licence: str | None = Non
     net, card = load_average(run)
     precision = "float16" if half else "float32"
     card = replace(card, precision=precision, licence=licence or card.licence)
-    graph = _graph(net, card)
-    if half:
-        _halve(graph.graph)
-    entry = graph.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, card.to_json()
-    content = graph.SerializeToString()
+    content = _written(net, card)
     difference = compare(content, net)
     if (largest := max(difference.values())) > TOLERANCE[precision]:
         raise ModelError(
@@ -72,7 +76,19 @@ def export(run: Path, out: Path, *, half: bool = True, licence: str | None = Non
             f"{TOLERANCE[precision]:g} is allowed ({difference})."
         )
     write_bytes(out, content)
-    return Exported(out, len(content), hashlib.sha256(content).hexdigest(), difference, card)
+    worst = max(difference, key=lambda name: difference[name])
+    text = f"compared with PyTorch: largest difference {difference[worst]:.1e}, in {worst}"
+    return Exported(out, precision, content, text, {"difference": difference}, json.loads(card.to_json()))
+
+
+def _written(net: FlowNet, card: FlowCard) -> bytes:
+    """The file's content, its weights as precise as the card says."""
+    graph = _graph(net, card)
+    if card.precision == "float16":
+        _halve(graph.graph)
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, card.to_json()
+    return graph.SerializeToString()
 
 
 class _Encoder(nn.Module):

@@ -20,7 +20,10 @@ _AHEAD = 3
 
 
 class Feed:
-    """Makes batches in threads, a few steps ahead; OpenCV and NumPy work beside each other there."""
+    """Makes batches in threads, a few steps ahead; OpenCV and NumPy work beside each other there.
+
+    ``share`` is (rank, size): of each batch this process makes the rank-th of size equal parts.
+    """
 
     def __init__(
         self,
@@ -32,9 +35,12 @@ class Feed:
         seed: int,
         workers: int,
         device: torch.device,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self._pairs, self._members, self._size, self._batch = pairs, members, size, batch
         self._variation, self._seed, self._device = variation, seed, device
+        rank, size = share
+        self._places = range(rank * batch // size, (rank + 1) * batch // size)
         self._threads_before = cv2.getNumThreads()
         cv2.setNumThreads(1)  # the threads here are the parallel ones
         self._pool = ThreadPoolExecutor(workers)
@@ -55,7 +61,7 @@ class Feed:
         cv2.setNumThreads(self._threads_before)
 
     def _start(self, step: int) -> list[Future[Sample]]:
-        return [self._pool.submit(self._sample, step, place) for place in range(self._batch)]
+        return [self._pool.submit(self._sample, step, place) for place in self._places]
 
     def _sample(self, step: int, place: int) -> Sample:
         epoch, rank = divmod(step * self._batch + place, len(self._members))

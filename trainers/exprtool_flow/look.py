@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,20 +15,11 @@ from exprtool_flow.compose import compose, painted_over
 from exprtool_flow.losses import losses, points_loss, reading_loss
 from exprtool_flow.networks import FlowNet
 from exprtool_flow.shards import PairSet
-from exprtool_gan.sheet import write_sheet
+from exprtool_training.method import Sheet
+from exprtool_training.watch import Look
 
 _BATCH = 16
 _SHEET = 10
-
-
-@dataclass(frozen=True)
-class Look:
-    """``psnr`` to the target and ``untouched``, that of the source, in decibels on crops of S pixels, averaged over
-    pairs; ``parts`` are the losses."""
-
-    psnr: float
-    untouched: float
-    parts: dict[str, float]
 
 
 class Looker:
@@ -47,7 +36,8 @@ class Looker:
         self._pairs, self._members, self._size, self._device = pairs, members[spread], size, device
 
     def look(self, net: FlowNet) -> Look:
-        """Run the network over the pairs."""
+        """Run the network over the pairs: PSNR to the target and that of the untouched source, in decibels on crops of
+        S pixels, averaged over pairs; and the losses."""
         psnr: list[Tensor] = []
         untouched: list[Tensor] = []
         sums: dict[str, float] = {}
@@ -63,11 +53,13 @@ class Looker:
                 for name, value in parts.items():
                     sums[name] = sums.get(name, 0.0) + float(value) * len(batch.seen)
         count = len(self._members)
-        parts = {name: value / count for name, value in sums.items()}
-        return Look(float(torch.cat(psnr).mean()), float(torch.cat(untouched).mean()), parts)
+        score, before = float(torch.cat(psnr).mean()), float(torch.cat(untouched).mean())
+        figures = {"psnr": score, "untouched": before, **{name: value / count for name, value in sums.items()}}
+        proof = "" if self.unseen else ", on people trained on"
+        return Look(score, figures, f"{score:.2f} dB (untouched {before:.2f}){proof}")
 
-    def sheet(self, net: FlowNet, path: Path) -> None:
-        """Write the first few pairs as PNG: source, render, the network's picture, its paint mask, the error."""
+    def sheet(self, net: FlowNet) -> Sheet:
+        """The first few pairs: source, render, the network's picture, its paint mask, the error."""
         few = np.unique(np.linspace(0, len(self._members) - 1, _SHEET).round().astype(int))
         batch = self._batch(self._members[few])
         with torch.no_grad():
@@ -77,7 +69,7 @@ class Looker:
         error = (0.5 + 2 * (picture - batch.target)).clamp(0, 1)
         columns = [_pixels(each) for each in (batch.target, picture, mask, error)]
         labels = ("render", "network", "paint mask", "error x 2")
-        write_sheet(path, _pixels(batch.photo), np.stack(columns, axis=1), labels)
+        return _pixels(batch.photo), np.stack(columns, axis=1), labels
 
     def _batch(self, members: Sequence[int] | NDArray[np.int64]) -> Batch:
         random = np.random.default_rng(0)  # nothing is varied, so nothing depends on it

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from exprtool import hookimpl
-from exprtool.types import Readiness, TrainerSpec
+from exprtool.types import Backend, Exported, ExportWish, TrainerSpec, packages_ready
 
-_NEEDED = ("torch", "safetensors", "onnx")
+if TYPE_CHECKING:
+    from exprtool_training.watch import Watcher
 
 
 def _config() -> type:
@@ -18,20 +19,30 @@ def _config() -> type:
     return FlowConfig
 
 
-def _run(config: Any) -> None:
-    from exprtool.cli.printing import console
-    from exprtool_flow.loop import train
+def _run(config: Any, watcher: Watcher | None = None) -> None:
+    from exprtool_flow.loop import Flow
+    from exprtool_training.loop import run
 
-    outcome = train(config, console().print)
-    if outcome.interrupted:
-        raise KeyboardInterrupt
+    run(config, Flow, watcher)
 
 
-def _readiness() -> Readiness:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        return Readiness(False, f"{' and '.join(missing)} not installed", "pip install 'exprtool[torch]'")
-    return Readiness(True)
+def _opens(path: Path) -> bool:
+    from exprtool_default.card import METADATA_KEY
+    from exprtool_training.checkpoint import holds
+
+    return holds(path, METADATA_KEY)
+
+
+def _load(path: Path, device: str) -> Backend:
+    from exprtool_flow.export import open_run
+
+    return open_run(path, device)
+
+
+def _export(run: Path, out: Path, wish: ExportWish) -> Exported:
+    from exprtool_flow.export import export_run
+
+    return export_run(run, out, wish)
 
 
 @hookimpl
@@ -42,6 +53,9 @@ def register_trainers(register: Callable[[TrainerSpec], None]) -> None:
             summary="A network that moves, lights and paints the photo's own pixels, from pairs of `data synth`.",
             config=_config,
             run=_run,
-            readiness=_readiness,
+            opens=_opens,
+            load=_load,
+            export=_export,
+            readiness=lambda: packages_ready("torch", "safetensors", "onnx"),
         )
     )

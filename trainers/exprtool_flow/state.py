@@ -1,45 +1,32 @@
-"""The whole state of a run on disk, and back: network, running average, AdamW's moments, and where the run stands.
+"""What is learned: the network, its running average and its optimizer; and where they lie in a checkpoint.
 
-One safetensors file; the best checkpoint holds the running average alone. What a step draws and the learning rate are
-pure functions of seed and step, so nothing else needs keeping.
+The parts of a checkpoint are ``net``, ``ema`` (the running average, which is what is used) and ``adam``.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from exprtool.documents import parse_json
-from exprtool.errors import ModelError, TrainingError
-from exprtool.settings import from_plain, to_plain
+from exprtool.errors import ModelError
 from exprtool_default.card import METADATA_KEY, FlowCard, card_from_json
 from exprtool_flow.augment import Batch
 from exprtool_flow.config import FlowConfig
 from exprtool_flow.imported import SUFFIX, fill_from_export
 from exprtool_flow.motion import Motion
 from exprtool_flow.networks import FlowNet, NetConfig, Reader
-from exprtool_gan.schedule import ema_decay
-from exprtool_usgan.checkpoint import CHECKPOINTS, LAST, fill, find_checkpoint, read_metadata, read_part, save
+from exprtool_training.checkpoint import Parts, fill, find_checkpoint, read_metadata, read_part
+from exprtool_training.moments import fill_moments, moments
+from exprtool_training.schedule import ema_decay
 
-NET_KEY, PROGRESS_KEY = "exprtool_flow_net", "exprtool_flow_training"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands: steps done, fingerprint of its data, PSNR of the best checkpoint, seconds worked."""
-
-    step: int
-    data: str
-    best: float | None = None
-    seconds: float = 0.0
+NET_KEY = "exprtool_flow_net"
 
 
 class Learner:
@@ -90,36 +77,19 @@ class Learner:
             else:
                 mine.copy_(theirs)
 
+    def parts(self) -> Parts:
+        adam = moments(self.adam, _learned(self.net))
+        return {"net": self.net.state_dict(), "ema": self.average.state_dict(), "adam": adam}
 
-def save_training(path: Path, learner: Learner, card: FlowCard, config: FlowConfig, progress: Progress) -> None:
-    """Write the state atomically. `TrainingError`, and the old file stays, where a weight is not finite."""
-    _check_finite(learner.net, progress.step, path)
-    parts = {"net": learner.net.state_dict(), "ema": learner.average.state_dict(), "adam": _moments(learner)}
-    training = json.dumps({"progress": asdict(progress), "config": to_plain(config)})
-    save(path, parts, {**_header(learner.net.config, replace(card, step=progress.step)), PROGRESS_KEY: training})
-
-
-def save_average(path: Path, learner: Learner, card: FlowCard, step: int) -> None:
-    """Write the running average alone: what is needed to use the network, or to export it."""
-    _check_finite(learner.average, step, path)
-    save(path, {"ema": learner.average.state_dict()}, _header(learner.net.config, replace(card, step=step)))
+    def restore(self, path: Path, step: int) -> None:
+        """Take `parts` out of a checkpoint after ``step`` steps; `ModelError` where they do not fit."""
+        fill(self.net, read_part(path, "net"), path)
+        fill(self.average, read_part(path, "ema"), path)
+        fill_moments(self.adam, _learned(self.net), read_part(path, "adam"), step, path)
 
 
-def load_training(path: Path, learner: Learner) -> Progress:
-    """Put a saved state into a learner of the same architecture. Raises `ModelError` where it does not fit."""
-    progress, _ = _read_training(path)
-    fill(learner.net, read_part(path, "net"), path)
-    fill(learner.average, read_part(path, "ema"), path)
-    moments = read_part(path, "adam")
-    for name, parameter in _learned(learner.net).items() if progress.step else ():
-        state = learner.adam.state[parameter]
-        state["step"] = torch.tensor(float(progress.step))
-        for moment in _MOMENTS:
-            tensor = moments.get(f"{name}.{moment}")
-            if tensor is None or tensor.shape != parameter.shape:
-                raise ModelError(f"{path} lacks the optimizer's {moment} of {name}. Start a new run.")
-            state[moment] = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
-    return progress
+def header(net: NetConfig, card: FlowCard) -> dict[str, str]:
+    return {METADATA_KEY: card.to_json(), NET_KEY: json.dumps(asdict(net))}
 
 
 def load_average(path: Path) -> tuple[FlowNet, FlowCard]:
@@ -134,53 +104,6 @@ def load_average(path: Path) -> tuple[FlowNet, FlowCard]:
     return net.eval().requires_grad_(False), card_from_json(metadata[METADATA_KEY], str(path))
 
 
-def is_flow(path: Path) -> bool:
-    """Whether a run's folder or file is one of ours. Raises `ModelError` where it holds no checkpoint at all."""
-    return NET_KEY in read_metadata(find_checkpoint(path))
-
-
-def stored_config(folder: Path) -> FlowConfig:
-    """The settings of the run in a folder, from its last checkpoint. Raises `TrainingError` where there is none."""
-    last = folder / CHECKPOINTS / LAST
-    if not last.is_file():
-        raise TrainingError(
-            f"{folder} holds no checkpoint to resume from ({CHECKPOINTS}/{LAST}). Start the run without --resume, or "
-            "name the folder of one that has saved."
-        )
-    _, plain = _read_training(last)
-    return FlowConfig(**from_plain(FlowConfig, plain, str(last)))
-
-
-def _read_training(path: Path) -> tuple[Progress, dict[str, Any]]:
-    text = read_metadata(path).get(PROGRESS_KEY)
-    if text is None:
-        raise TrainingError(f"{path} holds no training state of a flow network, so no run can go on from it.")
-    training = parse_json(text)
-    return Progress(**training["progress"]), dict(training["config"])
-
-
-def _header(net: NetConfig, card: FlowCard) -> dict[str, str]:
-    return {METADATA_KEY: card.to_json(), NET_KEY: json.dumps(asdict(net))}
-
-
 def _learned(net: FlowNet) -> dict[str, nn.Parameter]:
     """The parameters that steps change: all but the reader's."""
     return {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
-
-
-def _moments(learner: Learner) -> Mapping[str, Tensor]:
-    return {
-        f"{name}.{moment}": learner.adam.state[parameter][moment]
-        for name, parameter in _learned(learner.net).items()
-        if parameter in learner.adam.state
-        for moment in _MOMENTS
-    }
-
-
-def _check_finite(net: FlowNet, step: int, path: Path) -> None:
-    for name, tensor in net.state_dict().items():
-        if not tensor.isfinite().all():
-            raise TrainingError(
-                f"After step {step} the weight {name} is not finite; nothing was saved, and {path.parent} holds the "
-                "last good checkpoint. Resume from it, or start anew with a lower --lr."
-            )

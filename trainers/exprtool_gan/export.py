@@ -6,7 +6,6 @@ with what PyTorch answers.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 from exprtool.errors import DataError, ModelError
 from exprtool.files import write_bytes
 from exprtool.model_card import METADATA_KEY, CropCard
-from exprtool_gan.data import PreparedSet
+from exprtool.types import Exported, ExportWish
+from exprtool_training.data import PreparedSet
 
 if TYPE_CHECKING:
     import onnx
@@ -58,20 +58,32 @@ class Parity:
     psnr: float
     real: bool
 
+    @property
+    def text(self) -> str:
+        what = "real crops" if self.real else "drawn patterns (give --data to compare on real crops)"
+        return (
+            f"compared with PyTorch on {self.crops} {what}: largest difference {self.largest:.1e} of [-1, 1], "
+            f"{self.levels} grey levels, mean {self.mean_levels:.3f}, PSNR {self.psnr:.1f} dB"
+        )
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "psnr": self.psnr if np.isfinite(self.psnr) else None}
 
 
-@dataclass(frozen=True)
-class Exported:
-    """What was written."""
+def export_run(run: Path, out: Path, wish: ExportWish) -> Exported:
+    """What ``exprtool export`` does with a run of the trainer ``gan``."""
+    from exprtool_training.data import load_prepared
 
-    path: Path
-    kind: Kind
-    bytes: int
-    sha256: str
-    parity: Parity
-    card: CropCard
+    prepared = None
+    if wish.data:
+        card = read_model_card(run)
+        prepared = load_prepared(
+            wish.data, card.generator.image_size, template=card.crop, progress=wish.progress
+        )  # fmt: skip
+    return export(
+        run, out, wish.kind, data=prepared, crops=wish.crops, weights=wish.weights, licence=wish.licence,  # type: ignore[arg-type]
+        overwrite=wish.overwrite,
+    )  # fmt: skip
 
 
 def export(
@@ -115,7 +127,7 @@ def export(
     parity = compare(content, generator, images, real=data is not None)
     _judge(parity, kind, out)
     write_bytes(out, content)
-    return Exported(out, kind, len(content), hashlib.sha256(content).hexdigest(), parity, crop_card)
+    return Exported(out, kind, content, parity.text, {"parity": parity.to_json()}, asdict(crop_card))
 
 
 def read_model_card(model: Path) -> ModelCard:

@@ -1,13 +1,13 @@
-"""An early look at the held-out people: does the face show what was asked, and is it still the same person.
+"""An early look at people whom the network does not learn from: is the expression there, is it still the person.
 
 The full measures are ``exprtool evaluate``; this is the short form that says during training whether it goes the right
-way, and picks the best checkpoint.
+way, and picks the best checkpoint: on the validation people where there are any, never on those whom the measures
+report on.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,33 +17,26 @@ from numpy.typing import NDArray
 from exprtool.errors import ModelError
 from exprtool.measures import OnnxClassifier, expression_accuracy, identity
 from exprtool.measures.expression import Classify
-from exprtool_gan.data import PreparedSet
-from exprtool_gan.sheet import all_expressions, to_tensor
+from exprtool_gan.pictures import all_expressions, to_tensor
+from exprtool_training.crops import shown
+from exprtool_training.data import PreparedSet
+from exprtool_training.watch import Look
 from exprtool_usgan.networks import Discriminator, Generator
 
 
-@dataclass(frozen=True)
-class Look:
-    """What the held-out people say. ``accuracy`` is the share of outputs recognised as the wanted expression, by
-    ``judge``: "classifier", or "own head", D's, which the generator was trained to please. ``acd`` is eq. 9 and
-    ``accepted`` the share that dlib takes for the same person; both None where no face could be measured."""
-
-    accuracy: float
-    judge: str
-    acd: float | None
-    accepted: float | None
-
-    @property
-    def score(self) -> float:
-        """What the best checkpoint has most of: outputs that show the expression and are still the person."""
-        return self.accuracy * (1.0 if self.accepted is None else self.accepted)
-
-
 class Looker:
-    """Looks at the same held-out pictures every time. Raises `ModelError` for a classifier that cannot be used."""
+    """Looks at the same pictures every time; ``chooses`` where they show people set apart to choose a checkpoint on.
+
+    Its figures are ``accuracy``, the share of outputs recognised as the wanted expression by the judge ("classifier",
+    or "own head", D's, which the generator was trained to please), ``acd`` (eq. 9) and ``same_person``, the share that
+    dlib takes for the same person; both left out where no face could be measured. The score is accuracy times that
+    share: outputs that show the expression and are still the person. Raises `ModelError` for a classifier that cannot
+    be used.
+    """
 
     def __init__(self, prepared: PreparedSet, images: int, classifier: Path | None, device: str) -> None:
-        chosen = spread(prepared.test if len(prepared.test) else prepared.train, prepared.labels, images)
+        self.chooses = bool(len(prepared.validation))
+        chosen = shown(prepared, images)
         self._names = prepared.label_names
         self._inputs = np.asarray(prepared.images[chosen])
         self._labels = prepared.labels[chosen]
@@ -59,10 +52,17 @@ class Looker:
         known_to_it = self._names if self._classifier is None else self._classifier.labels
         accuracy = expression_accuracy(classify, known_to_it, outputs[n, label], [self._names[i] for i in label])
         judge = "own head" if self._classifier is None else "classifier"
+        trust = "D's own head, no evidence" if self._classifier is None else judge
+        text = f"{accuracy.share:.1%} show the expression ({trust})"
         distances = self._distances(outputs, n, label)
         if distances is None:
-            return Look(accuracy.share, judge, None, None)
-        return Look(accuracy.share, judge, *distances)
+            return Look(accuracy.share, {"accuracy": accuracy.share}, text, judge, self.chooses)
+        acd, same = distances
+        text += f", ACD {acd:.3f}, {same:.1%} the same person"
+        return Look(
+            accuracy.share * same, {"accuracy": accuracy.share, "acd": acd, "same_person": same}, text, judge,
+            self.chooses,
+        )  # fmt: skip
 
     def _distances(
         self, outputs: NDArray[np.uint8], n: NDArray[np.int64], label: NDArray[np.int64]
@@ -85,17 +85,6 @@ class Looker:
         if not len(measured) or math.isnan(float(measured.mean())):
             return None
         return float(measured.mean()), float((measured < 0.36).mean())
-
-
-def spread(candidates: NDArray[np.int64], labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Up to ``count`` of the candidates, taking turns among the labels, so that few show all."""
-    queues = [list(candidates[labels[candidates] == label]) for label in np.unique(labels[candidates])]
-    chosen: list[int] = []
-    while len(chosen) < count and any(queues):
-        for queue in queues:
-            if queue and len(chosen) < count:
-                chosen.append(int(queue.pop(0)))
-    return np.array(chosen, dtype=np.int64)
 
 
 def _head(discriminator: Discriminator) -> Classify:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from exprtool_usgan.networks import LEAK, Discriminator
+from exprtool_usgan.networks import LEAK, Discriminator, HalvingConv
 
 GpScore = str
 """``sum`` or ``mean``: which scalar of the patch scores the gradient penalty differentiates."""
@@ -74,14 +74,14 @@ def score_gradient(discriminator: Discriminator, x: Tensor, score: GpScore = "su
     With ``sum`` the scalar is the sum of the patch scores (StarGAN, the authors' code), with ``mean`` their mean, which
     is what the critic's loss takes.
     """
-    weights = [layer.weight for layer in discriminator.main if isinstance(layer, torch.nn.Conv2d)]
+    layers = [layer for layer in discriminator.main if isinstance(layer, HalvingConv)]
     slopes = _slopes(discriminator, x)
     head = discriminator.conv1.weight
     n, _, side, _ = slopes[-1].shape
     unit = torch.ones(n, 1, side, side, dtype=x.dtype, device=x.device)
     g = F.conv_transpose2d(unit if score == "sum" else unit / side**2, head, padding=1)  # (N, 2048, s, s)
-    for weight, slope in zip(reversed(weights), reversed(slopes), strict=True):
-        g = F.conv_transpose2d(g * slope, weight, stride=2, padding=1)  # channels and size of the layer before
+    for layer, slope in zip(reversed(layers), reversed(slopes), strict=True):
+        g = layer.input_gradient(g * slope)  # channels and size of the layer before
     return g  # (N, 3, S, S)
 
 
@@ -91,7 +91,7 @@ def _slopes(discriminator: Discriminator, x: Tensor) -> list[Tensor]:
     slopes: list[Tensor] = []
     h, one, leak = x, x.new_ones(()), x.new_full((), LEAK)
     for layer in discriminator.main:
-        if isinstance(layer, torch.nn.Conv2d):
+        if isinstance(layer, HalvingConv):
             h = layer(h)
         else:
             slopes.append(torch.where(h > 0, one, leak))

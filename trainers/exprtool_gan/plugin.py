@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from exprtool import hookimpl
-from exprtool.types import Readiness, TrainerSpec
+from exprtool.types import Backend, Exported, ExportWish, TrainerSpec, packages_ready
 
-_NEEDED = ("torch", "safetensors")
+if TYPE_CHECKING:
+    from exprtool.measures.evaluation import Classifier
+    from exprtool_training.watch import Watcher
 
 
 def _config() -> type:
@@ -18,24 +20,36 @@ def _config() -> type:
     return TrainConfig
 
 
-def _run(config: Any) -> None:
-    from exprtool_gan.loop import train
-    from exprtool_gan.screen import screen
+def _run(config: Any, watcher: Watcher | None = None) -> None:
+    from exprtool_gan.loop import UsGan
+    from exprtool_training.loop import run
 
-    watcher = screen()
-    try:
-        outcome = train(config, watcher)
-    finally:
-        watcher.close()
-    if outcome.interrupted:
-        raise KeyboardInterrupt
+    run(config, UsGan, watcher)
 
 
-def _readiness() -> Readiness:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        return Readiness(False, f"{' and '.join(missing)} not installed", "pip install 'exprtool[torch]'")
-    return Readiness(True)
+def _opens(path: Path) -> bool:
+    from exprtool_training.checkpoint import holds
+    from exprtool_usgan.card import METADATA_KEY
+
+    return holds(path, METADATA_KEY)
+
+
+def _load(path: Path, device: str) -> Backend:
+    from exprtool_usgan.backend import open_checkpoint
+
+    return open_checkpoint(path, device)
+
+
+def _export(run: Path, out: Path, wish: ExportWish) -> Exported:
+    from exprtool_gan.export import export_run
+
+    return export_run(run, out, wish)
+
+
+def _head(path: Path) -> Classifier | None:
+    from exprtool_gan.own_head import own_head
+
+    return own_head(path)
 
 
 @hookimpl
@@ -46,6 +60,10 @@ def register_trainers(register: Callable[[TrainerSpec], None]) -> None:
             summary="US-GAN as in the paper, with its ablations: WGAN-GP on labelled faces.",
             config=_config,
             run=_run,
-            readiness=_readiness,
+            opens=_opens,
+            load=_load,
+            export=_export,
+            own_head=_head,
+            readiness=lambda: packages_ready("torch", "safetensors"),
         )
     )
