@@ -876,19 +876,20 @@ def test_auto_does_not_pass_over_what_is_damaged(weight):
     from exprtool.pipeline import Session
 
     with plugged_in(weight, quality=99):
-        assert "needy" not in Session(detector="dlib").backend_names
+        assert "needy" not in Session(detector="dlib").chain.names
         path = models.location(weight)
         path.parent.mkdir(parents=True)
         path.write_bytes(CONTENT)
-        assert Session(detector="dlib").backend_names[0] == "needy"
+        assert Session(detector="dlib").chain.names[0] == "needy"
         path.write_bytes(b"!" + CONTENT[1:])
         with pytest.raises(ModelError, match=r"'tiny'.*damaged.*exprtool models fetch tiny.*another backend"):
             Session(detector="dlib")
-        assert Session("default", "dlib").backend_names == ["default"]
+        assert Session("default", "dlib").chain.names == ["default"]
 
 
 def test_no_face_is_measured_where_only_weights_for_commercial_use_are_wanted(monkeypatch):
-    from exprtool.pipeline import Session, load_detector
+    from exprtool.choice import load_detector
+    from exprtool.pipeline import Session
 
     for ask in (lambda: Session("default", "dlib", commercial_only=True), lambda: load_detector(commercial_only=True)):
         with pytest.raises(models.LicenceError, match=r"shape_predictor_68.*iBUG 300-W.*--commercial-only"):
