@@ -28,9 +28,10 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from exprtool.devices import onnx_session, usable_cpus
-from exprtool_gan.export import check_images, compare, quantised
-from exprtool_gan.onnx_graph import IR_VERSION, OPSET, generator_graph
+from exprtool_gan.export import picture_of, quantised
+from exprtool_gan.onnx_graph import generator_graph
 from exprtool_training.data import PreparedSet, load_prepared
+from exprtool_training.export import IR_VERSION, OPSET, check_images, compare
 from exprtool_usgan.checkpoint import load_generator
 from exprtool_usgan.config import GeneratorConfig
 from exprtool_usgan.networks import Generator
@@ -69,7 +70,7 @@ def main() -> None:
     }
     images = check_images(config.image_size, 16, data)
     for name, content in models.items():
-        loss = compare(content, generator, images, real=data is not None)
+        loss = compare(content, picture_of(generator), images, generator.config.labels, real=data is not None)
         report["loss"][name] = {**loss.to_json(), "megabytes": round(len(content) / 1e6, 2)}
     print(json.dumps(report, indent=1) if arguments.json else text(report))
 

@@ -1,12 +1,17 @@
-"""How fast is a training step of US-GAN, against the plain way of writing it, in one run.
+"""How fast is a training step of US-GAN, against the plain way of writing it and against the step before, in one run.
 
 The plain step is how the published codes do it: float32 in NCHW memory, ``.item()`` on every loss of every step, the
 generator's graph built in the discriminator's step too, the gradient penalty by differentiating twice, pictures
-decoded from files by a DataLoader. It is written out below. Both train the paper's networks on the same pictures;
-cycles of five D steps and one G step of the two take turns, so that whatever else the machine does falls on both.
+decoded from files by a DataLoader. It is written out below. The step before is ours as it was on the CPU until its
+memory was laid out anew: channels last, and the discriminator's last layers as convolutions. All train the paper's
+networks on the same pictures; cycles of five D steps and one G step take turns, so that whatever else the machine does
+falls on all.
 
-    python benchmarks/train_step.py                     # CPU
-    python benchmarks/train_step.py --device cuda       # also: fraction of the card's rate, time for 350 epochs
+    python benchmarks/train_step.py --threads 2          # CPU: before and now, in bfloat16 where it has it and float32
+    python benchmarks/train_step.py --device cuda        # also: fraction of the card's rate, time for 350 epochs
+
+Beside each time stands its share of the measured matrix-product rate: the seconds that the step's products alone would
+take at the rate of one product of square matrices in the same run, the penalty's in float32, by the seconds it took.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +31,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 
+from exprtool_gan import losses
 from exprtool_gan.config import TrainConfig
 from exprtool_gan.feed import Feed
+from exprtool_gan.loop import in_bfloat16
 from exprtool_gan.sampler import Sampler
 from exprtool_gan.step import Learner
 from exprtool_training.graphs import Recorded
 from exprtool_training.loss_log import LossLog
+from exprtool_usgan.networks import HalvingConv
 
 LABELS, D_STEPS = 7, 5
 PAPER_STEPS = 101_150  # 350 epochs of 2,312 images in eights
@@ -172,15 +182,18 @@ class Plain:
 
 class Ours:
     def __init__(
-        self, images: np.ndarray, labels: list[int], batch: int, device: torch.device, half: bool, graphs: bool
+        self, images: np.ndarray, labels: list[int], batch: int, device: torch.device, half: bool, graphs: bool = False
     ):
         config = TrainConfig(batch_size=batch, image_size=images.shape[1])
-        self.learner = Learner(config, LABELS, device, average=lambda gradients: None, half=half)
+        self.learner = self._learner(config, device, half)
         self.feed = Feed(images, Sampler(np.array(labels), LABELS, batch), device)
         self.losses = LossLog(config.log_every, device)
         self.d_step = Recorded(self.learner.discriminator_step) if graphs else self.learner.discriminator_step
         self.both = Recorded(self.learner.both_steps) if graphs else self.learner.both_steps
         self.step = 0
+
+    def _learner(self, config: TrainConfig, device: torch.device, half: bool) -> Learner:
+        return Learner(config, LABELS, device, average=lambda gradients: None, half=half)
 
     def __call__(self) -> None:
         self.learner.set_learning_rate(1e-4)
@@ -193,6 +206,57 @@ class Ours:
             self.losses.add(self.step, self.d_step(batch))
         if self.losses.full:
             self.losses.take()
+
+
+class Convolved(HalvingConv):
+    """A layer of D as a convolution whatever its size."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.Conv2d.forward(self, input)
+
+    def input_gradient(self, g: Tensor) -> Tensor:
+        return F.conv_transpose2d(g, self.weight, stride=2, padding=1)
+
+
+class Before(Ours):
+    """The step as it was on the CPU: the same sums, in channels-last memory and by convolutions alone."""
+
+    def _learner(self, config: TrainConfig, device: torch.device, half: bool) -> Learner:
+        learner = super()._learner(config, device, half)
+        for layer in learner.discriminator.main:
+            if isinstance(layer, HalvingConv):
+                layer.__class__ = Convolved
+        learner.memory_format = torch.channels_last
+        for net in (learner.generator, learner.discriminator, learner.ema):
+            if net is not None:
+                net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return learner
+
+
+def matrix_rate(dtype: torch.dtype, side: int = 1024, repeats: int = 8) -> float:
+    """Floating-point operations per second of one product of square matrices: the best of a few."""
+    a, b = (torch.randn(side, side, dtype=dtype) for _ in range(2))
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return 2 * side**3 / min(times)
+
+
+def products(ours: Ours) -> tuple[float, float]:
+    """Floating-point operations of a cycle's products: all but the penalty's, and the penalty's."""
+    learner, batch = ours.learner, ours.feed.batch(0)
+    with FlopCounterMode(display=False) as d_count:
+        learner.discriminator_step(batch)
+    with FlopCounterMode(display=False) as both_count:
+        learner.both_steps(batch)
+    with FlopCounterMode(display=False) as penalty_count:
+        penalty = losses.gradient_penalty(losses.score_gradient(learner.discriminator, batch.x_real.contiguous()))
+        torch.autograd.grad(penalty, list(learner.discriminator.parameters()), allow_unused=True)
+    penalties = D_STEPS * penalty_count.get_total_flops()
+    total = (D_STEPS - 1) * d_count.get_total_flops() + both_count.get_total_flops()
+    return total - penalties, penalties
 
 
 def cycle(step: Callable[[], None], device: torch.device, repeats: int) -> float:
@@ -221,8 +285,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="cycles per round (CPU 1, CUDA 20)")
     parser.add_argument("--workers", type=int, default=1, help="of the plain step's DataLoader")
     parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.add_argument("--float32", action="store_true", help="ours in float32 on CUDA too")
+    parser.add_argument("--float32", action="store_true", help="ours in float32 alone")
     parser.add_argument("--no-graphs", action="store_true")
+    parser.add_argument("--no-plain", action="store_true", help="leave out the plain step, which is slow")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -235,48 +300,98 @@ def main() -> None:
     images = rng.integers(0, 256, (64, options.image_size, options.image_size, 3), dtype=np.uint8)
     labels = [i % LABELS for i in range(len(images))]
     repeats = options.repeats or (20 if cuda else 1)
+    half = not options.float32 and in_bfloat16("auto", device)
     with tempfile.TemporaryDirectory() as folder:
         for i, image in enumerate(images):
             Image.fromarray(image).save(Path(folder) / f"{i:03d}.png")
-        plain = Plain(Path(folder), labels, options.batch_size, options.image_size, device, options.workers)
-        ours = Ours(
-            images, labels, options.batch_size, device, cuda and not options.float32, cuda and not options.no_graphs
-        )
-        for step in (plain, ours):
+        given = images, labels, options.batch_size, device
+        steps: dict[str, Callable[[], None]] = {}
+        if not options.no_plain:
+            steps["plain"] = Plain(
+                Path(folder), labels, options.batch_size, options.image_size, device, options.workers
+            )
+        for precision in [True, False] if half and not cuda else [half]:
+            name = "bfloat16" if precision else "float32"
+            if not cuda:
+                steps[f"before, {name}"] = Before(*given, precision)
+            steps[f"now, {name}"] = Ours(*given, precision, cuda and not options.no_graphs)
+        for step in steps.values():
             cycle(step, device, repeats + 3 if cuda else 1)  # warm-up; on CUDA also the recording
-        times: dict[str, list[float]] = {"plain": [], "ours": []}
+        times: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(options.rounds):
-            times["plain"].append(cycle(plain, device, repeats))
-            times["ours"].append(cycle(ours, device, repeats))
-        ours.feed.close()
-    plain_s, ours_s = statistics.median(times["plain"]), statistics.median(times["ours"])
-    name = torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
-    scale = options.batch_size / 8 * (options.image_size / 128) ** 2
-    rate = (D_STEPS * D_STEP_FLOP + G_STEP_FLOP) * scale / ours_s
-    figures = {
-        "device": name,
-        "batch_size": options.batch_size,
-        "image_size": options.image_size,
-        "plain_ms_per_step": plain_s / D_STEPS * 1e3,
-        "ours_ms_per_step": ours_s / D_STEPS * 1e3,
-        "ratio": plain_s / ours_s,
-        "ratio_by_round": [a / b for a, b in zip(times["plain"], times["ours"], strict=True)],
-        "images_per_second": options.batch_size * D_STEPS / ours_s,
-        "paper_run_minutes": PAPER_STEPS / D_STEPS * ours_s / 60,
-        "plain_flop_per_second_equivalent": rate,
-    }
-    peak = next((value for key, value in PEAK_BFLOAT16.items() if cuda and key in name), None)
-    if peak:
-        figures["fraction_of_bfloat16_peak"] = rate / peak
-    print(f"{name}; batch {options.batch_size}, {options.image_size} px, medians of {options.rounds} rounds")
-    print(f"plain {figures['plain_ms_per_step']:9.2f} ms per D step, its share of the G step included")
-    print(f"ours  {figures['ours_ms_per_step']:9.2f} ms  ->  {figures['ratio']:.2f} times as fast")
-    print(f"ours  {figures['images_per_second']:9.1f} images/s; 350 epochs of 2,312 images: "
-          f"{figures['paper_run_minutes']:.1f} minutes")  # fmt: skip
-    print(f"as much arithmetic per second as the plain way of counting would need: {rate / 1e12:.3f} TFLOP/s"
-          + (f", {rate / peak:.1%} of the card's bfloat16 rate" if peak else ""))  # fmt: skip
+            for name, step in steps.items():
+                times[name].append(cycle(step, device, repeats))
+        figures = _figures(times, steps, options, device)
+        for step in steps.values():
+            if isinstance(step, Ours):
+                step.feed.close()
+    print("\n".join(_lines(figures)))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _figures(
+    times: dict[str, list[float]],
+    steps: dict[str, Callable[[], None]],
+    options: argparse.Namespace,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Milliseconds per D step (its share of the G step included) of each, and how they compare."""
+    cuda = device.type == "cuda"
+    where = torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
+    seconds = {name: statistics.median(each) for name, each in times.items()}
+    figures: dict[str, Any] = {
+        "device": where, "batch_size": options.batch_size, "image_size": options.image_size, "rounds": options.rounds,
+        "ms_per_step": {name: each / D_STEPS * 1e3 for name, each in seconds.items()}, "times_as_fast": {},
+    }  # fmt: skip
+    newest = next(name for name in seconds if name.startswith("now"))
+    for name in seconds:
+        base, _, precision = name.partition(", ")
+        against = f"now, {precision}" if base == "before" else newest
+        if base in ("plain", "before"):
+            ratios = [a / b for a, b in zip(times[name], times[against], strict=True)]
+            figures["times_as_fast"][f"{against}, of {base}"] = {"median": statistics.median(ratios), "rounds": ratios}
+    figures["images_per_second"] = options.batch_size * D_STEPS / seconds[newest]
+    figures["paper_run_minutes"] = PAPER_STEPS / D_STEPS * seconds[newest] / 60
+    if cuda:
+        scale = options.batch_size / 8 * (options.image_size / 128) ** 2
+        figures["plain_flop_per_second_equivalent"] = (D_STEPS * D_STEP_FLOP + G_STEP_FLOP) * scale / seconds[newest]
+        peak = next((value for key, value in PEAK_BFLOAT16.items() if key in where), None)
+        if peak:
+            figures["fraction_of_bfloat16_peak"] = figures["plain_flop_per_second_equivalent"] / peak
+        return figures
+    rates = {"bfloat16": matrix_rate(torch.bfloat16), "float32": matrix_rate(torch.float32)}
+    figures["matrix_product_gflop_per_second"] = {name: rate / 1e9 for name, rate in rates.items()}
+    counted = next(step for name, step in steps.items() if name.startswith("before"))
+    assert isinstance(counted, Ours)
+    networks, penalty = products(counted)
+    figures["share_of_matrix_product_rate"] = {
+        name: (networks / rates[name.partition(", ")[2]] + penalty / rates["float32"]) / each
+        for name, each in seconds.items()
+        if name != "plain"
+    }
+    return figures
+
+
+def _lines(figures: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{figures['device']}; batch {figures['batch_size']}, {figures['image_size']} px, "
+        f"medians of {figures['rounds']} rounds"
+    )
+    shares = figures.get("share_of_matrix_product_rate", {})
+    for name, each in figures["ms_per_step"].items():
+        share = f", {shares[name]:.0%} of the matrix-product rate" if name in shares else ""
+        yield f"{name:18} {each:9.2f} ms per D step, its share of the G step included{share}"
+    for name, ratio in figures["times_as_fast"].items():
+        yield f"{name}: {ratio['median']:.2f} times as fast"
+    yield (
+        f"{figures['images_per_second']:.1f} images/s; 350 epochs of 2,312 images: "
+        f"{figures['paper_run_minutes']:.1f} minutes"
+    )
+    if rates := figures.get("matrix_product_gflop_per_second"):
+        yield "matrix products: " + ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in rates.items())
+    if fraction := figures.get("fraction_of_bfloat16_peak"):
+        yield f"{fraction:.1%} of the card's bfloat16 rate, counted as the plain step's arithmetic"
 
 
 if __name__ == "__main__":

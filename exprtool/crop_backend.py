@@ -63,8 +63,13 @@ class CropBackend(Backend):
         residuals = self.residuals(np.stack([each.pixels for each in prepared]), weights)
         return [self._patch(each, residual) for each, residual in zip(prepared, residuals, strict=True)]
 
-    def residuals(self, crops: NDArray[np.uint8], weights: Mapping[str, float]) -> NDArray[np.float32]:
-        """What the network adds to crops (N, S, S, 3) RGB for a blend of its labels: (N, S, S, 3) in grey levels."""
+    def residuals(
+        self, crops: NDArray[np.uint8], weights: Mapping[str, float], sources: Sequence[str | None] | None = None
+    ) -> NDArray[np.float32]:
+        """What the network adds to crops (N, S, S, 3) RGB for a blend of its labels: (N, S, S, 3) in grey levels.
+
+        ``sources`` are the expressions that the crops are known to wear, for networks that must be told.
+        """
         total = np.zeros(crops.shape, dtype=np.float32)
         for label, weight in weights.items():
             place = self.card.index(label)

@@ -294,7 +294,8 @@ class BackendSpec:
     blendshape names that it understands. ``needs`` are the weights that it cannot do without. ``trained`` tells
     provenance whether a trained model makes the pixels. ``load`` receives the device ("cpu", "cuda", "cuda:1", "mps");
     ``load_from`` also receives what the user wrote after a colon (``--backend onnx:model.onnx``), and is None where
-    the backend takes nothing there. ``runtime`` ("onnxruntime" or "torch") is the library whose devices it runs on.
+    the backend takes nothing there. ``runtime`` ("onnxruntime" or "torch") is the library whose devices it runs on;
+    ``argument_runs_on`` is the library and the devices of ``load_from`` where they are others.
     ``import_weights`` makes weights for this backend of a foreign file with one of the suffixes ``imports``
     (``exprtool models import``): it receives the path and the labels that the user gave, and returns the name for
     ``--backend`` and where the weights now lie. ``opens`` tells whether a file or folder is one of the backend's own
@@ -314,6 +315,7 @@ class BackendSpec:
     trained: bool = True
     reference: bool = False
     load_from: Callable[[str, str], Backend] | None = None
+    argument_runs_on: tuple[str, tuple[str, ...]] | None = None
     opens: Callable[[Path], bool] | None = None
     imports: tuple[str, ...] = ()
     import_weights: Callable[[Path, tuple[str, ...]], tuple[str, Path]] | None = None
@@ -384,6 +386,16 @@ class Exported:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A model that a trainer can make for the paper's comparison (``exprtool reproduce``): a name for its tables, the
+    settings in which it differs from the trainer's own, and the numbers of the paper's figures in which it stands."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    figures: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class TrainerSpec:
     """What a plugin registers for one trainer.
 
@@ -394,7 +406,8 @@ class TrainerSpec:
     ``opens`` tells whether a run's folder or a checkpoint is the trainer's own. Such a one is used by ``load``, which
     receives it and the device (``exprtool edit PHOTO --backend run:FOLDER``, ``exprtool evaluate --model FOLDER``),
     and written to one ONNX file by ``export``, which receives it, the file and an `ExportWish`. ``own_head`` returns
-    the expression classifier that the training brought along, where it has one.
+    the expression classifier that the training brought along, where it has one. ``variants`` are the models that it
+    brings to ``exprtool reproduce``; the one of Fig. 2 is the method that the comparison is about.
     """
 
     name: str
@@ -405,4 +418,5 @@ class TrainerSpec:
     load: Callable[[Path, str], Backend] | None = None
     export: Callable[[Path, Path, ExportWish], Exported] | None = None
     own_head: Callable[[Path], Any] | None = None
+    variants: tuple[Variant, ...] = ()
     readiness: Callable[[], Readiness] = _always_ready

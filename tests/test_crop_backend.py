@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from exprtool.crop_backend import PAINT_TO, CropBackend, crop_answer
 from exprtool.errors import UnknownNameError, UsageError
@@ -182,3 +183,26 @@ def test_usgan_end_to_end_on_a_photo(shared: Path, tmp_path: Path):
     assert np.abs(difference).max() <= round(expected) + 1
     assert (np.abs(difference - expected).max(axis=2) < 1).mean() > 0.02
     assert (difference == 0).all(axis=2).mean() > 0.3
+
+
+def test_the_packages_own_us_gan_needs_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`--backend usgan` as it is after pip install: other expressions change other places, the rest keeps its bits."""
+    import sys
+
+    from typer.testing import CliRunner
+
+    from exprtool.cli.main import app
+
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it raises ImportError
+    photo = Path(__file__).resolve().parents[1] / "examples" / "astronaut.jpg"
+    changed = {}
+    for name in ("happy", "surprised", "neutral"):
+        out = tmp_path / f"{name}.png"
+        result = CliRunner().invoke(app, ["edit", str(photo), "--expr", name, "--backend", "usgan", "-o", str(out)])
+        assert result.exit_code == 0, result.output
+        before, after = (np.asarray(Image.open(path).convert("RGB")).astype(int) for path in (photo, out))
+        changed[name] = np.abs(after - before).max(axis=2)
+        assert (changed[name] == 0).mean() > 0.5
+    assert changed["happy"].max() > 40 and changed["surprised"].max() > 60
+    assert np.abs(changed["happy"] - changed["surprised"]).max() > 40
+    assert changed["neutral"].mean() < 0.7 * changed["surprised"].mean()

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 from exprtool import hookimpl, plugins
 from exprtool.errors import UnknownNameError
@@ -21,25 +22,33 @@ CONTRIBUTING = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
 FILE_IN_TEXT = re.compile(r"^`([\w./]+)`\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+def example(heading: str) -> dict[str, str]:
+    """The files that CONTRIBUTING.md shows under a heading, by name."""
+    _, _, rest = CONTRIBUTING.read_text("utf-8").partition(f"## {heading}\n")
+    return dict(FILE_IN_TEXT.findall(rest.partition("\n## ")[0]))
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of installed packages that holds the example of CONTRIBUTING.md, built and installed by pip."""
-    source = tmp_path_factory.mktemp("exprtool-blush")
-    files = FILE_IN_TEXT.findall(CONTRIBUTING.read_text("utf-8"))
-    assert [name for name, _ in files] == ["pyproject.toml", "exprtool_blush.py"]
-    for name, text in files:
-        (source / name).write_text(text, "utf-8")
+    """A folder of installed packages that holds the examples of CONTRIBUTING.md, built and installed by pip."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(folder)]
-    done = subprocess.run([*command, *options, str(source)], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    for heading, modules in (("Write a backend", 1), ("Write a trainer", 2)):
+        source = tmp_path_factory.mktemp("example")
+        files = example(heading)
+        assert len(files) == 1 + modules and "pyproject.toml" in files
+        for name, text in files.items():
+            (source / name).write_text(text, "utf-8")
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(folder)]
+        done = subprocess.run([*command, *options, str(source)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
     return folder
 
 
 def exprtool(*arguments: str, site: Path) -> subprocess.CompletedProcess[str]:
     """Run the command line with one more folder of installed packages."""
-    environment = os.environ | {"PYTHONPATH": str(site)}
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path}
     command = [sys.executable, "-m", "exprtool", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
 
@@ -79,6 +88,51 @@ def test_what_the_plugin_cannot_do_is_refused(site, shared, tmp_path):
     assert done.returncode == 2
     assert "blush" in done.stderr
     assert not (tmp_path / "o.png").exists()
+
+
+def test_an_installed_trainer_trains_resumes_edits_and_exports(site, tmp_path):
+    """A method without network, discriminator and PyTorch, from data to an edited photo."""
+    from exprtool_gan import toy
+
+    toy.write_set(tmp_path / "faces", range(8), size=64)
+    options = ["--data", str(tmp_path / "faces"), "--image-size", "64", "--batch-size", "3", "--save-every", "1"]
+
+    def call(*arguments: str, code: int = 0) -> str:
+        done = exprtool(*arguments, site=site)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    call("train", "--trainer", "meanface", "--out", str(tmp_path / "straight"), *options)
+    call("train", "--trainer", "meanface", "--out", str(tmp_path / "halves"), "--stop-at", "2", *options)
+    assert "resumed at step 2" in call("train", "--resume", "--out", str(tmp_path / "halves"))
+    one, other = (tmp_path / name / "checkpoints" / "last.safetensors" for name in ("straight", "halves"))
+    with safe_open(one, "np") as a, safe_open(other, "np") as b:
+        assert a.keys() == b.keys() and len(a.keys()) == 3
+        assert all(np.array_equal(a.get_tensor(name), b.get_tensor(name)) for name in a.keys())  # noqa: SIM118
+        added = a.get_tensor("learned.added")
+    happy, sad = (
+        np.mean([toy.draw_face(person, expression, 64) for person in kept(tmp_path / "straight")], axis=0)
+        for expression in toy.EXPRESSIONS
+    )
+    np.testing.assert_allclose(added[0].transpose(1, 2, 0), (happy - sad) / 2 / 127.5, atol=1e-5)
+    run, model = str(tmp_path / "halves"), str(tmp_path / "m.onnx")
+    assert "difference" in call("export", run, "-o", model)
+    photo = CONTRIBUTING.parent / "examples" / "astronaut.jpg"
+    Image.open(photo).convert("RGB").reduce(2).save(tmp_path / "a.png")
+    outputs = []
+    for name, backend in (("run", f"run:{run}"), ("onnx", f"onnx:{model}")):
+        call("edit", str(tmp_path / "a.png"), "--backend", backend, "--expr", "happy",
+             "-o", str(tmp_path / f"{name}.png"))  # fmt: skip
+        outputs.append(np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int))
+    assert np.abs(outputs[0] - outputs[1]).max() <= 1
+    assert np.abs(outputs[0] - np.asarray(Image.open(tmp_path / "a.png"))).max() > 20, "it does something"
+    assert "--trainer meanface" in call("train", "--trainer", "gan", "--resume", "--out", run, code=1)
+
+
+def kept(run: Path) -> list[int]:
+    """The drawn people who were trained on."""
+    samples = json.loads((run / "data.json").read_text())["samples"]
+    return sorted({int(Path(sample["source"]).stem[-4:]) for sample in samples if sample["split"] == "train"})
 
 
 # ---------------------------------------------------------------------------------------------------------------------

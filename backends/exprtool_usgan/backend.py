@@ -22,18 +22,6 @@ def load_from(device: str, argument: str) -> CropBackend:
     return open_checkpoint(locate(argument), device)
 
 
-def load(device: str) -> CropBackend:
-    """The backend for plain ``usgan``: the weights that were imported, if there is one choice only."""
-    found = imported_files()
-    if len(found) == 1:
-        return open_checkpoint(next(iter(found.values())), device)
-    names = ", ".join(f"usgan:{name}" for name in found) or "none are imported yet"
-    raise ModelError(
-        f"Say which weights the backend usgan is to use ({names}): --backend usgan:RUN_OR_CHECKPOINT. Train some with "
-        "`exprtool train`, or import the authors' with `exprtool models import usgan_87_G.ckpt`."
-    )
-
-
 def locate(argument: str) -> Path:
     """A path, or the name of imported weights; raises `ModelError` with the names that there are."""
     path = Path(argument).expanduser()
@@ -54,7 +42,7 @@ def open_checkpoint(path: Path, device: str = "cpu", *, half: bool = False) -> C
     generator, card = load_generator(path, device)
     where = torch.device(device)
     dtype = torch.bfloat16 if half else torch.float32
-    memory_format = torch.contiguous_format if where.type == "mps" else torch.channels_last
+    memory_format = torch.channels_last if where.type == "cuda" else torch.contiguous_format
     generator.to(dtype=dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
 
     @torch.inference_mode()

@@ -9,15 +9,16 @@ from exprtool import hookimpl
 from exprtool.expressions import EXPRESSIONS
 from exprtool.types import Backend, BackendSpec, Readiness, packages_ready
 
+MODEL = Path(__file__).with_name("model.onnx")
+"""The package's own weights, float16; what they are stands in docs/usgan-model.md."""
 _NEEDED = ("torch", "safetensors")
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth")
 
 
 def _load(device: str) -> Backend:
-    _require_torch()
-    from exprtool_usgan.backend import load
+    from exprtool_onnx.generator import open_model
 
-    return load(device)
+    return open_model(MODEL, device)
 
 
 def _load_from(device: str, argument: str) -> Backend:
@@ -39,21 +40,16 @@ def _require_torch() -> None:
     from exprtool.errors import ModelError
 
     if not (found := packages_ready(*_NEEDED)).ready:
-        raise ModelError(f"Backend 'usgan' cannot run: {found.reason}. {found.remedy}")
+        raise ModelError(
+            f"A run, a checkpoint or imported weights need PyTorch: {found.reason}. {found.remedy}, or use "
+            "--backend usgan alone, whose weights lie in the package."
+        )
 
 
 def _readiness() -> Readiness:
-    from exprtool_usgan.imported import imported_files
-
-    if not (found := packages_ready(*_NEEDED)).ready:
-        return found
-    if len(imported_files()) == 1:
-        return Readiness(True)
-    return Readiness(
-        False,
-        "it needs to be told which weights to use",
-        "give a training run or checkpoint as --backend usgan:RUN, or import weights: exprtool models import FILE",
-    )
+    if not MODEL.is_file():
+        return Readiness(False, f"{MODEL.name} is missing from the package", "Install exprtool anew.")
+    return Readiness(True)
 
 
 @hookimpl
@@ -61,13 +57,13 @@ def register_backends(register: Callable[[BackendSpec], None]) -> None:
     register(
         BackendSpec(
             name="usgan",
-            summary="US-GAN in PyTorch: a run of `exprtool train`, or imported weights.",
+            summary="The paper's generator with weights of our own, or a run of `exprtool train`, or imported weights.",
             load=_load,
             load_from=_load_from,
             expressions=EXPRESSIONS,
             resolution="crops of the checkpoint's size, lifted to the photo's own",
-            devices=("cpu", "cuda", "mps"),
-            runtime="torch",
+            devices=("cpu", "cuda"),
+            argument_runs_on=("torch", ("cpu", "cuda", "mps")),
             readiness=_readiness,
             imports=CHECKPOINT_SUFFIXES,
             import_weights=_import_weights,

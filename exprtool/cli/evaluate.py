@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from exprtool.cli import printing
-from exprtool.errors import UsageError
+from exprtool.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,6 +55,14 @@ FacePPSecret = Annotated[
 FacePPUrl = Annotated[str | None, typer.Option("--facepp-url", help="Another address of the compare service.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables (JSON, Markdown, LaTeX) and sheets.")]
 Rows = Annotated[int, typer.Option(min=1, max=64, help="People shown on the sheets.")]
+Paper = Annotated[
+    bool | None,
+    typer.Option(
+        "--paper/--no-paper",
+        help="Show the rows of the paper's Table 1; without this beside the paper's own three data sets alone.",
+        show_default=False,
+    ),
+]
 As = Annotated[Format, typer.Option("--format", "-f", help="What to print.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are in --out already.")]
@@ -82,6 +91,7 @@ def evaluate_command(
     facepp_url: FacePPUrl = None,
     out: Out = None,
     rows: Rows = 6,
+    paper: Paper = None,
     format: As = "table",
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -89,22 +99,23 @@ def evaluate_command(
 ) -> None:
     """Measure a model as the paper does: parameters, ACD, FVS, expression accuracy, per expression and in all.
 
-    ACD uses dlib's face embedding (eq. 9). The paper's own rows are printed beside the result.
+    ACD uses dlib's face embedding (eq. 9). Two rows stand below the model: the inputs untouched, and real photos of the
+    same people with the expression.
     """
     service = _face_service(fvs, facepp_key, facepp_secret, facepp_url)
-    evaluations, pictures, subjects = _measure(
+    evaluations, (pictures,), subjects = _measure(
         [model], data, expr, split, limit, size, classifier, service, device, out, overwrite, quiet
     )
     if out is not None:
         from exprtool.measures import sheets
 
         shown = _for_sheets(pictures, rows)
-        labels = _labels(subjects[0], expr)
+        labels = _wanted(expr) or list(subjects[0].labels)
         sheets.save(sheets.grid(subjects[0], shown, labels, title=subjects[0].name), out / "grid.png")
         residual = sheets.residual_sheet(subjects[0], shown.take(range(min(3, len(shown)))), labels)
         if residual is not None:
             sheets.save(residual, out / "residual.png")
-    _report(evaluations, out, format, quiet)
+    _report(evaluations, out, format, quiet, paper)
 
 
 def compare_command(
@@ -121,14 +132,16 @@ def compare_command(
     facepp_url: FacePPUrl = None,
     out: Out = None,
     rows: Rows = 4,
+    paper: Paper = None,
     format: As = "table",
     device: Device = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Set models and backends side by side on the same crops: one table, and with --out one labelled sheet.
+    """Set models and backends side by side on the same faces: one table, and with --out one labelled sheet.
 
-    Networks of different crop sizes each get crops of their own size of the same faces.
+    Networks of different crop sizes or templates each get crops of their own of the same faces. All are asked for the
+    expressions that every one of them knows, and the figures are over the edits that all of them made.
     """
     if len(models) < 2:
         raise UsageError("compare needs two models or more; for one use `exprtool evaluate --model`.")
@@ -138,11 +151,12 @@ def compare_command(
     )
     if out is not None:
         from exprtool.measures import sheets
+        from exprtool.measures.evaluation import common_labels
 
-        common = [label for label in _labels(subjects[0], expr) if all(label in each.labels for each in subjects)]
-        shown = _for_sheets(pictures, rows)
-        sheets.save(sheets.comparison(subjects, shown, common), out / "comparison.png")
-    _report(evaluations, out, format, quiet)
+        labels = _wanted(expr) or common_labels(subjects)
+        shown = [_for_sheets(each, rows) for each in pictures]
+        sheets.save(sheets.comparison(subjects, shown, labels), out / "comparison.png")
+    _report(evaluations, out, format, quiet, paper)
 
 
 def ablate_command(
@@ -168,7 +182,6 @@ def ablate_command(
     Run it again after an interruption: finished runs are kept, an unfinished one goes on where it was saved.
     """
     from exprtool.cli.common import quieten_libraries
-    from exprtool.expressions import ALIASES
     from exprtool.files import write_bytes
     from exprtool.measures import sheets
     from exprtool.measures.tables import ablation_markdown, ablation_table
@@ -176,7 +189,7 @@ def ablate_command(
 
     quieten_libraries()
     ablation = read_ablation(declaration, {"data": tuple(data)} if data else None)
-    wanted = [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else None
+    wanted = _wanted(expr)
     results = run_ablation(
         ablation,
         out,
@@ -192,7 +205,8 @@ def ablate_command(
     pictures = held_out(ablation.config(subjects[0].name, ablation.seeds[0], out))
     labels = wanted or list(subjects[0].labels)
     title = f"seed {ablation.seeds[0]}, held-out people"
-    sheets.save(sheets.comparison(subjects, _for_sheets(pictures, rows), labels, title=title), out / "ablation.png")
+    shown = [_for_sheets(pictures, rows)] * len(subjects)
+    sheets.save(sheets.comparison(subjects, shown, labels, title=title), out / "ablation.png")
     if as_json:
         printing.lines(text)
         return
@@ -222,13 +236,15 @@ def _measure(
     out: Path | None,
     overwrite: bool,
     quiet: bool,
-) -> tuple[list[Evaluation], Pictures, list[Subject]]:
-    """Open the models, load the data at their size, measure them one after the other."""
+) -> tuple[list[Evaluation], list[Pictures], list[Subject]]:
+    """Open the models, load the data, measure them one after the other, and what they are read against after them.
+
+    Returns the evaluations, and for each model the pictures as it wants them.
+    """
     from exprtool.cli.common import quieten_libraries
     from exprtool.cli.data import progress_bar
-    from exprtool.expressions import ALIASES
-    from exprtool.measures.evaluation import evaluate
-    from exprtool.measures.subjects import open_subject
+    from exprtool.measures.evaluation import common_labels, evaluate, on_common_ground
+    from exprtool.measures.subjects import RealPhotos, Untouched, open_subject
     from exprtool_training.data.measured import pictures_of
 
     quieten_libraries()
@@ -237,15 +253,9 @@ def _measure(
     if out is not None:
         _refuse_existing(out, overwrite)
     subjects = [open_subject(model, device, name=name) for model, name in zip(models, _names(models), strict=True)]
-    sizes = {subject.card.size for subject in subjects if subject.card} or {size}
-    if len(sizes) > 1:
-        raise UsageError(
-            f"The models work on crops of different sizes ({', '.join(map(str, sorted(sizes)))} px), so they cannot be "
-            "measured on the same ones. Compare models of one size."
-        )
-    templates = {subject.card.template for subject in subjects if subject.card}
-    if len(templates) > 1:
-        raise UsageError("The models want the face cut out differently, so they cannot be measured on the same crops.")
+    wanted = _wanted(expr) or list(common_labels(subjects))
+    cards = [subject.card for subject in subjects if subject.card]
+    first = max(cards, key=lambda card: card.size, default=None)
     trainings = [subject.card.training_data for subject in subjects if subject.card and subject.card.training_data]
     chosen = ("test" if trainings else "all") if split == "auto" else split
     sides = {(float(t.get("test_fraction", 0.1)), int(t.get("split_seed", 0))) for t in trainings} or {(0.1, 0)}
@@ -257,23 +267,23 @@ def _measure(
     with progress_bar("Preparing", quiet) as progress:
         pictures = pictures_of(
             data,
-            sizes.pop(),
-            templates.pop() if templates else None,
+            first.size if first else size,
+            first.template if first else None,
             split=chosen,
             limit=limit,
             test_fraction=test_fraction,
             split_seed=split_seed,
             progress=progress,
         )
-    wanted = [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else None
+    cut = [pictures.recut(each.card.size, each.card.template) if each.card else pictures for each in subjects]
     classifier = _classifier(classifier_name, device, quiet)
     evaluations: list[Evaluation] = []
-    for model, subject in zip(models, subjects, strict=True):
+    for model, subject, shown in zip(models, subjects, cut, strict=True):
         with progress_bar(subject.name, quiet) as progress:
             evaluations.append(
                 evaluate(
                     subject,
-                    pictures,
+                    shown,
                     wanted,
                     classifier=classifier,
                     own_head=_own_head(model, subject),
@@ -281,7 +291,17 @@ def _measure(
                     progress=progress,
                 )
             )
-    return evaluations, pictures, subjects
+    for reference in (Untouched(wanted), RealPhotos(wanted)):
+        with progress_bar(reference.name, quiet) as progress, contextlib.suppress(DataError):  # nobody's real photos
+            evaluations.append(evaluate(reference, pictures, wanted, classifier=classifier, progress=progress))
+    return on_common_ground(evaluations), cut, subjects
+
+
+def _wanted(expr: list[str] | None) -> list[str] | None:
+    """The expressions that the user names, by their usual names; a model's own labels stay as they are."""
+    from exprtool.expressions import ALIASES
+
+    return [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else None
 
 
 def _names(models: Sequence[str]) -> list[str]:
@@ -290,12 +310,6 @@ def _names(models: Sequence[str]) -> list[str]:
 
     names = [short_name(model) for model in models]
     return [name if names.count(name) == 1 else model for name, model in zip(names, models, strict=True)]
-
-
-def _labels(subject: Subject, expr: list[str] | None) -> list[str]:
-    from exprtool.expressions import ALIASES
-
-    return [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else list(subject.labels)
 
 
 def _for_sheets(pictures: Pictures, rows: int) -> Pictures:
@@ -364,22 +378,29 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
         raise UsageError(f"{out} already holds {', '.join(there)}. Give --overwrite, or another --out.")
 
 
-def _report(evaluations: Sequence[Evaluation], out: Path | None, format: Format, quiet: bool) -> None:
+def _report(
+    evaluations: Sequence[Evaluation], out: Path | None, format: Format, quiet: bool, paper: bool | None
+) -> None:
+    """Print the tables, and write them where ``out`` says so."""
     from exprtool.files import write_bytes
     from exprtool.measures import tables
 
     text = json.dumps(tables.as_json(evaluations), indent=1)
     if out is not None:
-        for name, content in zip(_TABLES, (text, tables.markdown(evaluations), tables.latex(evaluations)), strict=True):
+        for name, content in zip(
+            _TABLES,
+            (text, tables.markdown(evaluations, paper=paper), tables.latex(evaluations, paper=paper)),
+            strict=True,
+        ):
             write_bytes(out / name, content.encode())
     if format == "json":
         printing.lines(text)
     elif format == "markdown":
-        printing.lines(tables.markdown(evaluations))
+        printing.lines(tables.markdown(evaluations, paper=paper))
     elif format == "latex":
-        printing.lines(tables.latex(evaluations))
+        printing.lines(tables.latex(evaluations, paper=paper))
     else:
-        _show(evaluations, quiet)
+        _show(evaluations, quiet, paper)
     if out is not None and not quiet:
         printing.say(f"Tables and sheets in {out}")
 
@@ -393,13 +414,15 @@ def print_table(table: Table) -> None:
     SafeConsole(highlight=False, width=max(console.width, needed)).print(table)
 
 
-def _show(evaluations: Sequence[Evaluation], quiet: bool) -> None:
-    from exprtool.cli.console import SafeConsole
+def _show(evaluations: Sequence[Evaluation], quiet: bool, paper: bool | None) -> None:
+    from rich.console import Console
+
     from exprtool.measures import tables
 
-    console = SafeConsole(highlight=False)
-    for table in (tables.main_table(evaluations), *map(tables.expression_table, evaluations)):
+    console = Console(highlight=False)
+    models = [each for each in evaluations if each.kind == "model"]
+    for table in (tables.main_table(evaluations, paper=paper), *map(tables.expression_table, models)):
         print_table(table)
     if not quiet:
-        for note in tables.footnotes(evaluations):
-            console.print(note, style="dim")
+        for note in tables.footnotes(evaluations, paper=paper):
+            console.print(note, style="dim", markup=False)

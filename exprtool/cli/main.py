@@ -46,6 +46,7 @@ _COMMANDS: tuple[str, ...] = (
     "export",
     "evaluate",
     "study",
+    "reproduce",
 )
 
 

@@ -280,22 +280,29 @@ def import_models(
     from exprtool.weights import catalogue as models
 
     for source in files:
-        if (converter := _converter(source)) is not None:
-            name, target = converter(source, tuple(label or ()))
+        if (made := _converted(source, tuple(label or ()))) is not None:
+            name, target = made
             _say(f"imported as --backend {name} → {target}")
             continue
         for check in models.import_files([source], commercial_only=commercial_only or None):
             _say(f"{check.weight.name}: {check.detail} → {check.path}")
 
 
-def _converter(source: Path) -> Callable[[Path, tuple[str, ...]], tuple[str, Path]] | None:
-    """The backend's function that makes weights of a foreign file of this kind; None where no backend has one."""
+def _converted(source: Path, labels: tuple[str, ...]) -> tuple[str, Path] | None:
+    """Weights made of a foreign file by the first backend that knows its network: what to call them, and where they
+    lie; None where no backend takes files of this kind."""
+    from exprtool.errors import ModelError
     from exprtool.plugins import registry
 
-    if source.is_file():
-        for spec in registry().backends.values():
-            if source.suffix.lower() in spec.imports and spec.import_weights is not None:
-                return spec.import_weights
+    refused: list[str] = []
+    for spec in registry().backends.values() if source.is_file() else ():
+        if source.suffix.lower() in spec.imports and spec.import_weights is not None:
+            try:
+                return spec.import_weights(source, labels)
+            except ModelError as error:
+                refused.append(f"{spec.name}: {error}")
+    if refused:
+        raise ModelError("\n".join(dict.fromkeys(refused)))
     return None
 
 

@@ -64,7 +64,23 @@ class Accuracy:
 def expression_accuracy(
     classify: Classify, labels: Sequence[str], images: NDArray[np.uint8], wanted: Sequence[str]
 ) -> Accuracy:
-    """Ask ``classify`` about crops (N, S, S, 3); right is where its most likely label is the wanted one.
+    """How often `recognised` says yes, in all and per expression; arguments and errors are its."""
+    answers = recognised(classify, labels, images, wanted)
+    counts: dict[str, list[int]] = {name: [0, 0] for name in dict.fromkeys(wanted)}
+    for right, name in zip(answers, wanted, strict=True):
+        counts[name][0] += int(right)
+        counts[name][1] += 1
+    return Accuracy(
+        sum(right for right, _ in counts.values()),
+        sum(total for _, total in counts.values()),
+        {name: (right, total) for name, (right, total) in counts.items()},
+    )
+
+
+def recognised(
+    classify: Classify, labels: Sequence[str], images: NDArray[np.uint8], wanted: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Ask ``classify`` about crops (N, S, S, 3): True (N) where its most likely label is the wanted one.
 
     ``labels`` are what its outputs mean, ``wanted`` (N) the expressions asked for. Raises `DataError` where a wanted
     expression is none of the labels: it could not be right.
@@ -75,17 +91,12 @@ def expression_accuracy(
             f"The classifier does not know {', '.join(missing)} (it knows {', '.join(labels)}), so it cannot tell "
             "whether pictures show it. Choose another classifier, or leave those expressions out with --expr."
         )
-    counts: dict[str, list[int]] = {name: [0, 0] for name in dict.fromkeys(wanted)}
-    for start in range(0, len(images), _BATCH):
-        scores = np.asarray(classify(np.ascontiguousarray(images[start : start + _BATCH])))
-        for answer, name in zip(scores.argmax(axis=1), wanted[start : start + _BATCH], strict=True):
-            counts[name][0] += int(answer == places[canonical_label(name)])
-            counts[name][1] += 1
-    return Accuracy(
-        sum(right for right, _ in counts.values()),
-        sum(total for _, total in counts.values()),
-        {name: (right, total) for name, (right, total) in counts.items()},
-    )
+    right = np.array([places[canonical_label(name)] for name in wanted], dtype=np.int64)
+    answers = [
+        np.asarray(classify(np.ascontiguousarray(images[start : start + _BATCH]))).argmax(axis=1)
+        for start in range(0, len(images), _BATCH)
+    ]
+    return np.concatenate(answers) == right if answers else np.zeros(0, bool)
 
 
 def canonical_label(label: str) -> str:

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from exprtool.errors import TrainingError, UnknownNameError, UsageError  # noqa: E402
 from exprtool_gan import losses  # noqa: E402
 from exprtool_gan.sampler import Sampler  # noqa: E402
+from exprtool_gan.step import LOSS_NAMES  # noqa: E402
 from exprtool_training.loss_log import LossLog  # noqa: E402
 from exprtool_training.schedule import ema_decay, learning_rate, total_steps  # noqa: E402
 from exprtool_usgan.config import DiscriminatorConfig  # noqa: E402
@@ -171,7 +172,7 @@ def test_samplers_that_cannot_work_are_refused():
 
 
 def test_means_of_losses_that_occurred():
-    log = LossLog(4, torch.device("cpu"))
+    log = LossLog(LOSS_NAMES, 4, torch.device("cpu"))
     log.add(1, torch.tensor([1.0, 2, 3, 4, 5]))
     log.add(2, torch.tensor([3.0, 4, 5, 6, 7, 10, 11, 12, 13]))
     means = log.take()
@@ -182,7 +183,7 @@ def test_means_of_losses_that_occurred():
 
 
 def test_nan_is_reported_with_its_place():
-    log = LossLog(4, torch.device("cpu"))
+    log = LossLog(LOSS_NAMES, 4, torch.device("cpu"))
     log.add(41, torch.ones(5))
     log.add(42, torch.tensor([1.0, 1, math.nan, 1, math.nan]))
     with pytest.raises(TrainingError, match=r"d_gp became nan at step 42"):

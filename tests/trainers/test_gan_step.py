@@ -83,6 +83,6 @@ def test_auto_takes_bfloat16_where_the_processor_multiplies_it(
     told: dict[str, bool], half: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
-    assert loop._half(TrainConfig(), CPU) == half
-    assert loop._half(TrainConfig(precision="bfloat16"), CPU)
-    assert not loop._half(TrainConfig(precision="float32"), CPU)
+    assert loop.in_bfloat16("auto", CPU) == half
+    assert loop.in_bfloat16("bfloat16", CPU)
+    assert not loop.in_bfloat16("float32", CPU)

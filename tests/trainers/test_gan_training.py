@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -400,8 +400,8 @@ def test_settings_that_will_not_do(changes: dict[str, object], match: str):
 def test_every_setting_has_a_flag_and_its_help():
     result = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     assert result.exit_code == 0, result.output
-    for name, entry in TrainConfig.__dataclass_fields__.items():
-        assert f"--{name.replace('_', '-')}" in result.output, name
+    for entry in fields(TrainConfig):
+        assert f"--{entry.name.replace('_', '-')}" in result.output, entry.name
         assert entry.metadata["help"].split()[0] in result.output
 
 

@@ -24,17 +24,16 @@ from exprtool.types import Exported, ExportWish
 from exprtool_default.card import LEVELS, METADATA_KEY, FlowCard
 from exprtool_flow.networks import FlowNet
 from exprtool_flow.state import load_average
+from exprtool_training.export import OPSET, check_target, halve
 
 if TYPE_CHECKING:
     import onnx
 
     from exprtool_default.backend import FlowBackend
 
-OPSET = 17
 TOLERANCE = {"float32": 1e-4, "float16": 0.02}
 """Largest difference from PyTorch, by the precision in which weights are stored: of pictures and masks in [0, 1], log
 shading, weights, and flow in units of 10 crop pixels."""
-_KEEP_EXACT = 2048
 _FACES = 6
 
 
@@ -61,10 +60,7 @@ def export(run: Path, out: Path, *, half: bool = True, licence: str | None = Non
     ``half`` stores weights as float16 (they are widened when the file is loaded: half the size, the same speed).
     Raises `ModelError` where the file does not agree with PyTorch; nothing is written then.
     """
-    if out.suffix.lower() != ".onnx":
-        raise ModelError(f"{out} must end in .onnx.")
-    if out.exists() and not overwrite:
-        raise ModelError(f"{out} exists. Give --overwrite to replace it, or another name with -o.")
+    check_target(out, ExportWish(overwrite=overwrite))
     net, card = load_average(run)
     precision = "float16" if half else "float32"
     card = replace(card, precision=precision, licence=licence or card.licence)
@@ -85,7 +81,7 @@ def _written(net: FlowNet, card: FlowCard) -> bytes:
     """The file's content, its weights as precise as the card says."""
     graph = _graph(net, card)
     if card.precision == "float16":
-        _halve(graph.graph)
+        halve(graph.graph)
     entry = graph.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, card.to_json()
     return graph.SerializeToString()
@@ -192,28 +188,6 @@ def _branch(half: onnx.ModelProto, prefix: str) -> list[onnx.NodeProto]:
             then_branch=taken, else_branch=helper.make_graph(empty, f"no {prefix}", [], none),
         ),
     ]  # fmt: skip
-
-
-def _halve(graph: onnx.GraphProto) -> None:
-    """Store large weights as float16 behind a cast, which ONNX Runtime folds away when it loads the file: arithmetic
-    stays in float32, for which CPUs have their fast kernels."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                _halve(attribute.g)
-    casts = []
-    for tensor in graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.size < _KEEP_EXACT:
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}.widen", to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 def compare(content: bytes, net: FlowNet) -> dict[str, float]:

@@ -54,7 +54,11 @@ class Looker:
                     sums[name] = sums.get(name, 0.0) + float(value) * len(batch.seen)
         count = len(self._members)
         score, before = float(torch.cat(psnr).mean()), float(torch.cat(untouched).mean())
-        figures = {"psnr": score, "untouched": before, **{name: value / count for name, value in sums.items()}}
+        figures = {
+            "psnr": score,
+            "untouched": before,
+            **{f"loss_{name}": value / count for name, value in sums.items()},
+        }
         proof = "" if self.unseen else ", on people trained on"
         return Look(score, figures, f"{score:.2f} dB (untouched {before:.2f}){proof}")
 
