@@ -415,14 +415,13 @@ def print_table(table: Table) -> None:
 
 
 def _show(evaluations: Sequence[Evaluation], quiet: bool, paper: bool | None) -> None:
-    from rich.console import Console
-
+    from exprtool.cli.console import SafeConsole
     from exprtool.measures import tables
 
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     models = [each for each in evaluations if each.kind == "model"]
     for table in (tables.main_table(evaluations, paper=paper), *map(tables.expression_table, models)):
         print_table(table)
     if not quiet:
         for note in tables.footnotes(evaluations, paper=paper):
-            console.print(note, style="dim", markup=False)
+            console.print(note, style="dim")
