@@ -216,3 +216,15 @@ def _open_folder(folder: Path) -> int | None:
 def _concerns(error: OSError, temporary: Path) -> bool:
     """Whether an error of the body is about the file that is being written and not about one that it reads."""
     return error.filename is None or Path(os.fsdecode(error.filename)) == temporary
+
+
+def take_after(path: Path, source: Path, *, times: bool = False) -> None:
+    """Give the file at ``path`` the permissions of ``source``, never set-user-ID and the like, and with ``times`` also
+    when it was last read and changed.
+
+    To be called before the file appears under its name, so that a private one is never open to others.
+    """
+    found = source.stat()
+    path.chmod(found.st_mode & 0o777)
+    if times:
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))

@@ -19,6 +19,7 @@ from exprtool.documents import parse_json
 from exprtool.errors import ImageError
 from exprtool.files import write_bytes
 from exprtool.pictures import xmp as _xmp
+from exprtool.plan import SIDECAR_SUFFIX
 from exprtool.types import Edit
 
 COMPOSITE_WITH_TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
@@ -29,7 +30,6 @@ _STRENGTH = {COMPOSITE_SYNTHETIC: 1, COMPOSITE_WITH_TRAINED_MODEL: 2, _WHOLLY_GE
 
 _IPTC_EXT, _IPTC_PREFIX = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/", "Iptc4xmpExt"
 _OWN, _OWN_PREFIX = "urn:exprtool:provenance:1/", "exprtool"
-SIDECAR_SUFFIX = ".provenance.json"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Provenance:
 
     ``weights`` are amounts of the named expressions, ``controls`` those of blendshapes, as in `exprtool.types.Edit`.
     ``trained`` tells whether a trained model made the new pixels. ``faces`` counts the edited faces.
-    ``timeline`` is the text of an edit of a film that changes over time.
+    ``timeline`` is the text of an edit of a film that changes over time. ``removed`` names what the edit made untrue
+    and was therefore left out, such as a C2PA manifest.
     """
 
     backend: str
@@ -49,6 +50,7 @@ class Provenance:
     seed: int = 0
     faces: int | None = None
     timeline: str = ""
+    removed: str = ""
     tool: str = "exprtool"
     version: str = exprtool.__version__
 
@@ -207,6 +209,8 @@ def _fields(provenance: Provenance) -> dict[str, str]:
         fields["Faces"] = str(provenance.faces)
     if provenance.timeline:
         fields["Timeline"] = provenance.timeline
+    if provenance.removed:
+        fields["Removed"] = provenance.removed
     return fields
 
 
@@ -223,6 +227,7 @@ def _from_fields(fields: Mapping[str, str]) -> Provenance:
             seed=int(fields["Seed"]),
             faces=None if faces is None else int(faces),
             timeline=fields.get("Timeline", ""),
+            removed=fields.get("Removed", ""),
             tool=fields["Tool"],
             version=fields["Version"],
         )

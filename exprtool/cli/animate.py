@@ -24,7 +24,12 @@ def animate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="OUT", help="A clip or GIF. [default: an MP4 here]", rich_help_panel=OUTPUT_PANEL
+            "--output",
+            "--out",
+            "-o",
+            metavar="OUT",
+            help="A clip or GIF. [default: an MP4 here]",
+            rich_help_panel=OUTPUT_PANEL,
         ),
     ] = None,
     seconds: Annotated[

@@ -59,7 +59,7 @@ def add_to(app: typer.Typer) -> None:
 @data_app.command("prepare")
 def prepare_command(
     roots: Roots,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the crops and their manifest.")],
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", help="Folder for the crops and their manifest.")],
     size: Annotated[int, typer.Option(min=16, max=1024, help="Side of the crops in pixels.")] = 128,
     crop: Annotated[
         str, typer.Option(help="aligned: eyes and mouth in place; centre: the centred square.")

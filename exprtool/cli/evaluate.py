@@ -53,7 +53,9 @@ FacePPSecret = Annotated[
     str | None, typer.Option("--facepp-secret", envvar="FACEPP_API_SECRET", show_envvar=True, help="Face++ API secret.")
 ]
 FacePPUrl = Annotated[str | None, typer.Option("--facepp-url", help="Another address of the compare service.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables (JSON, Markdown, LaTeX) and sheets.")]
+Out = Annotated[
+    Path | None, typer.Option("--output", "--out", "-o", help="Folder for tables (JSON, Markdown, LaTeX) and sheets.")
+]
 Rows = Annotated[int, typer.Option(min=1, max=64, help="People shown on the sheets.")]
 Paper = Annotated[
     bool | None,
@@ -164,7 +166,7 @@ def ablate_command(
         Path,
         typer.Argument(metavar="TOML", help="The variants: [train] with what all share, [variants] or [grid], seeds."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the runs, the table and the sheet.")],
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", help="Folder for the runs, the table and the sheet.")],
     data: Annotated[
         list[Path] | None, typer.Option("--data", "-d", help="Training data, in place of that in the file. Repeatable.")
     ] = None,

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import exprtool
-from exprtool.cli import printing
+from exprtool.cli import help, printing
 from exprtool.errors import ExprtoolError, UsageError
 from exprtool.stopping import interrupt_on_every_signal
 
@@ -67,6 +67,7 @@ def _main(
 
 for _name in _COMMANDS:
     import_module(f"exprtool.cli.{_name}").add_to(app)
+help.apply_to(app)
 
 
 def _spare_the_others(group: typer.Typer, words: Sequence[str]) -> None:

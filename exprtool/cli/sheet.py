@@ -22,6 +22,7 @@ def sheet(
         Path | None,
         typer.Option(
             "--output",
+            "--out",
             "-o",
             metavar="OUT",
             help="The sheet's file. By default PHOTO.sheet.jpg beside the photo.",

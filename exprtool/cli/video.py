@@ -59,6 +59,7 @@ def video(
         str | None,
         typer.Option(
             "--output",
+            "--out",
             "-o",
             metavar="OUT",
             help="A file for one clip, a folder for more. [default: beside the input]",

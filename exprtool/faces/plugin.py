@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from exprtool.errors import ModelError
+from exprtool.extras import install_command
 from exprtool.faces import dlib_files
 from exprtool.hookspecs import hookimpl
 from exprtool.types import Detector, DetectorSpec, Readiness, WeightFile
@@ -89,17 +90,16 @@ def _dlib_readiness() -> Readiness:
     return Readiness(not reason, reason, dlib_files.REMEDY if reason else "")
 
 
-def _needs_dlib_too(package: str, distribution: str = "exprtool") -> Readiness | None:
+def _needs_dlib_too(package: str, remedy: str) -> Readiness | None:
     """Every detector is refined by dlib's landmarks, so a missing dlib stops them all."""
     if find_spec(package) is None:
-        remedy = f'python -m pip install "{distribution}"'
         return Readiness(False, f"the {package} package is not installed", remedy)
     dlib = _dlib_readiness()
     return None if dlib.ready else dlib
 
 
 def _insightface_readiness() -> Readiness:
-    if obstacle := _needs_dlib_too("insightface", "exprtool[insightface]"):
+    if obstacle := _needs_dlib_too("insightface", install_command("insightface")):
         return obstacle
     from exprtool.faces.packs import installed_packs
 
@@ -113,7 +113,7 @@ def _insightface_readiness() -> Readiness:
 
 
 def _yunet_readiness() -> Readiness:
-    if obstacle := _needs_dlib_too("cv2"):
+    if obstacle := _needs_dlib_too("cv2", "python -m pip install opencv-python"):
         return obstacle
     from exprtool.weights import catalogue as models
 
