@@ -2,7 +2,7 @@
 
 Inside, a picture is RGB uint8 and upright. What the file held beyond that (alpha, 16 bits, grey, ICC profile, EXIF,
 XMP, density, captions, JPEG's quantisation) waits in the `Photo` and goes back into the output. What a format cannot
-hold is said in notes, never dropped in silence. Moving pictures are in `exprtool.animations`.
+hold is said in notes, never dropped in silence. Moving pictures are in `exprtool.pictures.moving`.
 """
 
 from exprtool.pictures.formats import FORMATS, IMAGE_SUFFIXES, format_named, holds_xmp, sniff, suffix_of

@@ -86,7 +86,7 @@ def reproduce_command(
     page = write_page(result)
     if not quiet:
         print_table(main_table(result.evaluations))
-    print(page)
+    printing.line(str(page))
     if result.failed:
         for name, why in result.failed.items():
             show_text(f"exprtool: {name}: {why}", error=True)

@@ -27,7 +27,7 @@ MAX_PIXELS = 200_000_000
 
 
 class AnimatedImageError(ImageError):
-    """A picture that moves, where a still one is needed; `exprtool.animations` reads these."""
+    """A picture that moves, where a still one is needed; `exprtool.pictures.moving` reads these."""
 
 
 def read_image(source: Path | str | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -89,7 +89,7 @@ class FirstFrame:
 
 
 def read_first_frame(source: Path | str | bytes, *, name: str | None = None) -> FirstFrame:
-    """Like `read_image`, for a picture that may move; see `exprtool.animations`."""
+    """Like `read_image`, for a picture that may move; see `exprtool.pictures.moving`."""
     data, label, suffix = _load(source, name)
     photo, frames = _decode(data, label, suffix)
     with _guarded(label), _open(data, photo.format) as opened:

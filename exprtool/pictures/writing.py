@@ -183,7 +183,7 @@ def _encode_gif(samples: Samples, edited: NDArray[np.bool_], packet: bytes | Non
     buffer = io.BytesIO()
     writer = GifWriter(buffer, (samples.values.shape[0], samples.values.shape[1]), xmp=packet)
     opaque = samples.values[..., -1] >= 128 if samples.alpha else None
-    writer.add(samples.in_colour().rgb(), opaque, edited=edited)
+    writer.add(samples.in_colour().rgb(), opaque, edited=edited, dither=True)
     writer.close()
     return buffer.getvalue()
 
