@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from exprtool.cli import printing
+
 
 def add_to(app: typer.Typer) -> None:
     app.command("reproduce")(reproduce_command)
@@ -79,7 +81,7 @@ def reproduce_command(
     )  # fmt: skip
     result = reproduce(
         wish,
-        classifier=_classifier(classifier, device),
+        classifier=_classifier(classifier, device, quiet),
         watcher=None if quiet else lambda name: screen(),
         told=(lambda text: None) if quiet else lambda text: show_text(text, error=True),
     )
