@@ -8,6 +8,7 @@ fails is reported and the others go on; an output appears under its name only wh
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -186,12 +187,15 @@ def run_batch(
     edits: Mapping[str, Edit],
     options: BatchOptions,
     on_output: OnOutput,
+    stop: threading.Event | None = None,
 ) -> None:
     """Edit every photo of the plan and report each output, in the plan's order.
 
-    ``edits`` maps the labels of ``outputs`` to what is wanted. Errors of one photo go into its reports. On
-    KeyboardInterrupt, outputs that are being encoded are finished and the exception goes on to the caller.
+    ``edits`` maps the labels of ``outputs`` to what is wanted. Errors of one photo go into its reports. Once ``stop``
+    is set, outputs under way are finished and reported and no further one is begun. On KeyboardInterrupt those that
+    are being encoded are finished and reported, and the exception goes on to the caller.
     """
+    stop = stop or threading.Event()
     readers = ThreadPoolExecutor(options.readers, thread_name_prefix="read")
     writers = ThreadPoolExecutor(options.writers, thread_name_prefix="write")
     pending: deque[tuple[_Task, Future[tuple[OutputReport, Image | None, Image | None]]]] = deque()
@@ -212,13 +216,25 @@ def run_batch(
     batch_faces = options.batch_faces if len(edits) == 1 else 1
     try:
         for batch in _batches(_read_ahead(readers, session, outputs, options, budget), batch_faces, report_all):
+            if stop.is_set():
+                break
             _prepare(session, batch)
             for label, edit in edits.items():
+                if stop.is_set():
+                    break
                 for task, output, answer in _generate(session, batch, label, edit):
                     pending.append((task, writers.submit(_write, session, task, output, edit, answer, options)))
                 while len(pending) > 2 * options.writers:
                     report_next()
         report_all()
+    except KeyboardInterrupt:
+        writers.shutdown(wait=True, cancel_futures=True)
+        while pending:
+            if pending[0][1].cancelled():
+                pending.popleft()
+            else:
+                report_next()
+        raise
     finally:
         budget.close()
         readers.shutdown(wait=True, cancel_futures=True)

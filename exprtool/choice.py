@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from exprtool import plugins
 from exprtool.devices import Device, device_for
 from exprtool.errors import DeviceError, ExprtoolError, NotReadyError, PluginError, UnknownNameError, UsageError
+from exprtool.faces.dlib_files import check_landmarks_licence
 from exprtool.types import Backend, BackendSpec, Detector, DetectorSpec, Edit, FaceRefusal, Readiness
 from exprtool.weights.catalogue import (
     check_licence,
@@ -19,6 +20,7 @@ from exprtool.weights.catalogue import (
     how_to_get,
     is_there,
     readiness,
+    refuse_damaged,
 )
 
 T = TypeVar("T")
@@ -203,10 +205,13 @@ def split_argument(name: str) -> tuple[str, str | None]:
 
 
 def choose_detector(wish: str, commercial_only: bool) -> tuple[DetectorSpec, str | None]:
+    check_landmarks_licence(commercial_only)  # whatever finds a face, these measure it
     known = plugins.registry()
     name, argument = split_argument(wish)
     if name == "auto":
         specs = sorted(known.detectors.values(), key=lambda spec: -spec.quality)
+        for spec in specs:
+            refuse_damaged(spec, commercial_only)
         ready = [spec for spec in specs if readiness(spec, commercial_only).ready]
         if not ready:
             raise NotReadyError("No face detector is ready. Run `exprtool doctor` to see why.")
@@ -231,6 +236,8 @@ def _choose_backends(wish: str, commercial_only: bool) -> list[tuple[BackendSpec
         return [(spec, argument)]
     # Quality 0 marks backends that are tools rather than editors, such as `debug`.
     specs = sorted((spec for spec in known.backends.values() if spec.quality > 0), key=lambda spec: -spec.quality)
+    for spec in specs:
+        refuse_damaged(spec, commercial_only)
     ready: list[tuple[BackendSpec, str | None]] = [
         (spec, None) for spec in specs if readiness(spec, commercial_only).ready
     ]

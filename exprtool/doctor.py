@@ -25,6 +25,7 @@ import exprtool
 from exprtool import devices, plugins
 from exprtool.errors import ModelError
 from exprtool.extras import install_command
+from exprtool.faces.dlib_files import LANDMARKS_68, LANDMARKS_68_LICENCE
 from exprtool.weights import catalogue as models
 
 _PROBE_SECONDS = 120
@@ -203,7 +204,8 @@ def _import_all(modules: Sequence[str]) -> dict[str, str]:
     while left:
         try:
             done = subprocess.run(
-                [sys.executable, "-c", _PROBE, *left],
+                # -P: else a file of the current folder that is called like a package would be run in its place
+                [sys.executable, "-P", "-c", _PROBE, *left],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 timeout=_PROBE_SECONDS,
@@ -431,7 +433,11 @@ def _places() -> Iterator[Finding]:
         )
     if models.commercial_only_from_environment():
         yield Finding(
-            section, models.COMMERCIAL_VARIABLE, "is set: weights without commercial use are refused", Level.NOTE
+            section,
+            models.COMMERCIAL_VARIABLE,
+            f"is set, but no face can be measured without {LANDMARKS_68} ({LANDMARKS_68_LICENCE})",
+            Level.BROKEN,
+            "unset it where your use is not commercial",
         )
 
 

@@ -11,7 +11,14 @@ from difflib import get_close_matches
 
 
 class ExprtoolError(Exception):
-    """Base class: something that went wrong and that the message tells how to mend."""
+    """Base class: something that went wrong and that the message tells how to mend.
+
+    The first argument is the message; further ones are lines below it, such as a list of what was tried. File names in
+    them may hold line breaks of their own, so whoever prints an error prints argument by argument.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class UsageError(ExprtoolError):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from exprtool.errors import UsageError
+from exprtool.files import is_special
 
 STREAM = "-"
 SIDECAR_SUFFIX = ".provenance.json"
@@ -93,6 +93,11 @@ def _expand(
     if _is_folder(path):
         yield from (Input(file, path) for file in _walk(path, suffixes, exclude, passed_over))
     elif os.path.lexists(path):
+        if is_special(path):
+            raise UsageError(
+                f"{argument} is a pipe or a device and not a file: reading it might never end. Give a file, or - for "
+                "standard input."
+            )
         yield Input(path)
     elif glob.has_magic(argument):
         # Path.glob takes no absolute patterns.
@@ -123,7 +128,7 @@ def _walk(
         )
         for name in sorted(files):
             path = Path(parent, name)
-            if name.startswith(".") or _is_special(path):
+            if name.startswith(".") or is_special(path):
                 continue
             if path.suffix.lower() in suffixes:
                 yield path
@@ -133,15 +138,6 @@ def _walk(
 
 def _is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises for names that are too long)
-
-
-def _is_special(path: Path) -> bool:
-    """Whether this is a pipe, a socket or a device. A link that leads nowhere is not: reading it reports it."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _unreadable(error: OSError) -> None:
@@ -196,6 +192,7 @@ def plan_outputs(
     ]
     _refuse_collisions(outputs)
     _refuse_inputs(outputs, inputs)
+    _refuse_links(outputs, skip=existing == "skip")
     if existing == "refuse":
         _refuse_existing(outputs)
     return outputs
@@ -262,6 +259,16 @@ def _refuse_inputs(outputs: Sequence[Output], inputs: Sequence[Input]) -> None:
     for item in outputs:
         if item.path and real(item.path) in sources:
             raise UsageError(f"{item.path} is an input: it would be overwritten. Name another output with -o.")
+
+
+def _refuse_links(outputs: Sequence[Output], *, skip: bool) -> None:
+    """Refuse outputs that are symbolic links, but for those that will be skipped because they lead to a file."""
+    for item in outputs:
+        if item.path and os.path.islink(item.path) and not (skip and stands(item.path)):  # noqa: PTH114
+            raise UsageError(
+                f"{item.path} is a symbolic link, and nothing is written through links. Remove it, or name another "
+                "output with -o."
+            )
 
 
 def _refuse_existing(outputs: Sequence[Output]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import exprtool
+from exprtool.documents import parse_json
 from exprtool.errors import ImageError
 from exprtool.files import write_bytes
 from exprtool.pictures import xmp as _xmp
@@ -172,7 +173,7 @@ def read_film_tags(tags: Mapping[str, str]) -> Declaration:
         for piece in text.split(_RECORD_AT)[1:]:
             try:
                 edits.append(Provenance(**json.JSONDecoder().raw_decode(piece)[0]))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RecursionError) as error:
                 raise ImageError(f"the record in the film's tags is damaged: {error}; get another copy.") from error
     strongest = max(declared, key=lambda kind: (_STRENGTH.get(kind, 0), kind), default=None)
     return Declaration(strongest, tuple(edits))
@@ -206,7 +207,7 @@ def write_sidecar(picture: Path, records: Sequence[Provenance]) -> Path:
 
 def _read_sidecar(path: Path) -> Declaration:
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         return Declaration(content["digital_source_type"], tuple(Provenance(**record) for record in content["edits"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ImageError(f"{path} is not a provenance file of exprtool: {error}. Delete it or restore it.") from error
@@ -240,8 +241,8 @@ def _from_fields(fields: Mapping[str, str]) -> Provenance:
         return Provenance(
             backend=fields["Backend"],
             trained=fields["Trained"] == "True",
-            weights={str(name): float(value) for name, value in json.loads(fields["Expression"]).items()},
-            controls={str(name): float(value) for name, value in json.loads(fields["Controls"]).items()},
+            weights={str(name): float(value) for name, value in parse_json(fields["Expression"]).items()},
+            controls={str(name): float(value) for name, value in parse_json(fields["Controls"]).items()},
             strength=float(fields["Strength"]),
             seed=int(fields["Seed"]),
             faces=None if faces is None else int(faces),

@@ -9,7 +9,6 @@ Convention: Keras' arrays are channels last, (N, H, W, C); the ONNX graph is cha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.documents import parse_json
 from exprtool.errors import MissingPackageError, ModelError
 from exprtool.extras import install_command
 
@@ -62,7 +62,7 @@ def onnx_from_keras(content: bytes, metadata: Mapping[str, str]) -> bytes:
         ) from None
     try:
         with h5py.File(BytesIO(content), "r") as file:
-            layers = json.loads(str(file.attrs["model_config"]))["config"]["layers"]
+            layers = parse_json(str(file.attrs["model_config"]))["config"]["layers"]
             stored: Any = file["model_weights"]
 
             def weights(layer: str) -> dict[str, NDArray[np.float32]]:

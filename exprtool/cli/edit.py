@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.common import OUTPUT_PANEL
 from exprtool.errors import UsageError
 
@@ -109,6 +109,7 @@ def edit(
     from exprtool.cli.progress import Screen
     from exprtool.pipeline import Session
     from exprtool.plan import expand_inputs, plan_outputs
+    from exprtool.stopping import StopRequest
 
     exclude = Path(output) if output not in (None, "-") else None
     with common.nothing_written():
@@ -153,9 +154,11 @@ def edit(
             strict=strict,
             passed_over=passed_over,
         )
-    with screen:
-        run_batch(session, outputs, edits, options, screen.show)
+    with screen, StopRequest(screen.stopping) as stop:
+        run_batch(session, outputs, edits, options, screen.show, stop.event)
         screen.remark(session.notes)
+        if stop.requested and not screen.complete:
+            raise KeyboardInterrupt
     if not screen.all_edited:
         raise typer.Exit(1)
 
@@ -180,7 +183,6 @@ def _print_plan(
     session: Session, outputs: Sequence[Output], edits: Mapping[str, Edit], options: BatchOptions, as_json: bool
 ) -> None:
     """Print, photo by photo, which faces would be edited and where the result would go."""
-    import json
     from itertools import groupby
 
     from exprtool.batch import in_words, is_done
@@ -201,15 +203,15 @@ def _print_plan(
             except Exception as error:  # as in the run itself
                 record["error"] = in_words(error, source)[0]
         if as_json:
-            print(json.dumps(record), flush=True)
+            printing.json_line(record)
         else:
             _print_record(record)
     if not as_json:
         for model in models:
             state = "there" if model["ready"] else "missing"
-            print(f"model {model['name']}: {model['size'] / 1e6:.1f} MB, {model['licence']}, {state}")
+            printing.line(f"model {model['name']}: {model['size'] / 1e6:.1f} MB, {model['licence']}, {state}")
     for note in session.notes:
-        common.stderr().print(note, markup=False)
+        printing.console().print(note)
 
 
 def _faces_planned(session: Session, source: Input, edits: Mapping[str, Edit], options: BatchOptions) -> dict:
@@ -240,21 +242,19 @@ def _faces_planned(session: Session, source: Input, edits: Mapping[str, Edit], o
 
 
 def _print_record(record: dict) -> None:
-    from exprtool.cli.tables import printable
-
     found = len(record["faces"])
     editable = sum(bool(face["expressions"]) for face in record["faces"])
     what = record["error"] or f"{editable} of {found} faces will be edited"
     if not record["outputs"]:
         what = "already there"
-    print(printable(common.naming(record["input"], what)))
+    printing.line(common.naming(record["input"], what))
     for index, face in enumerate(record["faces"], start=1):
         what = ", ".join(face["expressions"]) or "left alone"
         reason = f" ({face['reason']})" if face["reason"] else ""
-        print(f"  face {index}: {face['size']:.0f} px, score {face['score']:.2f}: {what}{reason}")
+        printing.line(f"  face {index}: {face['size']:.0f} px, score {face['score']:.2f}: {what}{reason}")
     if editable:
         for name in record["outputs"]:
-            print(printable(f"  -> {name}"))
+            printing.line(f"  -> {name}")
 
 
 def _models_needed(session: Session) -> list[dict]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from exprtool.cli import printing
 from exprtool.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def ablate_command(
         limit=limit,
         watcher=None if quiet else _announce,
     )
-    text = json.dumps({"variants": [result.to_json() for result in results]}, ensure_ascii=False, indent=1)
+    text = json.dumps({"variants": [result.to_json() for result in results]}, indent=1)
     write_bytes(out / "ablation.json", text.encode())
     write_bytes(out / "ablation.md", ablation_markdown(results).encode())
     subjects = subjects_of(ablation, out)
@@ -210,18 +210,18 @@ def ablate_command(
     shown = [_for_sheets(pictures, rows)] * len(subjects)
     sheets.save(sheets.comparison(subjects, shown, labels, title=title), out / "ablation.png")
     if as_json:
-        print(text)
+        printing.lines(text)
         return
     print_table(ablation_table(results))
     if not quiet:
-        print(f"Table and sheet in {out}", file=sys.stderr)
+        printing.say(f"Table and sheet in {out}")
 
 
 def _announce(variant: str, seed: int):  # type: ignore[no-untyped-def]
     """Say which run begins, and watch it as `exprtool train` does."""
     from exprtool_training.screen import screen
 
-    print(f"{variant}, seed {seed}", file=sys.stderr)
+    printing.say(f"{variant}, seed {seed}")
     return screen()
 
 
@@ -342,7 +342,7 @@ def _classifier(name: str | None, device: str, quiet: bool) -> Classifier | None
         if name is None:
             if best and not quiet:
                 say = ready[best[0].name]
-                print(f"No expression accuracy: {say.reason}. To measure it: {say.remedy}", file=sys.stderr)
+                printing.say(f"No expression accuracy: {say.reason}. To measure it: {say.remedy}")
             return None
     if name not in known and not name.lower().endswith(".onnx") and not Path(name).exists():
         raise UnknownNameError("classifier", name, (*sorted(known), "FILE.onnx"))
@@ -387,7 +387,7 @@ def _report(
     from exprtool.files import write_bytes
     from exprtool.measures import tables
 
-    text = json.dumps(tables.as_json(evaluations), ensure_ascii=False, indent=1)
+    text = json.dumps(tables.as_json(evaluations), indent=1)
     if out is not None:
         for name, content in zip(
             _TABLES,
@@ -396,35 +396,34 @@ def _report(
         ):
             write_bytes(out / name, content.encode())
     if format == "json":
-        print(text)
+        printing.lines(text)
     elif format == "markdown":
-        print(tables.markdown(evaluations, paper=paper), end="")
+        printing.lines(tables.markdown(evaluations, paper=paper))
     elif format == "latex":
-        print(tables.latex(evaluations, paper=paper), end="")
+        printing.lines(tables.latex(evaluations, paper=paper))
     else:
         _show(evaluations, quiet, paper)
     if out is not None and not quiet:
-        print(f"Tables and sheets in {out}", file=sys.stderr)
+        printing.say(f"Tables and sheets in {out}")
 
 
 def print_table(table: Table) -> None:
     """At the width that its figures need: a terminal that is too narrow breaks lines, but no figure is cut."""
-    from rich.console import Console
+    from exprtool.cli.console import SafeConsole
 
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     needed = console.measure(table, options=console.options.update(width=1000)).maximum
-    Console(highlight=False, width=max(console.width, needed)).print(table)
+    SafeConsole(highlight=False, width=max(console.width, needed)).print(table)
 
 
 def _show(evaluations: Sequence[Evaluation], quiet: bool, paper: bool | None) -> None:
-    from rich.console import Console
-
+    from exprtool.cli.console import SafeConsole
     from exprtool.measures import tables
 
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     models = [each for each in evaluations if each.kind == "model"]
     for table in (tables.main_table(evaluations, paper=paper), *map(tables.expression_table, models)):
         print_table(table)
     if not quiet:
         for note in tables.footnotes(evaluations, paper=paper):
-            console.print(note, style="dim", markup=False)
+            console.print(note, style="dim")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.common import FACES_PANEL, OUTPUT_PANEL
 from exprtool.errors import ExprtoolError, UsageError
 
@@ -82,7 +81,7 @@ def faces(
         record = _look_at(source, session, min_face, targets)
         show.add(record)
         if record.trace and verbose:
-            common.stderr().print(record.trace, markup=False)
+            printing.console().trace(record.trace)
         all_have_faces &= record.error is None and any(reason is None for reason in record.reasons)
     show.finish()
     if not all_have_faces:
@@ -278,7 +277,7 @@ class _Lines:
     """JSON: one line per photo, as soon as it is known."""
 
     def add(self, record: _Record) -> None:
-        print(json.dumps(record.as_json()), flush=True)
+        printing.json_line(record.as_json())
 
     def finish(self) -> None:
         pass

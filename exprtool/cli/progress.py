@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.errors import ExprtoolError
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Screen:
         self.counts = {"edited": 0, "refused": 0, "no_face": 0, "skipped": 0, "failed": 0}
         self.faces = 0
         self.gallery_failed = False
-        self.console = common.stderr()
+        self.console = printing.console()
         self._gallery: Report | None = _open_gallery(report) if report else None
         self._bar = Progress(
             TextColumn("{task.description} {task.fields[name]}", markup=False),
@@ -73,13 +72,22 @@ class Screen:
                 markup=False,
             )
         elif kind is None and not self.quiet:
-            self.console.print(self.summary(), markup=False)
+            self.console.print(self.summary())
 
     @property
     def all_edited(self) -> bool:
         """Whether nothing failed, the gallery included, and no photo was without a face (or, if strict, refused)."""
         refused = self._strict and self.counts["refused"] > 0
         return self.counts["failed"] == self.counts["no_face"] == 0 and not refused and not self.gallery_failed
+
+    @property
+    def complete(self) -> bool:
+        """Whether something became of every output."""
+        return sum(self.counts.values()) == self.total
+
+    def stopping(self) -> None:
+        """Say that somebody asked to stop, and what happens now."""
+        self.console.print("finishing the photos at work; press Ctrl-C again to stop at once")
 
     def summary(self) -> str:
         done = self.counts
@@ -105,7 +113,7 @@ class Screen:
         """Show remarks that concern the whole run, such as an unused GPU."""
         if not self.quiet:
             for note in dict.fromkeys(notes):
-                self.console.print(f"note: {note}", markup=False)
+                self.console.print(f"note: {note}")
 
     def show(self, report: OutputReport, before: Image | None, after: Image | None) -> None:
         """Take in one finished output; called in order by `exprtool.batch.run_batch`."""
@@ -113,15 +121,15 @@ class Screen:
         edited = sum(face.edited for face in report.faces)
         self.faces += edited if report.status == "edited" else 0
         if self.as_json:
-            print(json.dumps(report.as_json()), flush=True)  # ASCII: a file's name may hold what no encoding can
+            printing.json_line(report.as_json())
         self._add_to_gallery(report, before, after)
         if report.status in ("failed", "no_face", "refused"):
             message = common.naming(report.output.source.name, report.error or "")
-            self.console.print(message, markup=False, style="red" if report.status == "failed" else None)
+            self.console.print(message, style="red" if report.status == "failed" else None)
             if report.trace and self.verbose:
-                self.console.print(report.trace, markup=False)
+                self.console.trace(report.trace)
         elif not self.quiet and (self.verbose or not self.console.is_terminal):
-            self.console.print(self._line(report, edited), markup=False)
+            self.console.print(self._line(report, edited))
         self._advance(_short(report.output.source.name))
 
     def _add_to_gallery(self, report: OutputReport, before: Image | None, after: Image | None) -> None:
@@ -138,7 +146,7 @@ class Screen:
             yield
         except ExprtoolError as error:
             self._gallery, self.gallery_failed = None, True
-            self.console.print(f"the report is incomplete: {error}", markup=False, style="red")
+            self.console.print(f"the report is incomplete: {error}", style="red")
 
     def _advance(self, name: str) -> None:
         done = sum(self.counts.values())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exprtool.cli import printing
 from exprtool.errors import ExprtoolError
 
 if TYPE_CHECKING:
@@ -46,11 +46,12 @@ def verify(
         recorded = declaration is not None and bool(declaration.edits)
         missing |= not recorded
         if as_json:
-            typer.echo(json.dumps(_as_json(path, declaration, problem, manifest)))
+            printing.json_line(_as_json(path, declaration, problem, manifest))
         elif declaration is None:
-            typer.echo(f"exprtool: {problem}", err=True)
+            printing.say(f"exprtool: {problem}")
         else:
-            typer.echo(_in_words(path, declaration, manifest))
+            for text in _in_words(path, declaration, manifest):
+                printing.line(text)
     if missing:
         raise typer.Exit(1)
 
@@ -66,15 +67,17 @@ def _as_json(path: Path, declaration: Declaration | None, problem: str | None, m
     }
 
 
-def _in_words(path: Path, declaration: Declaration, manifest: bool) -> str:
-    carries = "\n  It carries a C2PA manifest, which exprtool does not check." if manifest else ""
+def _in_words(path: Path, declaration: Declaration, manifest: bool) -> list[str]:
+    carries = ["  It carries a C2PA manifest, which exprtool does not check."] if manifest else []
     kind = declaration.digital_source_type
     if not declaration.edits:
         stated = f"; it declares itself {kind.rpartition('/')[2]}" if kind else ""
-        return f"{path}: no record of an edit by exprtool{stated}{carries}"
-    lines = [f"{path}: {kind.rpartition('/')[2] if kind else 'edited'}"]
-    lines += [f"  {number}. {_edit_in_words(edit)}" for number, edit in enumerate(declaration.edits, 1)]
-    return "\n".join(lines) + carries
+        return [f"{path}: no record of an edit by exprtool{stated}", *carries]
+    return [
+        f"{path}: {kind.rpartition('/')[2] if kind else 'edited'}",
+        *(f"  {number}. {_edit_in_words(edit)}" for number, edit in enumerate(declaration.edits, 1)),
+        *carries,
+    ]
 
 
 def _edit_in_words(edit: Provenance) -> str:

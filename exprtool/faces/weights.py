@@ -29,15 +29,17 @@ YUNET = WeightFile(
 _INSIGHTFACE_LICENCE = "InsightFace models: non-commercial research only"
 
 
-def _member(name: str) -> Callable[[Path, Path], None]:
-    """Take one file out of a downloaded model pack: of the packs only the detector is needed."""
+def _member(name: str, size: int) -> Callable[[Path, Path], None]:
+    """Take one file of ``size`` bytes out of a downloaded model pack: of the packs only the detector is needed."""
 
     def unpack(downloaded: Path, target: Path) -> None:
         try:
             with zipfile.ZipFile(downloaded) as pack:
-                inside = next((entry for entry in pack.namelist() if Path(entry).name == name), None)
+                inside = next((entry for entry in pack.infolist() if Path(entry.filename).name == name), None)
                 if inside is None:
                     raise ModelError(f"{downloaded}: this is not the expected model pack; it holds no {name}.")
+                if inside.file_size != size:  # and zipfile reads no more than what is declared
+                    raise ModelError(f"{downloaded}: its {name} has {inside.file_size} bytes instead of {size}.")
                 with pack.open(inside) as source, target.open("wb") as sink:
                     shutil.copyfileobj(source, sink)
         except zipfile.BadZipFile as error:
@@ -56,7 +58,7 @@ BUFFALO_L = WeightFile(
     origin="https://github.com/deepinsight/insightface/tree/master/model_zoo",
     urls=("https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip",),
     summary="SCRFD-10G face detector of InsightFace's pack buffalo_l",
-    pack=_member("det_10g.onnx"),
+    pack=_member("det_10g.onnx", 16_923_827),
     download_size=288_621_354,
 )
 BUFFALO_SC = WeightFile(
@@ -69,7 +71,7 @@ BUFFALO_SC = WeightFile(
     origin="https://github.com/deepinsight/insightface/tree/master/model_zoo",
     urls=("https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_sc.zip",),
     summary="SCRFD-500M face detector of InsightFace's pack buffalo_sc",
-    pack=_member("det_500m.onnx"),
+    pack=_member("det_500m.onnx", 2_524_817),
     download_size=14_969_382,
 )
 PACKS = {"buffalo_l": BUFFALO_L, "buffalo_sc": BUFFALO_SC}
