@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from exprtool.cli.printing import lose_stdout, printable
+from exprtool.cli.words import lose_stdout, printable
 
 
 class SafeConsole(Console):
