@@ -51,7 +51,7 @@ def truth(faces: Path, out: Path | None) -> dict[str, float]:
     from exprtool_mouth.augment import PLAIN, example
     from exprtool_mouth.data import held_out, mouth_of
 
-    painter = interior.MouthPainter(interior.MODEL, "cpu")
+    painter = interior.MouthPainter(interior.MODEL)
     with np.load(faces / "fairface_open" / "landmarks.npz", allow_pickle=False) as file:
         names, marks = file["name"], file["landmarks"]
     chosen = held_out(names, HELD_OUT)
@@ -99,7 +99,7 @@ def _edge(whole: NDArray[np.float32]) -> float:
     from exprtool.anatomy.mouth_crop import PER_MM, WIDTH
 
     rows = np.flatnonzero(whole[:, WIDTH // 2] > 0.5)
-    return float(rows[0] + min(0.72 * len(rows), 10.5 * PER_MM)) if len(rows) else 0.0
+    return float(rows[0] + min(0.7 * len(rows), 11.5 * PER_MM)) if len(rows) else 0.0
 
 
 def _jaw(whole: NDArray[np.float32]) -> float:

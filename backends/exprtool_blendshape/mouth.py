@@ -18,11 +18,16 @@ from numpy.typing import NDArray
 
 from exprtool.anatomy.eyes import run_length
 from exprtool.anatomy.grids import Grid, smooth
+from exprtool.anatomy.teeth import surroundings_of, teeth_in
 from exprtool.pixels.ramps import LUMA
 from exprtool_blendshape import topology as parts
 from exprtool_blendshape.lips import LipCurves
 from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
 
+_STAY = 0.15, 0.4
+"""Motion (cm) of the lips up to which all that the photo shows between them stays, and from which on teeth alone."""
+_HANGS = 0.45
+"""Share of the opening's height above which upper teeth begin."""
 _NOSTRILS = 1.4
 """How far (cm) above the photo's lips the mouth may reach; the model's nostrils, beyond, are of one piece with it."""
 WIDE_ENOUGH = 0.32
@@ -43,8 +48,8 @@ class MouthPaint:
 class MouthPhoto:
     """What the photo tells about the mouth: ``seam`` the colour of the line between closed lips, ``inside`` (H, W)
     float32 where the photo shows the inside of the mouth, ``shows_teeth`` whether there are teeth, and ``teeth``
-    whether so much of them that they stay. ``moving`` where it is a frame of a track: its teeth are then kept by as
-    much as they fill the mouth (see `_own_share`)."""
+    whether so much of them that they stay; ``row`` (H, W) float32 is where upper ones are. ``moving`` where it is a
+    frame of a track: its teeth are then kept by as much as they fill the mouth (see `_own_share`)."""
 
     seam: Grid
     inside: Grid
@@ -52,6 +57,7 @@ class MouthPhoto:
     shows_teeth: bool
     teeth: bool
     lips: LipCurves
+    row: Grid
     hidden: MouthPaint | None = None
     moving: bool = False
 
@@ -104,7 +110,22 @@ def look_at(
     # through a narrow slit teeth show too little to stand for those of a wide mouth
     own = teeth and is_open and float(lips.gap[middle].mean()) > WIDE_ENOUGH * u
     hidden = _lips_alone(picture, inside, outline, lips, u) if is_open else None
-    return MouthPhoto(seam, inside, is_open, is_open and teeth, own, lips, hidden)
+    row = np.zeros_like(inside)
+    if own:
+        levels, between = picture * np.float32(255), inside > 0.5
+        tooth = teeth_in(levels, between, surroundings_of(levels, between, u / 10), u / 10)
+        row = cv2.GaussianBlur(_upper(tooth, lips), (0, 0), 0.02 * u)
+    return MouthPhoto(seam, inside, is_open, is_open and teeth, own, lips, row, hidden)
+
+
+def _upper(tooth: NDArray[np.bool_], lips: LipCurves) -> Grid:
+    """1 where teeth are that hang from the upper lip, (H, W), and not those of the jaw."""
+    _, part = cv2.connectedComponents(tooth.astype(np.uint8))
+    rows, columns = np.nonzero(tooth)
+    upper, lower = lips.at(columns.astype(np.float64))
+    share, piece = (rows - upper) / np.maximum(lower - upper, 1), part[rows, columns]
+    hang = [each for each in np.unique(piece) if np.quantile(share[piece == each], 0.1) < _HANGS]
+    return np.isin(part, hang).astype(np.float32) * tooth
 
 
 def _lips_alone(
@@ -207,12 +228,14 @@ def cover(photo: MouthPhoto, flow: Grid, log_gain: Grid, step: int) -> MouthPain
     return MouthPaint(window, alpha, np.zeros_like(alpha), colour.astype(np.float32))
 
 
-def paint(photo: MouthPhoto, label: NDArray[np.int8], widening: float, closed: bool, u: float) -> MouthPaint | None:
+def paint(
+    photo: MouthPhoto, label: NDArray[np.int8], widening: float, moved: float, closed: bool, u: float
+) -> MouthPaint | None:
     """The open mouth of a target raster, in the colour of the seam where the photo does not stay; None where it is
     closed.
 
     ``label`` (H, W) are the raster's labels from `topology`, ``widening`` how much (cm) the mouth opens beyond the
-    photo's own opening.
+    photo's own opening, ``moved`` how far (cm) the rims of its lips move.
     """
     mouth_labels = label == parts.MOUTH
     mouth_labels[: max(0, int(photo.lips.upper.min() - _NOSTRILS * u))] = False
@@ -241,6 +264,8 @@ def paint(photo: MouthPhoto, label: NDArray[np.int8], widening: float, closed: b
         columns = np.arange(window[1].start, window[1].stop, dtype=np.float64)
         below_rim = (np.arange(window[0].start, window[0].stop)[:, None] - photo.lips.at(columns)[0][None]) / u
         kept = kept * (1 - smooth((below_rim - 0.70) / 0.25) * smooth(widening / 0.25))
+        # and what was dark behind lips that are elsewhere now is not dark where it was
+        kept = kept * (1 - (1 - photo.row[window]) * smooth((moved - _STAY[0]) / (_STAY[1] - _STAY[0])))
         keep = keep + own * kept * smooth((above + below - 0.08) / 0.12)
     if photo.is_open:  # between closed lips a slit of the photo's open mouth would show
         slits = mouth_labels & ((cv2.morphologyEx(hole.astype(np.uint8), cv2.MORPH_OPEN, slit) == 0) | closed)

@@ -158,7 +158,8 @@ def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0
     target = frame.points(fit.camera.project(mesh + fit.offset)) + face.lip_offset
     gap = lips.wanted_gap(face.photo_lips, face.source_lips, lips.mesh_curves(plain, topology), taken_off, u)
     target = lips.settled(target, topology, np.interp(*_onto(target, topology, gap)), u)
-    speaking = _speaking(face, target)
+    lips_moved = _lips_moved(face, target)
+    speaking = float(Ramp(0.0, LIPS_MOVE)(lips_moved))  # at 0 all between them is the photo's own
     texture = face.source + speaking * (face.texture - face.source)
     normals = _normals(plain, topology)
 
@@ -179,24 +180,24 @@ def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0
     log_gain += _seam(face, target, label)[::c, ::c]
     if face.glasses is not None:
         log_gain *= 1 - face.glasses.frame[::c, ::c]
-    return _painted(face, label, gap, speaking, flow, log_gain)
+    return _painted(face, label, gap, lips_moved, speaking, flow, log_gain)
 
 
 LIPS_MOVE = 0.15
 """Motion (cm) of the lips' rims from which on the inside of lips and mouth is drawn in full; below, it fades in."""
 
 
-def _speaking(face: FaceLook, target: NDArray[np.float64]) -> float:
-    """How far the lips have left their place in the photo, 0 to 1; at 0 all between them is the photo's own."""
+def _lips_moved(face: FaceLook, target: NDArray[np.float64]) -> float:
+    """How far (cm) the rims of the lips have left their place in the photo where they moved farthest."""
     rims = np.concatenate([face.topology.edge_upper, face.topology.edge_lower])
-    moved = np.linalg.norm(target[rims, :2] - face.source[rims], axis=1).max() / face.frame.u
-    return float(Ramp(0.0, LIPS_MOVE)(moved))
+    return float(np.linalg.norm(target[rims, :2] - face.source[rims], axis=1).max()) / face.frame.u
 
 
 def _painted(
     face: FaceLook,
     label: NDArray[np.int8],
     gap: NDArray[np.float64],
+    moved: float,
     speaking: float,
     flow: Grid,
     log_gain: Grid,
@@ -222,7 +223,7 @@ def _painted(
     own = np.interp(np.linspace(0, 1, len(gap)), face.photo_lips.along(face.photo_lips.x), face.photo_lips.gap)
     widening = float(np.mean(np.maximum(gap, 0)[middle] - np.maximum(own, 0)[middle])) / u
     between, hole = np.zeros_like(alpha), np.zeros_like(alpha)
-    inside = mouth.paint(face.mouth, label, widening, bool((gap < 0).all()), u)
+    inside = mouth.paint(face.mouth, label, widening, moved, bool((gap < 0).all()), u)
     if inside is not None:
         # over the lips that were covered: two layers, the mouth on top
         w = inside.window

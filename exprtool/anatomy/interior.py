@@ -21,12 +21,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool.anatomy.mouth_crop import HEIGHT, PER_MM, WIDTH, Wish, crop_from_points, grown, middle_of, told
+from exprtool.anatomy.mouth_crop import (
+    EYES_APART,
+    HEIGHT,
+    PER_MM,
+    WIDTH,
+    Wish,
+    crop_from_points,
+    grown,
+    middle_of,
+    told,
+)
+from exprtool.anatomy.teeth import enamel_of, surroundings_of
 from exprtool.devices import onnx_session
 from exprtool.errors import ModelError
 from exprtool.faces.align import Matrix, invert, transform
 from exprtool.pixels.blur import measured_blur
-from exprtool.pixels.ramps import Ramp
+from exprtool.pixels.ramps import LUMA, Ramp
 from exprtool.types import FacePatch, Image, Points
 
 Floats = NDArray[np.float32]
@@ -35,28 +46,41 @@ MODEL = Path(__file__).with_name("mouth.onnx")
 FORMAT = "exprtool-mouth/1"
 METADATA_KEY = "exprtool_mouth"
 
-_BELOW_REST = 2.1
-"""How far upper incisors reach below the line between closed lips, in mm: median of 45 people of the Face Research Lab
-London Set, whose smile tells the edge and whose neutral photo the line."""
-_OF_GAP, _MOST_SHOWN = 0.72, 10.5
-"""How much of a smile's opening the upper teeth fill, and how much of them shows at most, in mm: medians of the mouths
-that the network was trained on."""
-_ARCH = 0.011
-"""How the edges of the upper row rise to the sides: mm for each square mm from the middle, median of the same."""
+_BELOW_REST = 2.65
+"""How far upper incisors reach below a resting upper lip, in mm: mean of women (3.40) and men (1.91) by R. G. Vig and
+G. C. Brundo, "The kinetics of anterior tooth display", 1978. On 45 people of the Face Research Lab London Set, whose
+smile tells the edge and whose neutral photo the line between closed lips, it is 2.0 at the median."""
+_OF_GAP, _MOST_SHOWN = 0.7, 11.5
+"""How much of a smile's opening the upper teeth fill, and how much of them shows at most, in mm: medians of the 2,275
+mouths that the network was trained on."""
+_ARCH = 0.0075, 0.002
+"""How the edges of the upper and of the lower row rise to the sides: mm for each square mm from the middle, medians of
+the same."""
 _OVERBITE = 3.0
 """By how much upper incisors cover lower ones in a closed bite, in mm: the usual 2 to 4."""
 _JAW = 31.0
 """How far the lower incisors drop at jawOpen 1, in mm: ICT-FaceKit's, at 63 mm between the eyes."""
-_RED = 0.25, 0.55
-"""Tongue, gum and lining as a share of the opening: so much, and so much of what teeth leave, medians of the same."""
-_DARK, _DEEP = (0.04, 0.14), Ramp(10.0, 24.0)
-"""Dark as a share of what teeth leave, of low openings and of high ones; by their height in mm."""
+_LEAST_SHOWN, _LEAST_SHARE = 4.1, 0.5
+"""How much of the upper teeth shows at least in a mouth that opens, in mm and as a share of its height: lower quartile
+of those of the same that show more than teeth."""
+_RED = 0.35, 0.2
+"""Tongue, gum, lining and rims of lips as a share of the opening: so much, and so much of what teeth leave; lower
+quartile of the same. At their mean the network, in two minds, paints a brown mist."""
+_DARK = 0.03, 0.5
+"""All but black as a share of the opening: so much, and so much of what teeth leave, squared; between their mean and
+their upper quartile."""
+_ENAMEL, _BRIGHT = 0.5, (0.2, 0.45)
+"""How far teeth are brought to the colour that the skin's light gives them, and from which to which luma, as a share of
+the lit skin's, paint in their place is teeth."""
 _OVER_LIP = 1.0
 """How far over the lips the paint goes, in mm: the network learned what a lip looks like where teeth begin."""
 _SLIT = Ramp(1.0, 2.2)
 """Height of an opening in mm up to which there is nothing to see in it, and from which on all is painted."""
 _PAINT_BLUR = 0.5
 """Blur of the network's paint, a standard deviation in its own pixels."""
+_DEFOCUSED = 1.5
+"""Blur of the photo in the crop's pixels from which on paint is blurred there; 97 of 100 photos of the training set
+have less."""
 _MOST_GRAIN = 12.0
 """Standard deviation of grain, in levels of 255, beyond which it is texture."""
 _PART, _SMOOTH = 8, 0.3
@@ -101,9 +125,7 @@ def incisors_at(landmarks68: Points, below_nose: float) -> Points:
     return np.asarray((landmarks68[[33, 51, 62]].mean(0) @ across) * across + edge * down, np.float64)
 
 
-def fill_mouth(
-    patch: FacePatch, landmarks68: Points, opening: Opening, tone: Callable[[Floats], Floats], device: str = "cpu"
-) -> None:
+def fill_mouth(patch: FacePatch, landmarks68: Points, opening: Opening, tone: Callable[[Floats], Floats]) -> None:
     """Paint the inside of the mouth into the patch's own arrays; nothing where none opens.
 
     ``landmarks68`` are the photo's, in the region; ``tone`` brings colours (..., 3) in [0, 1] to the photo's.
@@ -121,23 +143,41 @@ def fill_mouth(
     near = cv2.GaussianBlur(hole, (0, 0), PER_MM) / (cv2.GaussianBlur(whole, (0, 0), PER_MM) + 1e-3)
     hole = np.clip(hole + beyond * np.clip(near, 0, 1), 0, 1).astype(np.float32)
 
-    photo = patch.pixels[around]
     wish = wish_of(whole, transform(crop_from_region, opening.incisors[None])[0], opening.jaw)
-    given = _sampled(photo, _from(around, crop_from_region), cv2.BORDER_REFLECT)
-    colour = _network(device).paint(given, told(whole, hole, wish))
+    given = _sampled(patch.pixels[around], _from(around, crop_from_region), cv2.BORDER_REFLECT)
+    colour = _network().paint(given, told(whole, hole, wish))
     share = np.asarray(cv2.GaussianBlur(hole, (0, 0), 0.6), np.float32)
+    finer = 1 / float(np.hypot(*crop_from_region[:, 0]))  # the region's pixels for each of the crop's
+    blur, defocus, grain = _taken(patch, around, finer)
+    if defocus > _DEFOCUSED:  # what is blurred even at the crop's size
+        colour, share = (_softer(each, defocus) for each in (colour, share))
     window = _window(crop_from_region, patch.pixels.shape, share)
     if window is None:
         return
     matrix, size = _from(window, crop_from_region), patch.alpha[window].shape
     alpha = np.clip(1.4 * _lifted(share, matrix, size) - 0.2, 0, 1) * np.float32(amount) * (patch.alpha[window] > 0)
-    finer = 1 / float(np.hypot(*matrix[:, 0]))  # the region's pixels for each of the crop's
-    grain = _grain(photo, patch.painted[around])
-    colour = _as_taken(_lifted(colour, matrix, size), measured_blur(photo), grain, finer)
+    colour = _as_taken(_lifted(colour, matrix, size), blur, grain, finer)
     colour = tone(np.clip(colour / np.float32(255), 0, 1)) * np.float32(255)
     below = patch.pixels[window].astype(np.float32)
     patch.pixels[window] = np.rint(below + alpha[..., None] * (np.clip(colour, 0, 255) - below)).astype(np.uint8)
     patch.painted[window] = np.maximum(patch.painted[window], alpha)
+
+
+def _taken(patch: FacePatch, around: tuple[slice, slice], finer: float) -> tuple[float, float, float]:
+    """How the photo was taken, by nose and cheeks above the mouth, which are moved but not painted: its blur in its own
+    pixels and in the crop's, standard deviations, and its `_grain`."""
+    rows, columns = around
+    height = rows.stop - rows.start
+    above = slice(max(0, rows.start - height), rows.start + height // 4), columns
+    photo, painted = patch.pixels[above], patch.painted
+    assert painted is not None
+    small = cv2.resize(photo, None, fx=1 / finer, fy=1 / finer, interpolation=cv2.INTER_AREA) if finer > 1 else photo
+    return measured_blur(photo), measured_blur(np.asarray(small, np.uint8)), _grain(photo, painted[above])
+
+
+def _softer(paint: Floats, blur: float) -> Floats:
+    """Paint (H, W) or (H, W, 3) over the crop with the photo's blur, a standard deviation in the crop's pixels."""
+    return np.asarray(cv2.GaussianBlur(paint, (0, 0), float(np.sqrt(blur**2 - _PAINT_BLUR**2))), np.float32)
 
 
 def _crop_for(landmarks68: Points, opening: Opening) -> Matrix:
@@ -156,8 +196,6 @@ def _height(whole: Floats) -> float:
 
 def _axes(landmarks68: Points) -> tuple[Points, Points, float]:
     """Directions (2,) across and down the face, and pixels for each mm."""
-    from exprtool.anatomy.mouth_crop import EYES_APART
-
     eyes = landmarks68[42:48].mean(0) - landmarks68[36:42].mean(0)
     apart = float(np.hypot(*eyes))
     across = eyes / apart
@@ -167,16 +205,17 @@ def _axes(landmarks68: Points) -> tuple[Points, Points, float]:
 def wish_of(whole: Floats, incisors: Points, jaw: float) -> Wish:
     """What is to be seen in an opening (H, W) of the crop with the edge of the upper incisors at ``incisors`` (2,)."""
     x = np.linspace(-40, 40, 33)
-    edge = incisors[1] / PER_MM
+    rows = np.flatnonzero(whole[:, int(np.clip(np.rint(incisors[0]), 0, WIDTH - 1))] > 0.5)
+    shown = min(_LEAST_SHOWN, _LEAST_SHARE * len(rows) / PER_MM)
+    edge = max(incisors[1] / PER_MM, (rows[0] / PER_MM + shown) if len(rows) else 0.0)
     lower = max(edge - _OVERBITE + _JAW * max(0.0, jaw), edge + 0.3)
     lines = [
-        np.c_[incisors[0] + x * PER_MM, (y - arch * x**2) * PER_MM] for y, arch in ((edge, _ARCH), (lower, _ARCH / 2))
+        np.c_[incisors[0] + x * PER_MM, (y - arch * x**2) * PER_MM]
+        for y, arch in zip((edge, lower), _ARCH, strict=True)
     ]
-    wish = Wish(lines[0], lines[1], 0.0, 0.0)
-    zones = told(whole, whole, wish)[2:4].sum(0)
+    zones = told(whole, whole, Wish(lines[0], lines[1], 0.0, 0.0))[2:4].sum(0)
     rest = float(np.clip(1 - zones.sum() / max(float(whole.sum()), 1.0), 0, 1))
-    dark = rest * (_DARK[0] + (_DARK[1] - _DARK[0]) * float(_DEEP(_height(whole))))
-    return Wish(lines[0], lines[1], _RED[0] + _RED[1] * rest, dark)
+    return Wish(lines[0], lines[1], _RED[0] + _RED[1] * rest, _DARK[0] + _DARK[1] * rest**2)
 
 
 def _after(second: Matrix, first: Matrix) -> Matrix:
@@ -256,8 +295,8 @@ def _grain(photo: Image, alpha: Floats) -> float:
 class MouthPainter:
     """The network in a file; raises `ModelError` where that is none."""
 
-    def __init__(self, path: Path, device: str) -> None:
-        self._session = onnx_session(path, device)
+    def __init__(self, path: Path) -> None:
+        self._session = onnx_session(path)
         about = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}")
         if json.loads(about).get("format") != FORMAT:
             raise ModelError(f"{path} is no painter of mouths of the format {FORMAT!r}. Export it anew.")
@@ -266,9 +305,21 @@ class MouthPainter:
         """Paint (H, W, 3) in levels of 255 for a picture (H, W, 3) of a mouth and what is `told` about it."""
         given = np.ascontiguousarray((picture / np.float32(127.5) - 1).transpose(2, 0, 1)[None])
         (painted,) = self._session.run(None, {"picture": given, "told": told[None]})
-        return np.asarray((np.asarray(painted)[0].transpose(1, 2, 0) + 1) * 127.5, np.float32)
+        return _lit_alike(
+            np.asarray((np.asarray(painted)[0].transpose(1, 2, 0) + 1) * 127.5, np.float32), picture, told
+        )
 
 
-@lru_cache(maxsize=2)
-def _network(device: str) -> MouthPainter:
-    return MouthPainter(MODEL, device)
+def _lit_alike(painted: Floats, picture: Floats, told: Floats) -> Floats:
+    """Paint (H, W, 3) whose teeth have the colour of the light that is on the ``picture``'s skin: the network knows how
+    bright they are, but its white is now green, now yellow."""
+    around = surroundings_of(picture, told[1] > 0.5, PER_MM)
+    luma = painted @ LUMA
+    share = np.clip(told[2] + told[3], 0, 1) * _ENAMEL * Ramp(*_BRIGHT)(luma / around.lit)
+    wanted = luma[..., None] * enamel_of(np.array(around.colour, np.float32))
+    return (painted + share[..., None] * (wanted - painted)).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _network() -> MouthPainter:
+    return MouthPainter(MODEL)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from exprtool.cli import printing
 from exprtool.cli.evaluate import ClassifierName
 
 
@@ -85,7 +86,7 @@ def reproduce_command(
     page = write_page(result)
     if not quiet:
         print_table(main_table(result.evaluations))
-    print(page)
+    printing.line(str(page))
     if result.failed:
         for name, why in result.failed.items():
             show_text(f"exprtool: {name}: {why}", error=True)

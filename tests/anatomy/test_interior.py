@@ -112,6 +112,8 @@ def test_upper_teeth_hang_from_the_skull_and_lower_ones_go_with_the_jaw() -> Non
     whole = np.zeros((HEIGHT, WIDTH), np.float32)
     whole[20:80, 30:100] = 1
     at = np.array([WIDTH / 2, 30.0])
+    high = wish_of(whole, at - [0, 25], 0.3).upper
+    assert high is not None and high[:, 1].max() > 24, "a few mm of them show below the lip in any case"
     shut, ajar, low = (wish_of(whole, at, jaw) for jaw in (0.0, 0.2, 0.6))
     for wish in (shut, ajar, low):
         assert wish.upper is not None and np.array_equal(wish.upper, shut.upper)

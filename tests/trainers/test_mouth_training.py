@@ -160,9 +160,7 @@ def test_a_run_resumes_bit_for_bit_and_its_file_paints(photos: Path, tmp_path: P
     made = export(tmp_path / "whole", tmp_path / "mouth.onnx")
     assert made.bytes < 4_000_000 and made.difference < 0.02
     given = np.full((HEIGHT, WIDTH, 3), 128, np.float32)
-    painted = MouthPainter(tmp_path / "mouth.onnx", "cpu").paint(
-        given, np.zeros((CHANNELS - 3, HEIGHT, WIDTH), np.float32)
-    )
+    painted = MouthPainter(tmp_path / "mouth.onnx").paint(given, np.zeros((CHANNELS - 3, HEIGHT, WIDTH), np.float32))
     assert painted.shape == given.shape and painted.min() >= 0 and painted.max() <= 255
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from exprtool.anatomy.mouth_crop import HEIGHT, PER_MM, WIDTH, Wish, crop_from_points, middle_of
+from exprtool.anatomy.teeth import redness_of, surroundings_of, teeth_in
 from exprtool.errors import DataError
 from exprtool.images import read_image
 from exprtool.pixels.ramps import LUMA
@@ -159,18 +160,18 @@ def filled(outline: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.float32]:
 # ---------------------------------------------------------------------------------------------------------------------
 # What shows
 
-_TOOTH_LIGHT = 0.55
-"""Luma of teeth at least, as a share of the lit skin's around the mouth."""
-_TOOTH_PALE = 0.62
-"""Red over green, above 1, of teeth at most, as a share of the skin's."""
+_PALE = 0.55
+"""Redness (red over green, above 1) of what adjoins the opening as teeth or dark, at most, as a share of the skin's."""
+_PALE_LIGHT = 0.55
+"""Luma of such teeth at least, as a share of the lit skin's around the mouth."""
 _DARK_LIGHT = 0.24
 """Luma at most of what is all but black, as a share of the lit skin's."""
-_FEW = 0.15
+_FEW = 0.2
 """Share of columns that must show a row of teeth for it to count."""
-_LIP_SHADE = 3.5
-"""How far from a lip, in mm, a row of teeth may begin."""
-
-
+_LEAST_ROW = 1.2
+"""Height of a tooth in sight at least, in mm."""
+_UPPER_FROM, _LOWER_TO = 0.55, 0.65
+"""Share of the opening's height down to which upper teeth may begin, and from which on lower ones may end."""
 _ALL_LIP = 0.93
 """Share of what is red between lips, without any teeth, from which on they are closed after all."""
 _FRAME = 0.03
@@ -187,28 +188,16 @@ def what_shows(picture: NDArray[np.uint8], enclosed: NDArray[np.float32]) -> tup
     one are parabolas through the ends of what is pale in each column.
     """
     rgb = cv2.GaussianBlur(picture, (0, 0), 0.7).astype(np.float32)
-    luma = rgb @ LUMA
-    ring = (cv2.dilate(enclosed, np.ones((41, 41))) > 0.5) & (cv2.dilate(enclosed, np.ones((17, 17))) < 0.5)
-    lit, skin_red, grey = 160.0, 0.3, False
-    redness = np.maximum(rgb[..., 0] / (rgb[..., 1] + 4) - 1, 0)
-    if ring.any():
-        lit = max(20.0, float(np.quantile(luma[ring], 0.7)))
-        skin_red = max(0.08, float(np.median(redness[ring])))
-        grey = float(np.median(np.ptp(rgb[ring], axis=-1))) < _GREY
-    pale = (luma > _TOOTH_LIGHT * lit) & (grey | (redness < _TOOTH_PALE * skin_red))
-    black = luma < _DARK_LIGHT * lit
-    opening = _grown(enclosed, (pale | black) & (not grey))
+    luma, around = rgb @ LUMA, surroundings_of(rgb, enclosed > 0.5, PER_MM)
+    black = luma < _DARK_LIGHT * around.lit
+    pale = (luma > _PALE_LIGHT * around.lit) & (redness_of(rgb) < _PALE * around.redness)
+    opening = enclosed if around.grey else _grown(enclosed, pale | black)
     inside = opening > 0.5
-    tooth = (cv2.morphologyEx((pale & inside).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 3))) > 0) & inside
+    tooth = teeth_in(rgb, inside, around, PER_MM)
     area = max(1, int(inside.sum()))
-    upper = _row(tooth, inside, None)
-    lower = _row(tooth, inside, np.zeros((1, 2)) if upper is None else upper)
+    upper, lower = _rows(tooth, inside)
     red = inside & ~tooth & ~black
     return Wish(upper, lower, float(red.sum()) / area, float((inside & black).sum()) / area), opening
-
-
-_GREY = 6
-"""Difference between the channels, of 255, up to which a picture is grey."""
 
 
 def _grown(enclosed: NDArray[np.float32], odd: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -228,45 +217,42 @@ def _framed(picture: NDArray[np.uint8]) -> bool:
     return float((picture.max(-1) == 0).mean()) > _FRAME
 
 
-def _row(
-    tooth: NDArray[np.bool_], inside: NDArray[np.bool_], above: NDArray[np.float64] | None
-) -> NDArray[np.float64] | None:
-    """The line where the upper row of teeth ends; or, of what does not belong to the row that ends at the line
-    ``above``, the one where the lower row begins."""
-    upper = above is None
+def _rows(
+    tooth: NDArray[np.bool_], inside: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """The line where the upper row of teeth ends, and the one where the lower row begins; None for no such row.
+
+    Of each column the first run of teeth counts as upper ones where it begins high enough, the last one as lower ones
+    where it is another. Where both rows look like one, there is no telling where the lower one begins.
+    """
     columns = np.flatnonzero(inside.sum(0) > 2 * PER_MM)
-    if len(columns) < 8:
-        return None
-    ends, weights, shown = [], [], 0
+    upper, lower = [], []
     for x in columns:
         rows = np.flatnonzero(inside[:, x])
-        run = tooth[rows[0] : rows[-1] + 1, x]
-        if not upper:
-            run = run[::-1]
-        reach = int(_LIP_SHADE * PER_MM)
-        starts = np.flatnonzero(run[:reach])
-        if len(starts) == 0:
-            ends.append(0.0)
-            weights.append(0.3)
-        else:
-            after = np.flatnonzero(~run[starts[0] :])
-            end = starts[0] + (after[0] if len(after) else len(run) - starts[0])
-            if above is not None and rows[-1] - end < np.interp(x, above[:, 0], above[:, 1]) - PER_MM:
-                end = 0  # both rows look like one: there is no telling where the lower one begins
-            ends.append(float(end))
-            weights.append(1.0)
-            shown += end > 1.2 * PER_MM
-        ends[-1] = rows[0] + ends[-1] if upper else rows[-1] - ends[-1]
-    if shown < _FEW * len(columns):
+        top, bottom = int(rows[0]), int(rows[-1]) + 1
+        edges = np.flatnonzero(np.diff(np.r_[0, tooth[top:bottom, x].astype(np.int8), 0]))
+        runs = [(a, b) for a, b in edges.reshape(-1, 2) if b - a >= _LEAST_ROW * PER_MM]
+        first = runs[0] if runs and runs[0][0] < _UPPER_FROM * (bottom - top) else None
+        last = runs[-1] if runs and runs[-1] != first and runs[-1][1] > _LOWER_TO * (bottom - top) else None
+        upper.append(np.nan if first is None else top + first[1])
+        lower.append(np.nan if last is None else top + last[0])
+    return _line(columns, np.array(upper)), _line(columns, np.array(lower))
+
+
+def _line(columns: NDArray[np.intp], ends: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """A parabola (n, 2) through the ends of a row of teeth (m,), NaN where there are none, across all columns."""
+    seen = np.isfinite(ends)
+    if len(columns) < 8 or seen.sum() < _FEW * len(columns):
         return None
-    x, y, w = (np.array(each, np.float64) for each in (columns, ends, weights))
-    centre, half = x.mean(), max(1.0, np.ptp(x) / 2)
-    t = (x - centre) / half
-    w *= 1 - 0.7 * np.abs(t)
-    curve = np.zeros(3)
-    for _ in range(3):  # reweighted: a gap or a glint is no edge
-        curve = np.polyfit(t, y, 2, w=np.sqrt(w) + 1e-6)
+    centre, half = float(columns.mean()), max(1.0, float(np.ptp(columns)) / 2)
+    t, y = (columns[seen] - centre) / half, ends[seen]
+    weight = 1 - 0.7 * np.abs(t)
+    curve = np.array([0.0, 0.0, float(np.median(y))])
+    for _ in range(4):  # reweighted: a gap or a glint is no edge; and hardly bent where little is seen
+        basis = np.stack([t**2, t, np.ones_like(t)], 1) * np.sqrt(weight)[:, None]
+        hold = np.diag([0.003, 0.003, 0.0]) * len(columns)
+        curve = np.linalg.solve(basis.T @ basis + hold, basis.T @ (np.sqrt(weight) * y))
         off = np.abs(np.polyval(curve, t) - y)
-        w = w / (1 + (off / (1.5 * PER_MM)) ** 2)
+        weight = (1 - 0.7 * np.abs(t)) / (1 + (off / (1.5 * PER_MM)) ** 2)
     at = np.linspace(-1.1, 1.1, _LINE)
     return np.c_[centre + half * at, np.polyval(curve, at)]

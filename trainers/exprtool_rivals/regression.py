@@ -181,7 +181,9 @@ class Regression(Method):
         if not self.weights.any():
             return None
         fit = Fit(self.config.window, self.config.stretch, self.weights)
-        sources = np.unique(self.pairs.source)[:SHEET_FACES]
+        start = self.prepared.labels == self.prepared.label_names.index(self.config.source)
+        unseen = np.flatnonzero(start & self.prepared.is_test)
+        sources = (unseen if len(unseen) else np.unique(self.pairs.source))[:SHEET_FACES]
         faces = np.asarray(self.prepared.images[sources])
         x = faces.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1
         labels = np.eye(len(self.pairs.labels), dtype=np.float32)
@@ -242,7 +244,7 @@ def _graph(fit: Fit, card: CropCard) -> Any:
     side, reach = card.size, fit.window // 2
     channels = fit.weights.shape[2]
     nodes: list[Any] = []
-    constants: dict[str, NDArray[Any]] = {
+    constants: dict[str, Any] = {
         "weights": fit.weights.reshape(len(fit.weights), -1),
         "shape": np.array([-1, fit.window**2 + 1, channels, side, side]),
         "pads": np.array([0, 0, reach, reach, 0, 0, reach, reach]),
