@@ -260,6 +260,7 @@
     if (lost && !confirm("Have these answers been saved? Beginning anew removes them from this browser.")) return;
     state = fresh();
     sent = -1;
+    say("", "");
     arrange();
     place("name").value = "";
     keep();

@@ -82,7 +82,7 @@ class AdversarialConfig(CropsConfig, TorchConfig):
     classifier: Path | None = setting(
         None,
         "Watching",
-        "ONNX model of an independent expression classifier for the looks; without: D's own head.",
+        "ONNX model of an expression classifier for the looks; without: one that is ready, else D's own head.",
         changes=True,
     )
 

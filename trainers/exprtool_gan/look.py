@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from exprtool.errors import ModelError
 from exprtool.measures import OnnxClassifier, expression_accuracy, identity
-from exprtool.measures.expression import Classify
+from exprtool.measures.expression import Classify, canonical_label
+from exprtool.types import ExpressionClassifier
 from exprtool_training.crops import shown
 from exprtool_training.data import PreparedSet
 from exprtool_training.watch import Look
@@ -25,14 +26,27 @@ OutputsOf = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.uint8]]
 """Pictures (N, S, S, 3) and what they show (N,) -> every picture with every expression (N, C, S, S, 3)."""
 
 
+def _ready_judge(labels: tuple[str, ...], device: str) -> ExpressionClassifier | None:
+    """The best registered classifier that is ready and knows all of the labels; None where there is none."""
+    from exprtool.plugins import registry
+    from exprtool.weights.catalogue import readiness
+
+    for spec in sorted(registry().classifiers.values(), key=lambda spec: -spec.quality):
+        if readiness(spec).ready:
+            judge = spec.load(device)
+            if {canonical_label(name) for name in labels} <= {canonical_label(name) for name in judge.labels}:
+                return judge
+    return None
+
+
 class Looker:
     """Looks at the same pictures every time; ``chooses`` where they show people set apart to choose a checkpoint on.
 
     Its figures are ``accuracy``, the share of outputs recognised as the wanted expression by the judge ("classifier",
-    or "own head", D's, which the generator was trained to please), ``acd`` (eq. 9) and ``same_person``, the share that
-    dlib takes for the same person; both left out where no face could be measured. The score is accuracy times that
-    share: outputs that show the expression and are still the person. Raises `ModelError` for a classifier that cannot
-    be used.
+    or where none is ready "own head", D's, which the generator was trained to please), ``acd`` (eq. 9) and
+    ``same_person``, the share that dlib takes for the same person; both left out where no face could be measured. The
+    score is accuracy times that share: outputs that show the expression and are still the person. Raises `ModelError`
+    for a classifier that cannot be used.
     """
 
     def __init__(self, prepared: PreparedSet, images: int, classifier: Path | None, device: str) -> None:
@@ -43,7 +57,9 @@ class Looker:
         self._labels = prepared.labels[chosen]
         self._landmarks = None if prepared.landmarks is None else np.asarray(prepared.landmarks[chosen])
         self._known: dict[int, NDArray[np.float64]] = {}
-        self._classifier = None if classifier is None else OnnxClassifier(classifier, device)
+        self._classifier = (
+            _ready_judge(self._names, device) if classifier is None else OnnxClassifier(classifier, device)
+        )
 
     def look(self, outputs_of: OutputsOf, head: Classify) -> Look:
         """Look at what ``outputs_of`` makes of the pictures; ``head`` judges where no classifier was given."""
