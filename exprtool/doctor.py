@@ -24,6 +24,7 @@ from typing import Literal
 import exprtool
 from exprtool import devices, plugins
 from exprtool.errors import ModelError
+from exprtool.extras import install_command
 from exprtool.weights import catalogue as models
 
 _PROBE_SECONDS = 120
@@ -148,11 +149,7 @@ def _installed(name: str) -> tuple[str, str] | None:
 
 def _package(requirement: _Requirement, found: tuple[str, str] | None, trouble: str) -> Finding:
     section, name = "Versions", requirement.name
-    install = (
-        f"pip install 'exprtool[{requirement.extra}]'"
-        if requirement.extra
-        else f"pip install '{name}{requirement.least}'"
-    )
+    install = install_command(requirement.extra) if requirement.extra else f"pip install '{name}{requirement.least}'"
     if found is None:
         if requirement.extra:
             return Finding(section, name, f"not installed (extra [{requirement.extra}])", Level.NOTE, install)
@@ -370,7 +367,7 @@ def _codecs() -> Iterator[Finding]:
     if heif:
         yield Finding(section, "HEIC", f"ok (pillow-heif {heif})")
     else:
-        yield Finding(section, "HEIC", "not installed", Level.NOTE, "pip install 'exprtool[heic]'")
+        yield Finding(section, "HEIC", "not installed", Level.NOTE, install_command("heic"))
     yield from _video_codecs()
 
 

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.extras import install_command
+
 Image = NDArray[np.uint8]
 """RGB picture, shape (H, W, 3), uint8."""
 
@@ -256,7 +258,7 @@ def packages_ready(*names: str, extra: str = "torch") -> Readiness:
     """Whether packages that come with an extra of exprtool are installed; imports none of them."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        return Readiness(False, f"{' and '.join(missing)} not installed", f"pip install 'exprtool[{extra}]'")
+        return Readiness(False, f"{' and '.join(missing)} not installed", install_command(extra))
     return Readiness(True)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.errors import MissingPackageError, ModelError
+from exprtool.extras import install_command
 
 OPSET, IR_VERSION = 13, 7
 """Old enough for every ONNX Runtime since 1.8, and fixed: the same file must give the same bytes everywhere."""
@@ -57,7 +58,7 @@ def onnx_from_keras(content: bytes, metadata: Mapping[str, str]) -> bytes:
         from onnx import TensorProto, helper
     except ImportError as error:
         raise MissingPackageError(
-            f"Converting a Keras network needs the package {error.name}: pip install 'exprtool[classifier]'"
+            f"Converting a Keras network needs the package {error.name}: {install_command('classifier')}"
         ) from None
     try:
         with h5py.File(BytesIO(content), "r") as file:

@@ -53,7 +53,9 @@ FacePPSecret = Annotated[
     str | None, typer.Option("--facepp-secret", envvar="FACEPP_API_SECRET", show_envvar=True, help="Face++ API secret.")
 ]
 FacePPUrl = Annotated[str | None, typer.Option("--facepp-url", help="Another address of the compare service.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables (JSON, Markdown, LaTeX) and sheets.")]
+Out = Annotated[
+    Path | None, typer.Option("--output", "--out", "-o", help="Folder for tables (JSON, Markdown, LaTeX) and sheets.")
+]
 Rows = Annotated[int, typer.Option(min=1, max=64, help="People shown on the sheets.")]
 Paper = Annotated[
     bool | None,
@@ -164,7 +166,7 @@ def ablate_command(
         Path,
         typer.Argument(metavar="TOML", help="The variants: [train] with what all share, [variants] or [grid], seeds."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the runs, the table and the sheet.")],
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", help="Folder for the runs, the table and the sheet.")],
     data: Annotated[
         list[Path] | None, typer.Option("--data", "-d", help="Training data, in place of that in the file. Repeatable.")
     ] = None,
@@ -203,7 +205,7 @@ def ablate_command(
     write_bytes(out / "ablation.md", ablation_markdown(results).encode())
     subjects = subjects_of(ablation, out)
     pictures = held_out(ablation.config(subjects[0].name, ablation.seeds[0], out))
-    labels = wanted or list(subjects[0].labels)
+    labels = [label for label in wanted or subjects[0].labels if all(label in each.labels for each in subjects)]
     title = f"seed {ablation.seeds[0]}, held-out people"
     shown = [_for_sheets(pictures, rows)] * len(subjects)
     sheets.save(sheets.comparison(subjects, shown, labels, title=title), out / "ablation.png")

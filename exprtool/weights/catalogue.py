@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from exprtool import plugins
-from exprtool.errors import MissingPackageError, ModelError, UnknownNameError
+from exprtool.errors import MissingPackageError, ModelError, NotReadyError, UnknownNameError
 from exprtool.types import BackendSpec, ClassifierSpec, DetectorSpec, Readiness, TrainerSpec, WeightFile
 from exprtool.weights.download import PATIENCE, DownloadError, Patience, Progress, download, drop_partial, partial_path
 
@@ -329,7 +329,7 @@ def is_there(weight: WeightFile) -> bool:
 def weight_path(weight: WeightFile, *, commercial_only: bool | None = None) -> Path:
     """The path of the weights, whose contents were seen to be right.
 
-    Raises `ModelError` where they are missing, damaged or refused for their licence; the message names the file, its
+    Raises `NotReadyError` where they are missing, damaged or refused for their licence; the message names the file, its
     size, licence and origin, and the commands that bring it here. Never downloads.
     """
     check_licence(weight, commercial_only)
@@ -337,12 +337,12 @@ def weight_path(weight: WeightFile, *, commercial_only: bool | None = None) -> P
     if check.state is State.READY:
         return check.path
     if check.state is State.DAMAGED:
-        raise ModelError(
+        raise NotReadyError(
             f"Weights {describe(weight)} are damaged: {check.path} ({check.detail}). It will be replaced: "
             f"{_lower_first(how_to_get(weight))}"
         )
     begun = f" ({check.detail})" if check.detail else ""
-    raise ModelError(f"Weights {describe(weight)} are not here{begun}. {how_to_get(weight)}")
+    raise NotReadyError(f"Weights {describe(weight)} are not here{begun}. {how_to_get(weight)}")
 
 
 def _lower_first(text: str) -> str:
