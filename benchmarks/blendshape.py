@@ -56,10 +56,10 @@ def prototype(bgr: np.ndarray) -> tuple[Any, Any]:
 
 def ours(rgb: np.ndarray) -> tuple[Any, Any]:
     """(prepare, edit) of the backend, landmarks included."""
+    from exprtool.choice import load_detector
     from exprtool.faces.detect import find_faces
     from exprtool.faces.landmarks import refine68
     from exprtool.faces.select import region_of
-    from exprtool.pipeline import load_detector
     from exprtool.types import Edit
     from exprtool_blendshape.backend import BlendshapeBackend
     from exprtool_blendshape.model import load_face_model

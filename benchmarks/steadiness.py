@@ -26,8 +26,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.choice import load_detector
 from exprtool.faces.landmarks import refine68
-from exprtool.pipeline import Session, load_detector
+from exprtool.pipeline import Session
 from exprtool.timeline import Moment, parse_timeline
 from exprtool.types import Edit, Face, Image
 from exprtool.videos.analysis import Analysis, FaceTrack, analyse
@@ -124,7 +125,7 @@ def measure(clip: Path, expression: str, backend: str, detector: str, frames: in
         looker = load_detector(detector)[1]
         stop = result.analysis.stop
         again = analyse(probe(edited), looker)
-        print(f"{clip.name} {expression} ({session.backend_names[0]})")
+        print(f"{clip.name} {expression} ({session.chain.names[0]})")
         for track in result.analysis.selected:
             shares = [track.at(index) for index in range(stop)]
             whole = np.array([one is not None and one[1] > 0.99 for one in shares])

@@ -52,7 +52,7 @@ def speed(clip: Path, backend: str, detector: str, expression: str, frames: int)
         result = edit_video(session, clip, Path(folder) / "out.mp4", Edit(), parse_timeline(expression), options)
         whole = time.perf_counter() - began
     size = "x".join(str(side) for side in reversed(result.info.size))
-    print(f"{clip.name}: {result.frames} frames of {size}, {result.edited_frames} edited, {session.backend_names[0]}")
+    print(f"{clip.name}: {result.frames} frames of {size}, {result.edited_frames} edited, {session.chain.names[0]}")
     stages = {stage: seconds for stage, seconds in result.timings.items() if stage != "analyse"}
     for stage, seconds in {"decode + encode alone": alone, **stages, "the whole edit": whole}.items():
         print(f"  {stage:22} {seconds:7.2f} s {1000 * seconds / count:8.1f} ms/frame {count / seconds:8.1f} frames/s")

@@ -18,6 +18,7 @@ from exprtool.errors import UnknownNameError, UsageError
 from exprtool.faces.align import Matrix, crop, crop_from_image
 from exprtool.model_card import CropCard
 from exprtool.pixels.lift import CropAnswer, lift
+from exprtool.pixels.ramps import Ramp
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
 
 Residual = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
@@ -62,8 +63,13 @@ class CropBackend(Backend):
         residuals = self.residuals(np.stack([each.pixels for each in prepared]), weights)
         return [self._patch(each, residual) for each, residual in zip(prepared, residuals, strict=True)]
 
-    def residuals(self, crops: NDArray[np.uint8], weights: Mapping[str, float]) -> NDArray[np.float32]:
-        """What the network adds to crops (N, S, S, 3) RGB for a blend of its labels: (N, S, S, 3) in grey levels."""
+    def residuals(
+        self, crops: NDArray[np.uint8], weights: Mapping[str, float], sources: Sequence[str | None] | None = None
+    ) -> NDArray[np.float32]:
+        """What the network adds to crops (N, S, S, 3) RGB for a blend of its labels: (N, S, S, 3) in grey levels.
+
+        ``sources`` are the expressions that the crops are known to wear, for networks that must be told.
+        """
         total = np.zeros(crops.shape, dtype=np.float32)
         for label, weight in weights.items():
             place = self.card.index(label)
@@ -121,8 +127,7 @@ def crop_answer(pixels: Image, residual: NDArray[np.float32]) -> CropAnswer:
 
     size = np.abs(residual).mean(axis=2)
     size = cv2.GaussianBlur(size, (0, 0), 1.5, borderType=cv2.BORDER_REPLICATE)
-    t = np.clip((size - PAINT_FROM) / (PAINT_TO - PAINT_FROM), 0, 1)
-    mask = (t * t * (3 - 2 * t)).astype(np.float32)
+    mask = Ramp(PAINT_FROM, PAINT_TO)(size).astype(np.float32)
     if not mask.any():
         return CropAnswer(residual=residual)
     painted = np.clip(pixels.astype(np.float32) + residual, 0, 255)

@@ -24,6 +24,7 @@ from typing import Literal
 import exprtool
 from exprtool import devices, plugins
 from exprtool.errors import ModelError
+from exprtool.extras import install_command
 from exprtool.weights import catalogue as models
 
 _PROBE_SECONDS = 120
@@ -79,7 +80,7 @@ _INTERCHANGEABLE = (
     ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
     ("dlib-bin", "dlib"),
 )
-_EXTRAS = ("torch", "heic")
+_EXTRAS = ("torch", "heic", "classifier")
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,7 @@ def _installed(name: str) -> tuple[str, str] | None:
 
 def _package(requirement: _Requirement, found: tuple[str, str] | None, trouble: str) -> Finding:
     section, name = "Versions", requirement.name
-    install = (
-        f"pip install 'exprtool[{requirement.extra}]'"
-        if requirement.extra
-        else f"pip install '{name}{requirement.least}'"
-    )
+    install = install_command(requirement.extra) if requirement.extra else f"pip install '{name}{requirement.least}'"
     if found is None:
         if requirement.extra:
             return Finding(section, name, f"not installed (extra [{requirement.extra}])", Level.NOTE, install)
@@ -303,6 +300,7 @@ def _plugins() -> Iterator[Finding]:
     for kind, specs in (
         ("backend", registry.backends),
         ("detector", registry.detectors),
+        ("classifier", registry.classifiers),
         ("trainer", registry.trainers),
     ):
         readiness = {name: models.readiness(spec) for name, spec in specs.items()}
@@ -311,7 +309,7 @@ def _plugins() -> Iterator[Finding]:
                 yield Finding("Ready", f"{kind} {name}", "ready")
             else:
                 yield Finding("Ready", f"{kind} {name}", f"not ready: {ready.reason}", Level.NOTE, ready.remedy)
-        if kind != "trainer" and not any(ready.ready for ready in readiness.values()):
+        if kind in ("backend", "detector") and not any(ready.ready for ready in readiness.values()):
             remedies = "; ".join(ready.remedy for ready in readiness.values() if ready.remedy)
             yield Finding("Ready", f"any {kind}", "none is ready, so nothing can be edited", Level.BROKEN, remedies)
 
@@ -369,7 +367,7 @@ def _codecs() -> Iterator[Finding]:
     if heif:
         yield Finding(section, "HEIC", f"ok (pillow-heif {heif})")
     else:
-        yield Finding(section, "HEIC", "not installed", Level.NOTE, "pip install 'exprtool[heic]'")
+        yield Finding(section, "HEIC", "not installed", Level.NOTE, install_command("heic"))
     yield from _video_codecs()
 
 

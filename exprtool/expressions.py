@@ -14,6 +14,9 @@ from exprtool.errors import UnknownNameError, UsageError
 
 EXPRESSIONS = ("neutral", "happy", "sad", "angry", "surprised", "disgusted", "afraid")
 
+VARIANTS: Mapping[str, str] = {"happy-closed": "happy"}
+"""Other ways of showing one of the seven, and which one it is: a smile over closed lips."""
+
 ALIASES: Mapping[str, str] = {
     **{name: name for name in EXPRESSIONS},
     "ne": "neutral", "nes": "neutral", "calm": "neutral", "none": "neutral",
@@ -34,11 +37,24 @@ def canonical(name: str) -> str:
     try:
         return ALIASES[name.strip().lower()]
     except KeyError:
-        raise UnknownNameError("expression", name, (*EXPRESSIONS, *sorted(set(ALIASES) - set(EXPRESSIONS)))) from None
+        raise UnknownNameError("expression", name, EXPRESSIONS, also=ALIASES) from None
+
+
+def wanted(name: str) -> str:
+    """As `canonical`, for what a face shall show: a variant of one of the seven is known, too."""
+    word = name.strip().lower()
+    if word in VARIANTS:
+        return word
+    try:
+        return canonical(name)
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            "expression", name, (*EXPRESSIONS, *VARIANTS, *error.known[len(EXPRESSIONS) :])
+        ) from None
 
 
 def parse(text: str) -> dict[str, float]:
-    """Read one blend such as ``happy``, ``happy=0.6`` or ``happy=0.6,surprised=0.3``.
+    """Read one blend such as ``happy``, ``happy=0.6`` or ``happy-closed=0.6,surprised=0.3``.
 
     Returns {expression: weight} in the order written, weights in [0, 1.5]. ``all`` is not a blend: see `parse_all`.
     Raises `UsageError` for an empty blend, a repeated name, or a weight that is no number in the range.
@@ -48,7 +64,7 @@ def parse(text: str) -> dict[str, float]:
         match = _PART.match(part)
         if not match:
             raise UsageError(f"Cannot read expression {text!r}: write a name, or NAME=WEIGHT parts joined by commas.")
-        name = canonical(match[1])
+        name = wanted(match[1])
         if name in weights:
             raise UsageError(f"Expression {text!r} names {name!r} twice; give it one weight.")
         weights[name] = parse_amount(match[2], f"{name} in {text!r}") if match[2] else 1.0

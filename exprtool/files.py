@@ -151,3 +151,15 @@ def _flush_folder(folder: Path) -> None:
     """Make the rename itself durable; some systems cannot open a folder, and there it is left to them."""
     with contextlib.suppress(OSError):
         _flush(folder)
+
+
+def take_after(path: Path, source: Path, *, times: bool = False) -> None:
+    """Give the file at ``path`` the permissions of ``source``, never set-user-ID and the like, and with ``times`` also
+    when it was last read and changed.
+
+    To be called before the file appears under its name, so that a private one is never open to others.
+    """
+    found = source.stat()
+    path.chmod(found.st_mode & 0o777)
+    if times:
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))

@@ -1,4 +1,4 @@
-"""The three doors through which plugins come in, ours and a stranger's alike.
+"""The four doors through which plugins come in, ours and a stranger's alike.
 
 A plugin implements any of these with `exprtool.hookimpl` and names its module under the entry point group
 ``exprtool``. Each hook receives a ``register`` callback; the core owns the collection and refuses duplicates.
@@ -13,7 +13,7 @@ import pluggy
 if TYPE_CHECKING:  # `import exprtool` stays cheap: the types bring numpy along
     from collections.abc import Callable
 
-    from exprtool.types import BackendSpec, DetectorSpec, TrainerSpec
+    from exprtool.types import BackendSpec, ClassifierSpec, DetectorSpec, TrainerSpec
 
 PROJECT = "exprtool"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -28,6 +28,11 @@ def register_backends(register: Callable[[BackendSpec], None]) -> None:
 @hookspec
 def register_detectors(register: Callable[[DetectorSpec], None]) -> None:
     """Register ways of finding faces."""
+
+
+@hookspec
+def register_classifiers(register: Callable[[ClassifierSpec], None]) -> None:
+    """Register judges that name the expression on a face."""
 
 
 @hookspec

@@ -16,54 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool import plugins
-from exprtool.devices import Device, device_for
-from exprtool.errors import (
-    DeviceError,
-    ExprtoolError,
-    ModelError,
-    NoFaceError,
-    PluginError,
-    UnknownNameError,
-    UsageError,
-)
+from exprtool.choice import Chain, LoadedBackend, Taken, choose_detector, expect_answers, open_detector
+from exprtool.errors import NoFaceError
 from exprtool.expressions import parse
 from exprtool.faces.detect import FoundFaces, find_faces
 from exprtool.faces.select import Selection, region_of, select_faces
 from exprtool.pixels import composite
-from exprtool.types import (
-    Backend,
-    BackendSpec,
-    Detector,
-    DetectorSpec,
-    Edit,
-    Face,
-    FacePatch,
-    FaceRefusal,
-    FaceRegion,
-    Image,
-    Readiness,
-)
-from exprtool.weights.catalogue import (
-    check_licence,
-    commercial_only_from_environment,
-    describe,
-    how_to_get,
-    is_there,
-    readiness,
-)
+from exprtool.types import Backend, Detector, Edit, Face, FacePatch, FaceRefusal, FaceRegion, Image
+from exprtool.weights.catalogue import commercial_only_from_environment
 
 Timings = dict[str, float]
 """Seconds by stage: decode, detect, prepare, generate, composite, encode."""
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedBackend:
-    """A backend that is ready to work, with the name that the user knows it by."""
-
-    name: str
-    backend: Backend
-    trained: bool = True
+PreparedFace = Taken[FaceRegion]
+"""A face that some backend has prepared, or that every one of them refused."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,22 +47,6 @@ class Prospect:
     @property
     def selected(self) -> list[FaceRegion]:
         return [region for region in self.regions if region is not None]
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedFace:
-    """A face that some backend has prepared, or that every one of them refused (``loaded`` is None then)."""
-
-    region: FaceRegion
-    loaded: LoadedBackend | None
-    handle: Any
-    refusals: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def reason(self) -> str:
-        """Why the face is left alone, in the words of the backends that refused it."""
-        reasons = list(dict.fromkeys(reason for _, reason in self.refusals))
-        return "; ".join(reasons)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +102,8 @@ class Session:
 
     ``backend`` and ``detector`` are names of plugins, optionally with an argument after a colon
     (``"onnx:model.onnx"``), objects of your own, or "auto". Under "auto" the ready backend with the highest quality
-    is used, and a face that it refuses goes to the next. ``device`` is "auto", "cpu", "cuda", "cuda:N" or "mps".
+    is used, and a face that it refuses goes to the next; with None faces can be found only. ``device`` is "auto",
+    "cpu", "cuda", "cuda:N" or "mps".
 
     Raises `UnknownNameError` for names that no plugin carries, `ModelError` where weights are missing, and
     `DeviceError` where the device cannot be used. ``notes`` collects remarks that the user should see.
@@ -161,35 +111,19 @@ class Session:
 
     def __init__(
         self,
-        backend: str | Backend = "auto",
+        backend: str | Backend | None = "auto",
         detector: str | Detector = "auto",
         device: str = "auto",
         *,
         commercial_only: bool = False,
     ) -> None:
         commercial_only = commercial_only or commercial_only_from_environment()
-        self.notes: list[str] = []
-        self._device_wish = device
+        self.chain = Chain(backend, device, commercial_only=commercial_only)
+        self.notes = self.chain.notes
+        self._device = device
         self._lock = threading.Lock()
-        self._loaded: dict[str, LoadedBackend] = {}
-        self._detector: Detector | None = detector if isinstance(detector, Detector) else None
-        self._detector_choice = None if isinstance(detector, Detector) else _choose_detector(detector, commercial_only)
-        self._chain: list[tuple[BackendSpec, str | None]] = []
-        self._own: LoadedBackend | None = None
-        if isinstance(backend, Backend):
-            self._own = LoadedBackend(type(backend).__name__, backend)
-        else:
-            self._chain = _choose_backends(backend, commercial_only)
-
-    @property
-    def backend_names(self) -> list[str]:
-        """The backends that a face may meet, best first."""
-        return [self._own.name] if self._own else [spec.name for spec, _ in self._chain]
-
-    @property
-    def specs(self) -> list[BackendSpec]:
-        """The specs of those backends; empty where the backend is an object of the caller's own."""
-        return [spec for spec, _ in self._chain]
+        self._detector = detector if isinstance(detector, Detector) else None
+        self._detector_choice = None if isinstance(detector, Detector) else choose_detector(detector, commercial_only)
 
     @property
     def detector_name(self) -> str:
@@ -200,62 +134,13 @@ class Session:
         with self._lock:
             if self._detector is None:
                 assert self._detector_choice is not None
-                spec, argument = self._detector_choice
-                with _loading("detector", spec.name):
-                    self._detector = spec.load(self._note(_detector_device(spec, self._device_wish)), argument)
+                self._detector = open_detector(*self._detector_choice, self._device, self.notes)
             return self._detector
 
-    def _note(self, device: Device) -> str:
-        if device.note and device.note not in self.notes:
-            self.notes.append(device.note)
-        return str(device)
-
     def load(self) -> None:
-        """Load detector and best backend now, so that what keeps them from working is known before any photo is read.
-
-        Of several backends under "auto", those that cannot run on the device asked for are left out; raises what keeps
-        the best one from it where none can.
-        """
+        """Load detector and best backend, so that what keeps them from working is known before a photo is read."""
         _ = self.detector
-        able, obstacles = [], []
-        for spec, argument in self._chain:
-            try:
-                device_for(spec, self._device_wish)
-                able.append((spec, argument))
-            except DeviceError as error:
-                obstacles.append(error)
-        if obstacles and not able:
-            raise obstacles[0]
-        self._chain = able
-        next(self.backends())
-
-    def backends(self) -> Iterator[LoadedBackend]:
-        """The backends, best first, each loaded when its turn comes."""
-        if self._own:
-            yield self._own
-        for spec, argument in self._chain:
-            with self._lock:
-                if spec.name not in self._loaded:
-                    with _loading("backend", spec.name):
-                        device = self._note(device_for(spec, self._device_wish))
-                        if argument is not None and spec.load_from:
-                            backend = spec.load_from(device, argument)
-                        else:
-                            backend = spec.load(device)
-                    self._loaded[spec.name] = LoadedBackend(spec.name, backend, spec.trained)
-            yield self._loaded[spec.name]
-
-    def require(self, edit: Edit) -> None:
-        """Keep to the backends that can do this edit; raises `UsageError` with what is known where none can.
-
-        An edit that only the second-best backend can do is thus not refused by the best.
-        """
-        if self._own:
-            return
-        able = [(spec, argument) for spec, argument in self._chain if not _shortcoming(spec, edit)]
-        if not able:
-            raise _shortcoming(self._chain[0][0], edit) or UsageError("No backend can do this edit.")
-        self._chain = able
+        self.chain.load()
 
     def find(self, image: Image, selection: Selection | None = None, *, detector: Detector | None = None) -> Prospect:
         """Find and select the faces of an RGB image (H, W, 3) uint8."""
@@ -270,32 +155,10 @@ class Session:
 
     def prepare(self, regions: Sequence[FaceRegion]) -> list[PreparedFace]:
         """Let the first backend that accepts each face prepare it; one answer per region, in order."""
-        return self._offer([PreparedFace(region, None, None) for region in regions], after=None)
+        return self._offer([Taken(region) for region in regions])
 
-    def _offer(self, faces: Sequence[PreparedFace], after: str | None) -> list[PreparedFace]:
-        """Offer the faces to the backends that follow ``after`` in the chain, until one takes each."""
-        answers = list(faces)
-        open_faces = list(range(len(answers)))
-        passed = after is None
-        for loaded in self.backends():
-            if not passed:
-                passed = loaded.name == after
-                continue
-            if not open_faces:
-                break
-            handles = loaded.backend.prepare([answers[i].region for i in open_faces])
-            _expect_answers(loaded.name, "prepare", handles, len(open_faces))
-            still_open: list[int] = []
-            for i, handle in zip(open_faces, handles, strict=True):
-                if isinstance(handle, FaceRefusal):
-                    answers[i] = replace(
-                        answers[i], loaded=None, refusals=(*answers[i].refusals, (loaded.name, handle.reason))
-                    )
-                    still_open.append(i)
-                else:
-                    answers[i] = replace(answers[i], loaded=loaded, handle=handle)
-            open_faces = still_open
-        return answers
+    def _offer(self, faces: Sequence[PreparedFace]) -> list[PreparedFace]:
+        return self.chain.offer(faces, lambda loaded, regions: loaded.backend.prepare(regions))
 
     def check(self, prepared: Sequence[PreparedFace], edit: Edit) -> list[str | None]:
         """Why each prepared face would be left alone by `generate`, or None where some backend will edit it."""
@@ -303,13 +166,10 @@ class Session:
         for start in prepared:
             face = start
             while face.loaded is not None:
-                refusal = face.loaded.backend.check([face.handle], edit)[0]
+                refusal = face.loaded.backend.check([face.answer], edit)[0]
                 if refusal is None:
                     break
-                last = face.loaded.name
-                face = replace(face, loaded=None, refusals=(*face.refusals, (last, refusal.reason)))
-                if not refusal.settles:
-                    face = self._offer([face], last)[0]
+                face = self._offer([face.refused(refusal)])[0]
             answers.append(None if face.loaded else face.reason)
         return answers
 
@@ -322,38 +182,27 @@ class Session:
             for loaded, members in _by_backend(waiting):
                 if loaded is None:
                     for i in members:
-                        face = waiting[i]
-                        results[i] = FaceResult(face.region.face, False, face.reason, region=face.region)
+                        region = waiting[i].thing
+                        results[i] = FaceResult(region.face, False, waiting[i].reason, region=region)
                     continue
-                answers = loaded.backend.generate([waiting[i].handle for i in members], edit)
-                _expect_answers(loaded.name, "generate", answers, len(members))
+                answers = loaded.backend.generate([waiting[i].answer for i in members], edit)
+                expect_answers(loaded.name, "generate", answers, len(members))
                 for i, answer in zip(members, answers, strict=True):
-                    face = waiting[i]
+                    region = waiting[i].thing
                     if isinstance(answer, FaceRefusal):
-                        refusals = (*face.refusals, (loaded.name, answer.reason))
-                        face = replace(face, loaded=None, refusals=refusals)
-                        if answer.settles:
-                            results[i] = FaceResult(face.region.face, False, face.reason, region=face.region)
-                        else:
-                            refused[i] = face
+                        refused[i] = waiting[i].refused(answer)
                     else:
                         results[i] = FaceResult(
-                            face.region.face,
+                            region.face,
                             True,
                             backend=loaded.name,
                             trained=loaded.trained,
                             notes=answer.notes,
                             details=answer.details,
                             patch=answer,
-                            region=face.region,
+                            region=region,
                         )
-            if refused:
-                members = list(refused)
-                after = [refused[i].refusals[-1][0] for i in members]
-                offered = [self._offer([refused[i]], last)[0] for i, last in zip(members, after, strict=True)]
-                waiting = dict(zip(members, offered, strict=True))
-            else:
-                waiting = {}
+            waiting = dict(zip(refused, self._offer(list(refused.values())), strict=True))
         return [results[i] for i in range(len(prepared))]
 
     def finish(self, prospect: Prospect, results: Sequence[FaceResult], timings: Timings) -> EditResult:
@@ -409,31 +258,11 @@ def edit_image(
     return Session(backend, detector, device).edit_image(image, expression, selection)
 
 
-def load_detector(wish: str = "auto", device: str = "auto", *, commercial_only: bool = False) -> tuple[str, Detector]:
-    """Load a detector by the name that the user gives (see `Session`); returns its plain name and the detector."""
-    spec, argument = _choose_detector(wish, commercial_only or commercial_only_from_environment())
-    with _loading("detector", spec.name):
-        return spec.name, spec.load(str(_detector_device(spec, device)), argument)
-
-
-@contextmanager
-def _loading(kind: str, name: str) -> Iterator[None]:
-    """A plugin may raise anything while it loads; the user is told which one it was."""
-    try:
-        yield
-    except (ExprtoolError, MemoryError):
-        raise
-    except Exception as error:
-        words = " ".join(str(error).split())
-        raise PluginError(
-            f"The {kind} {name!r} could not be loaded: {type(error).__name__}: {words}. Report this to the author of "
-            f"the plugin, or choose another {kind}; `exprtool {kind}s` lists them."
-        ) from error
-
-
-def _detector_device(spec: DetectorSpec, wish: str) -> Device:
-    """The device for a detector: one that knows only the CPU runs there, whatever the backend uses."""
-    return device_for(spec, wish if wish.split(":")[0] in ("auto", *spec.devices) else "cpu")
+def _by_backend(faces: Mapping[int, PreparedFace]) -> list[tuple[LoadedBackend | None, list[int]]]:
+    groups: dict[int, tuple[LoadedBackend | None, list[int]]] = {}
+    for i, face in faces.items():
+        groups.setdefault(id(face.loaded), (face.loaded, []))[1].append(i)
+    return list(groups.values())
 
 
 def why_none_selected(prospect: Prospect) -> str:
@@ -444,91 +273,3 @@ def why_none_selected(prospect: Prospect) -> str:
     reasons = ", ".join(dict.fromkeys(reason for reason in prospect.reasons if reason))
     count = len(prospect.found.faces)
     return f"{count} face{'s' if count > 1 else ''} found, none selected: {reasons}."
-
-
-def split_argument(name: str) -> tuple[str, str | None]:
-    """Split ``onnx:model.onnx`` into the plugin's name and what stands after the colon."""
-    plain, colon, argument = name.partition(":")
-    return plain, argument if colon else None
-
-
-def _choose_detector(wish: str, commercial_only: bool) -> tuple[DetectorSpec, str | None]:
-    known = plugins.registry()
-    name, argument = split_argument(wish)
-    if name == "auto":
-        specs = sorted(known.detectors.values(), key=lambda spec: -spec.quality)
-        ready = [spec for spec in specs if readiness(spec, commercial_only).ready]
-        if not ready:
-            raise ModelError("No face detector is ready. Run `exprtool doctor` to see why.")
-        return ready[0], None
-    spec = known.detector(name)
-    check_licence(spec.needs, commercial_only)
-    if argument is None:
-        _require_ready("Detector", spec, readiness(spec, commercial_only))
-    return spec, argument
-
-
-def _choose_backends(wish: str, commercial_only: bool) -> list[tuple[BackendSpec, str | None]]:
-    known = plugins.registry()
-    name, argument = split_argument(wish)
-    if name != "auto":
-        spec = known.backend(name)
-        check_licence(spec.needs, commercial_only)
-        if argument is not None and spec.load_from is None:
-            raise UsageError(f"Backend {name!r} takes nothing after a colon, but {argument!r} was given.")
-        if argument is None:
-            _require_ready("Backend", spec, readiness(spec, commercial_only))
-        elif spec.argument_runs_on is not None:
-            runtime, devices = spec.argument_runs_on
-            spec = replace(spec, runtime=runtime, devices=devices)
-        return [(spec, argument)]
-    # Quality 0 marks backends that are tools rather than editors, such as `debug`.
-    specs = sorted((spec for spec in known.backends.values() if spec.quality > 0), key=lambda spec: -spec.quality)
-    ready: list[tuple[BackendSpec, str | None]] = [
-        (spec, None) for spec in specs if readiness(spec, commercial_only).ready
-    ]
-    if not ready:
-        if not specs:
-            raise ModelError("No backend that edits faces is installed. Run `exprtool doctor` to see why.")
-        _require_ready("No backend is ready. The best one,", specs[0], readiness(specs[0], commercial_only))
-    return ready
-
-
-def _require_ready(what: str, spec: BackendSpec | DetectorSpec, state: Readiness) -> None:
-    """Raise the one message that a user without weights or network gets: what is missing, where it is, what to run."""
-    if state.ready:
-        return
-    any_will_do = isinstance(spec, DetectorSpec) and spec.needs_any
-    missing = [weight for weight in spec.needs if not is_there(weight)][: 1 if any_will_do else None]
-    lacking = [f"needs {describe(weight)}. {how_to_get(weight)}" for weight in missing]
-    why = " ".join(lacking) or f"is not ready: {state.reason.rstrip('.')}. {state.remedy}"
-    raise ModelError(f"{what} {spec.name!r} {why}")
-
-
-def _shortcoming(spec: BackendSpec, edit: Edit) -> UsageError | None:
-    """What keeps a backend from doing an edit, as the error to raise; None where it can."""
-    for name in edit.weights:
-        if spec.expressions and name not in spec.expressions:
-            return UnknownNameError(f"expression for backend {spec.name!r}:", name, spec.expressions)
-    for name in edit.controls:
-        if not spec.controls:
-            return UsageError(f"Backend {spec.name!r} has no controls, so --set {name} does nothing; choose another.")
-        if name not in spec.controls:
-            return UnknownNameError("control", name, spec.controls)
-    if edit.reference is not None and not spec.reference:
-        return UsageError(f"Backend {spec.name!r} cannot copy the expression of another photo; choose another.")
-    return None
-
-
-def _by_backend(faces: Mapping[int, PreparedFace]) -> list[tuple[LoadedBackend | None, list[int]]]:
-    groups: dict[int, tuple[LoadedBackend | None, list[int]]] = {}
-    for i, face in faces.items():
-        groups.setdefault(id(face.loaded), (face.loaded, []))[1].append(i)
-    return list(groups.values())
-
-
-def _expect_answers(name: str, method: str, answers: Sequence[Any], expected: int) -> None:
-    if len(answers) != expected:
-        raise ExprtoolError(
-            f"Backend {name!r} answered {len(answers)} of {expected} faces in {method}; it has to answer each one."
-        )

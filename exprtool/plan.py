@@ -16,6 +16,8 @@ from pathlib import Path
 from exprtool.errors import UsageError
 
 STREAM = "-"
+SIDECAR_SUFFIX = ".provenance.json"
+"""Of the file beside a picture that carries the records for which its format has no room."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,19 @@ class Output:
         return STREAM if self.path is None else str(self.path)
 
 
-def expand_inputs(arguments: Sequence[str], suffixes: Collection[str], *, exclude: Path | None = None) -> list[Input]:
+def expand_inputs(
+    arguments: Sequence[str],
+    suffixes: Collection[str],
+    *,
+    exclude: Path | None = None,
+    passed_over: list[Path] | None = None,
+) -> list[Input]:
     """Files, folders (recursively) and globs as a list of files, in the order given, folders sorted.
 
     In folders and globs only files with one of ``suffixes`` (lower case, with the dot) count; a file that is named
     itself is taken whatever it is called. Hidden files, pipes and devices (they could keep one waiting for ever) and
     the folder ``exclude`` (the output's) are passed over.
+    The files of folders that do not count are appended to ``passed_over``, but for hidden ones and our own records.
     A file reached twice is taken once. Raises `UsageError` for something that is not there or holds nothing.
     """
     inputs: list[Input] = []
@@ -67,7 +76,7 @@ def expand_inputs(arguments: Sequence[str], suffixes: Collection[str], *, exclud
         if argument == STREAM:
             found = [Input(None)]
         else:
-            found = list(_expand(argument, suffixes, exclude))
+            found = list(_expand(argument, suffixes, exclude, passed_over))
             if not found:
                 raise UsageError(
                     f"{argument}: no file to work on in it. Files with these endings are taken: "
@@ -77,10 +86,12 @@ def expand_inputs(arguments: Sequence[str], suffixes: Collection[str], *, exclud
     return list(_unique(inputs))
 
 
-def _expand(argument: str, suffixes: Collection[str], exclude: Path | None) -> Iterator[Input]:
+def _expand(
+    argument: str, suffixes: Collection[str], exclude: Path | None, passed_over: list[Path] | None
+) -> Iterator[Input]:
     path = Path(argument)
     if _is_folder(path):
-        yield from (Input(file, path) for file in _walk(path, suffixes, exclude))
+        yield from (Input(file, path) for file in _walk(path, suffixes, exclude, passed_over))
     elif os.path.lexists(path):
         yield Input(path)
     elif glob.has_magic(argument):
@@ -102,7 +113,9 @@ def _why_not_there(path: Path) -> str:
     return "no such file or folder; check the name"
 
 
-def _walk(folder: Path, suffixes: Collection[str], exclude: Path | None) -> Iterator[Path]:
+def _walk(
+    folder: Path, suffixes: Collection[str], exclude: Path | None, passed_over: list[Path] | None
+) -> Iterator[Path]:
     skipped = real(exclude) if exclude else None
     for parent, folders, files in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(
@@ -110,8 +123,12 @@ def _walk(folder: Path, suffixes: Collection[str], exclude: Path | None) -> Iter
         )
         for name in sorted(files):
             path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in suffixes and not _is_special(path):
+            if name.startswith(".") or _is_special(path):
+                continue
+            if path.suffix.lower() in suffixes:
                 yield path
+            elif passed_over is not None and not name.endswith(SIDECAR_SUFFIX):
+                passed_over.append(path)
 
 
 def _is_folder(path: Path) -> bool:

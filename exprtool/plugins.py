@@ -18,11 +18,11 @@ import pluggy
 
 from exprtool import hookspecs
 from exprtool.errors import ModelError, PluginError, UnknownNameError
-from exprtool.types import BackendSpec, DetectorSpec, TrainerSpec
+from exprtool.types import BackendSpec, ClassifierSpec, DetectorSpec, TrainerSpec
 
 GROUP = "exprtool"
 _NAME = re.compile(r"[a-z][a-z0-9_-]*\Z")
-Spec = TypeVar("Spec", BackendSpec, DetectorSpec, TrainerSpec)
+Spec = TypeVar("Spec", BackendSpec, DetectorSpec, ClassifierSpec, TrainerSpec)
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Registry:
 
     backends: dict[str, BackendSpec] = field(default_factory=dict)
     detectors: dict[str, DetectorSpec] = field(default_factory=dict)
+    classifiers: dict[str, ClassifierSpec] = field(default_factory=dict)
     trainers: dict[str, TrainerSpec] = field(default_factory=dict)
     origin: dict[tuple[str, str], str] = field(default_factory=dict)
     """Which plugin registered ("backend", name)."""
@@ -49,6 +50,9 @@ class Registry:
 
     def detector(self, name: str) -> DetectorSpec:
         return _look_up("detector", self.detectors, name)
+
+    def classifier(self, name: str) -> ClassifierSpec:
+        return _look_up("classifier", self.classifiers, name)
 
     def trainer(self, name: str) -> TrainerSpec:
         return _look_up("trainer", self.trainers, name)
@@ -134,6 +138,7 @@ def _take_in(name: str, plugin: Any, found: Registry) -> None:
     kinds: tuple[tuple[str, type, dict[str, Any]], ...] = (
         ("backend", BackendSpec, found.backends),
         ("detector", DetectorSpec, found.detectors),
+        ("classifier", ClassifierSpec, found.classifiers),
         ("trainer", TrainerSpec, found.trainers),
     )
     for kind, spec_type, collection in kinds:

@@ -150,8 +150,9 @@ class ResolvedTimeline:
 
 def ease(share: float) -> float:
     """From 0 to 1 with no sudden start or stop (smoothstep, 3 s^2 - 2 s^3), flat outside."""
-    share = min(1.0, max(0.0, share))
-    return share * share * (3.0 - 2.0 * share)
+    from exprtool.pixels.ramps import cubic  # numpy, which ``--help`` need not wait for
+
+    return float(cubic(min(1.0, max(0.0, share))))
 
 
 def parse_timeline(text: str, ramp: float = DEFAULT_RAMP) -> Timeline:

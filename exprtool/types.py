@@ -1,4 +1,4 @@
-"""The few types that core, backends, detectors and trainers exchange.
+"""The few types that core, backends, detectors, classifiers and trainers exchange.
 
 Conventions
 -----------
@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from exprtool.extras import install_command
 
 Image = NDArray[np.uint8]
 """RGB picture, shape (H, W, 3), uint8."""
@@ -236,6 +238,18 @@ def _always_ready() -> Readiness:
     return Readiness(True)
 
 
+class ExpressionClassifier(ABC):
+    """Something that names the expression on a face crop. ``labels`` are what its scores mean, in order."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]: ...
+
+    @abstractmethod
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        """Crops (N, S, S, 3) uint8 RGB -> scores (N, len(labels)), higher is more likely."""
+
+
 def _opens_nothing(path: Path) -> bool:
     return False
 
@@ -244,7 +258,7 @@ def packages_ready(*names: str, extra: str = "torch") -> Readiness:
     """Whether packages that come with an extra of exprtool are installed; imports none of them."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        return Readiness(False, f"{' and '.join(missing)} not installed", f"pip install 'exprtool[{extra}]'")
+        return Readiness(False, f"{' and '.join(missing)} not installed", install_command(extra))
     return Readiness(True)
 
 
@@ -327,6 +341,19 @@ class DetectorSpec:
 
 
 @dataclass(frozen=True)
+class ClassifierSpec:
+    """What a plugin registers for one classifier of expressions; the fields mean the same as in `BackendSpec`."""
+
+    name: str
+    summary: str
+    load: Callable[[str], ExpressionClassifier]
+    needs: tuple[WeightFile, ...] = ()
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    quality: int = 0
+    readiness: Callable[[], Readiness] = _always_ready
+
+
+@dataclass(frozen=True)
 class ExportWish:
     """How ``exprtool export`` wants a run written. A trainer refuses with `UsageError` what it does not know.
 
@@ -358,6 +385,16 @@ class Exported:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A model that a trainer can make for the paper's comparison (``exprtool reproduce``): a name for its tables, the
+    settings in which it differs from the trainer's own, and the numbers of the paper's figures in which it stands."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    figures: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class TrainerSpec:
     """What a plugin registers for one trainer.
 
@@ -368,7 +405,8 @@ class TrainerSpec:
     ``opens`` tells whether a run's folder or a checkpoint is the trainer's own. Such a one is used by ``load``, which
     receives it and the device (``exprtool edit PHOTO --backend run:FOLDER``, ``exprtool evaluate --model FOLDER``),
     and written to one ONNX file by ``export``, which receives it, the file and an `ExportWish`. ``own_head`` returns
-    the expression classifier that the training brought along, where it has one.
+    the expression classifier that the training brought along, where it has one. ``variants`` are the models that it
+    brings to ``exprtool reproduce``; the one of Fig. 2 is the method that the comparison is about.
     """
 
     name: str
@@ -379,4 +417,5 @@ class TrainerSpec:
     load: Callable[[Path, str], Backend] | None = None
     export: Callable[[Path, Path, ExportWish], Exported] | None = None
     own_head: Callable[[Path], Any] | None = None
+    variants: tuple[Variant, ...] = ()
     readiness: Callable[[], Readiness] = _always_ready

@@ -63,7 +63,7 @@ def test_a_refused_face_is_reported_and_left_alone_unless_forced(fakes: SimpleNa
 
 def test_a_face_that_one_backend_refuses_goes_to_the_next(fakes: SimpleNamespace, picture: Image) -> None:
     session = Session("picky", "middle")
-    session._chain += Session("green", "middle")._chain
+    session.chain._links += Session("green", "middle").chain._links
     result = session.edit_image(picture, "sad")
     assert (result.edited, result.faces[0].backend) == (1, "green")
     prepared = session.prepare(session.find(picture).selected)
@@ -79,7 +79,7 @@ def test_a_refusal_that_settles_it_asks_no_other_backend(fakes: SimpleNamespace,
             return [refusal for refusal in self.check(prepared, edit) if refusal]
 
     session = Session(Covered(), "middle")
-    session._chain += Session("green", "middle")._chain
+    session.chain._links += Session("green", "middle").chain._links
     result = session.edit_image(picture, "sad")
     assert (result.edited, result.faces[0].reason) == (0, "a hand covers it")
     assert np.array_equal(result.image, picture)
@@ -98,12 +98,12 @@ def test_names_that_no_plugin_carries_list_the_known() -> None:
 
 def test_edits_that_a_backend_cannot_do_are_refused_before_any_work(fakes: SimpleNamespace, picture: Image) -> None:
     session = Session("green", "middle")
-    session.require(Edit({"happy": 1.0}, {"jawOpen": 0.5}))
+    session.chain.require(Edit({"happy": 1.0}, {"jawOpen": 0.5}))
     with pytest.raises(UnknownNameError, match=r"jawOpn.*jawOpen"):
-        session.require(Edit({}, {"jawOpn": 0.5}))
+        session.chain.require(Edit({}, {"jawOpn": 0.5}))
     region = session.find(picture).selected[0]
     with pytest.raises(UsageError, match="another photo"):
-        session.require(Edit(reference=region))
+        session.chain.require(Edit(reference=region))
 
 
 def test_auto_without_any_ready_backend_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

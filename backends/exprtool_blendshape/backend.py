@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from exprtool.anatomy import eyes, occluders
-from exprtool.anatomy.steady import keep_shut, smoothed, within_track
+from exprtool.anatomy.interior import Opening, edge_below_nose, fill_mouth, incisors_at
+from exprtool.anatomy.steady import CLOSED, keep_shut, smoothed, within_track
 from exprtool.anatomy.targets import weights_for
 from exprtool.errors import UsageError
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion
@@ -37,18 +38,21 @@ class PreparedFace:
     """What the person wears at rest along a track, else None."""
     worn: Mapping[str, float] | None = None
     """What the face wears without the fit's shaking, along a track; None for ``fit.source``."""
+    below: float | None = None
+    """How far below the nose the upper teeth end (`exprtool.anatomy.interior.edge_below_nose`), along a track."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrackState:
     """What stays the same along a track: ``shape`` and ``rest``, the expression worn at rest, for the fit;
     ``looks`` at the samples, from which light and colours are taken so that they do not flicker; ``openness`` of the
-    eyes while they are open, right and left."""
+    eyes while they are open, right and left; ``below`` how far below the nose the upper teeth end, in mm."""
 
     shape: TrackShape
     rest: Mapping[str, float]
     looks: tuple[FaceLook, ...]
     openness: tuple[float, float]
+    below: float
 
 
 class BlendshapeBackend(Backend):
@@ -69,7 +73,8 @@ class BlendshapeBackend(Backend):
         rest = {name: float(np.quantile([fit.source.get(name, 0.0) for fit in fits], 0.15)) for name in names}
         looks = tuple(look(sample, fit) for sample, fit in zip(samples[:LOOKS], fits[:LOOKS], strict=True))
         right, left = (max(eyes.openness(fit.landmarks[ids]) for fit in fits) for ids in _EYES.values())
-        return TrackState(shape, rest, looks, (right, left))
+        below = [edge_below_nose(fit.landmarks, fit.lips.open and fit.lips.teeth) for fit in fits]
+        return TrackState(shape, rest, looks, (right, left), float(np.median(below)))
 
     def prepare(self, regions: Sequence[FaceRegion]) -> list[Any | FaceRefusal]:
         return [self._prepare(region) for region in regions]
@@ -82,8 +87,8 @@ class BlendshapeBackend(Backend):
         if not np.isfinite(fit.residual) or fit.camera.scale < 1.0:
             return FaceRefusal("the face model could not be fitted to it; the face may be too small or not a face")
         if track is None:
-            return PreparedFace(region, fit, look(region, fit))
-        return PreparedFace(region, fit, _steadied(look(region, fit), track), track.rest)
+            return PreparedFace(region, fit, _blinking(look(region, fit), dict.fromkeys(_EYES, eyes.ALONE)))
+        return PreparedFace(region, fit, _steadied(look(region, fit), track), track.rest, below=track.below)
 
     def trace(self, prepared: PreparedFace) -> Mapping[str, float]:
         return prepared.fit.source
@@ -106,7 +111,7 @@ class BlendshapeBackend(Backend):
             held = fit.source if face.worn is None else face.worn
             edit, rest = within_track(edit, fit.source, held, face.rest, reference)
         target = weights_for(edit, fit.source, reference, rest)
-        keep_shut(target, fit.source, {_SIDES[part]: eye.shown for part, eye in face.look.eyes.items()})
+        shut = keep_shut(target, fit.source, {_SIDES[part]: eye.shown for part, eye in face.look.eyes.items()})
         details = {
             "source": _rounded(fit.source),
             "target": _rounded(target),
@@ -114,15 +119,31 @@ class BlendshapeBackend(Backend):
             "angles": [round(float(angle), 1) for angle in fit.angles],
             "pixels_per_cm": round(float(fit.camera.scale), 2),
         }
+        notes = (*_notes(face.look), *((CLOSED,) if shut and rest is None else ()))
         if _same(fit.source, target):
             empty = np.zeros(face.region.pixels.shape[:2], np.float32)
             return FacePatch(
-                np.array(face.region.pixels), empty, np.zeros((*empty.shape, 2), np.float32), empty.copy(), (), details
+                np.array(face.region.pixels),
+                empty,
+                np.zeros((*empty.shape, 2), np.float32),
+                empty.copy(),
+                notes,
+                details,
             )
         replaces = (edit.weights or edit.reference is not None) and not edit.additive
         taken_off = min(1.0, edit.strength) if replaces else 0.0
-        pixels, alpha, flow, painted = compose(face.look, changes(face.look, target, taken_off))
-        return FacePatch(pixels, alpha, flow, painted, _notes(face.look), details)
+        below = edge_below_nose(fit.landmarks, face.look.mouth.shows_teeth) if face.below is None else face.below
+        edited = changes(face.look, target, taken_off)
+        patch = FacePatch(*compose(face.look, edited), notes, details)
+        opening = Opening(
+            whole=edited.between,
+            hole=edited.hole,
+            grid_from_region=face.look.frame.work_from_region,
+            incisors=incisors_at(fit.landmarks, below),
+            jaw=target.get("jawOpen", 0.0),
+        )
+        fill_mouth(patch, fit.landmarks, opening, face.look.tone)
+        return patch
 
     def _worn_by_reference(self, edit: Edit) -> dict[str, float] | None:
         if edit.reference is None:
@@ -151,16 +172,19 @@ def _steadied(face: FaceLook, track: TrackState) -> FaceLook:
         ambient=float(np.mean([each.light.ambient for each in looks])),
         trust=float(np.mean([each.light.trust for each in looks])),
     )
-    white = np.mean([each.mouth.white for each in looks], 0).astype(np.float32)
-    mouth = replace(face.mouth, white=white, moving=True)
+    mouth = replace(face.mouth, moving=True)
     own = replace(
         face.own_lines,
         lined=float(np.mean([each.own_lines.lined for each in looks])),
         sharp=float(np.mean([each.own_lines.sharp for each in looks])),
     )
-    usual = dict(zip(_EYES, track.openness, strict=True))
-    seen = {part: eyes.blinking(eye, usual[part]) for part, eye in face.eyes.items()}
-    return replace(face, light=light, mouth=mouth, own_lines=own, tone=looks[0].tone, lines=looks[0].lines, eyes=seen)
+    face = _blinking(face, dict(zip(_EYES, track.openness, strict=True)))
+    return replace(face, light=light, mouth=mouth, own_lines=own, tone=looks[0].tone, lines=looks[0].lines)
+
+
+def _blinking(face: FaceLook, usual: Mapping[int, float]) -> FaceLook:
+    """A look with eyes that may be shut, by how far each is ``usual``ly open."""
+    return replace(face, eyes={part: eyes.blinking(eye, usual[part]) for part, eye in face.eyes.items()})
 
 
 def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from exprtool.anatomy.grids import Grid
 from exprtool.faces.neighbours import off_others
 from exprtool.pixels.photo_border import hold_within
+from exprtool_blendshape.compiled import rise
 from exprtool_blendshape.render import Changes, FaceLook
 from exprtool_blendshape.shading import GAMMA, SHADOW_EXPONENTS
 
@@ -99,12 +100,6 @@ def _to_region(flow, matrix):  # pragma: no cover - compiled
             flow[i, j, 1] = matrix[1, 0] * x + matrix[1, 1] * y
 
 
-@njit(cache=True)
-def _rise(value, low, high):  # pragma: no cover - compiled
-    t = min(max((value - low) / (high - low), 0.0), 1.0)
-    return t * t * (3 - 2 * t)
-
-
 @njit(cache=True, fastmath=True)
 def _light_up(warped, flow, log_gain, paint, free, exponents, out, alpha):  # pragma: no cover - compiled
     """The moved photo under its gain, (h, w, 3) in [0, 1], and how much of it to take, (h, w).
@@ -115,7 +110,7 @@ def _light_up(warped, flow, log_gain, paint, free, exponents, out, alpha):  # pr
         for j in range(out.shape[1]):
             size = np.sqrt(flow[i, j, 0] ** 2 + flow[i, j, 1] ** 2)
             gain = log_gain[i, j] / GAMMA
-            a = max(_rise(size, MOVES[0], MOVES[1]), _rise(abs(gain), LIGHTENS[0], LIGHTENS[1]))
+            a = max(rise(size, MOVES[0], MOVES[1]), rise(abs(gain), LIGHTENS[0], LIGHTENS[1]))
             a = min(max(a, paint[i, j]), 1.0) * free[i, j]
             alpha[i, j] = a if a >= 1 / 512 else 0.0
             most = max(warped[i, j, 0], warped[i, j, 1], warped[i, j, 2])

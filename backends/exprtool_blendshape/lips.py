@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool_blendshape.model import smoothstep
+from exprtool.pixels.ramps import Ramp
 from exprtool_blendshape.topology import Topology
 
 OVERLAP = 0.03
@@ -88,7 +88,7 @@ def _moved(
 
 
 def _taper(along: NDArray[np.float64]) -> NDArray[np.float64]:
-    return smoothstep(along, 0.0, 0.10) * (1 - smoothstep(along, 0.90, 1.0))
+    return Ramp(0.0, 0.10)(along) * (1 - Ramp(0.90, 1.0)(along))
 
 
 def on_photo(vertices: NDArray[np.float64], topology: Topology, photo: LipCurves, u: float) -> NDArray[np.float64]:
@@ -128,7 +128,7 @@ def wanted_gap(
     settled_gap = np.where(gap < 0.06 * u, shut, gap) if parted else shut
     # what hardly moves is left as it is
     gap = np.where((gap < OVERLAP * u) & (own < OVERLAP * u), shut, gap)
-    return gap + (settled_gap - gap) * smoothstep(np.abs(np.maximum(gap, 0) - own).max() / u, 0.0, 0.1)
+    return gap + (settled_gap - gap) * Ramp(0.0, 0.1)(np.abs(np.maximum(gap, 0) - own).max() / u)
 
 
 def settled(
@@ -156,6 +156,6 @@ def texture(
         away = np.abs(y - edge)
         keep = np.interp(x, photo.x, margin) * np.exp(-((away / max(0.2 * u, 2.2 * margin.max())) ** 2))
         mirrored = edge - sign * (away + keep)
-        weight = _taper(photo.along(x)) * (1 - smoothstep(away, 0.5 * u, 0.9 * u))
+        weight = _taper(photo.along(x)) * (1 - Ramp(0.5 * u, 0.9 * u)(away))
         source[part, 1] = y * (1 - weight) + mirrored * weight
     return source

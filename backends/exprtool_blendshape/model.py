@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from exprtool.anatomy.names import CONTROLS, SHAPES, expand
 from exprtool.errors import ModelError
+from exprtool.pixels.ramps import Ramp
 from exprtool_blendshape.weights import FACE_MODEL
 
 
@@ -231,15 +232,9 @@ def _closed_lips(
             threshold[i] = (np.percentile(here, 95) + np.percentile(here, 5)) / 2
     lower = near & (dropped > threshold[column])
     upper = near & ~lower
-    taper = smoothstep(along, 0, 0.12) * (1 - smoothstep(along, 0.88, 1))
+    taper = Ramp(0, 0.12)(along) * (1 - Ramp(0.88, 1)(along))
     weight = taper * np.exp(-(((y - seam) / 0.45) ** 2))
     closing = np.zeros_like(vertices)
     closing[upper, 1] = ((seam - LIP_OVERLAP - upper_y) * weight)[upper]
     closing[lower, 1] = ((seam + LIP_OVERLAP - lower_y) * weight)[lower]
     return upper, lower, closing
-
-
-def smoothstep(value: NDArray[np.float64] | float, low: float, high: float) -> NDArray[np.float64]:
-    """0 below ``low``, 1 above ``high``, with a smooth cubic between."""
-    t = np.clip((value - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from exprtool.anatomy.names import CONTROLS, STEMS
-from exprtool.expressions import EXPRESSIONS
+from exprtool.expressions import EXPRESSIONS, VARIANTS
+from exprtool.extras import install_command
 from exprtool.hookspecs import hookimpl
 from exprtool.types import Backend, BackendSpec, Readiness
 from exprtool_blendshape.weights import FACE_MODEL
@@ -24,7 +25,7 @@ def _load(device: str) -> Backend:
 def _readiness() -> Readiness:
     missing = [package for package in ("cv2", "numba", "scipy") if find_spec(package) is None]
     if missing:
-        return Readiness(False, f"not installed: {', '.join(missing)}", "python -m pip install exprtool")
+        return Readiness(False, f"not installed: {', '.join(missing)}", install_command("blendshape"))
     return Readiness(True)
 
 
@@ -35,7 +36,7 @@ def register_backends(register: Callable[[BackendSpec], None]) -> None:
             name="blendshape",
             summary="Moves the photo's own pixels as a fitted 3D face model says. No generator network.",
             load=_load,
-            expressions=EXPRESSIONS,
+            expressions=(*EXPRESSIONS, *VARIANTS),
             controls=tuple(sorted((*CONTROLS, *STEMS))),
             needs=(FACE_MODEL,),
             quality=QUALITY,

@@ -55,41 +55,25 @@ def blank(shape: tuple[int, int]) -> Raster:
     return Raster(np.full(shape, FAR, np.float32), np.full(shape, -1, np.int32), np.zeros((*shape, 2), np.float32))
 
 
-def draw(
-    raster: Raster,
-    vertices: NDArray[np.float64],
-    triangles: NDArray[np.int32],
-    first: int = 0,
-    stop: int | None = None,
-    within: NDArray[np.bool_] | None = None,
-) -> None:
-    """Draw triangles[first:stop] into the raster, nearer ones over farther ones.
-
-    ``within`` (H, W) limits the drawing to a window in what is already seen: teeth are seen through the open lips and
-    nowhere else, even where a loosely fitted tooth would stick out through the cheek.
-    """
-    stop = len(triangles) if stop is None else stop
+def draw(raster: Raster, vertices: NDArray[np.float64], triangles: NDArray[np.int32]) -> None:
+    """Draw triangles (n, 3) into the raster, nearer ones over farther ones."""
     v = np.ascontiguousarray(vertices, dtype=np.float64)
-    window = np.ones(raster.shape, np.bool_) if within is None else within
-    rows, columns = np.flatnonzero(window.any(1)), np.flatnonzero(window.any(0))
-    if len(rows):
-        box = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
-        _draw(v, triangles, first, stop, raster.depth, raster.triangle, raster.weights, window, box)
+    _draw(v, triangles, raster.depth, raster.triangle, raster.weights)
 
 
 @njit(cache=True)
-def _draw(v, triangles, first, stop, depth, seen, weights, window, box):  # pragma: no cover - compiled
-    """``box`` are the first and last row and the first and last column of the window."""
-    for t in range(first, stop):
+def _draw(v, triangles, depth, seen, weights):  # pragma: no cover - compiled
+    height, width = depth.shape
+    for t in range(len(triangles)):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         x0, y0, x1, y1, x2, y2 = v[a, 0], v[a, 1], v[b, 0], v[b, 1], v[c, 0], v[c, 1]
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
         if area > -1e-9:
             continue
-        top = max(box[0], int(np.ceil(min(y0, y1, y2))))
-        bottom = min(box[1], int(np.floor(max(y0, y1, y2))))
-        left = max(box[2], int(np.ceil(min(x0, x1, x2))))
-        right = min(box[3], int(np.floor(max(x0, x1, x2))))
+        top = max(0, int(np.ceil(min(y0, y1, y2))))
+        bottom = min(height - 1, int(np.floor(max(y0, y1, y2))))
+        left = max(0, int(np.ceil(min(x0, x1, x2))))
+        right = min(width - 1, int(np.floor(max(x0, x1, x2))))
         if left > right or top > bottom:
             continue
         z0, z1, z2 = v[a, 2], v[b, 2], v[c, 2]
@@ -101,7 +85,7 @@ def _draw(v, triangles, first, stop, depth, seen, weights, window, box):  # prag
                 if p < -1e-7 or q < -1e-7 or p + q > 1 + 1e-7:
                     continue
                 z = np.float32(z0 * (1 - p - q) + z1 * p + z2 * q)
-                if z > depth[y, x] and window[y, x]:
+                if z > depth[y, x]:
                     depth[y, x] = z
                     seen[y, x] = t
                     weights[y, x, 0] = p

@@ -17,19 +17,14 @@ from numpy.typing import NDArray
 from exprtool.anatomy import eyes, occluders
 from exprtool.anatomy.grids import Grid
 from exprtool.anatomy.tone import Tone, tone_of
+from exprtool.pixels.ramps import LUMA, Ramp
 from exprtool.types import FaceRegion
 from exprtool_blendshape import field, lips, mouth, raster, shading, wrinkles
 from exprtool_blendshape import topology as parts
 from exprtool_blendshape.fit import Fit
 from exprtool_blendshape.frame import WorkFrame, work_frame
-from exprtool_blendshape.model import smoothstep
 from exprtool_blendshape.topology import Topology, topology_of
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-TEETH_STRETCH = 1.65
-"""Teeth and gums are stretched downwards by this: an error in the pitch would show gum otherwise."""
-INCISORS_BELOW_LIP = 0.12
-"""cm that the upper incisors reach below the resting upper lip."""
 FOREHEAD_FROM = 4.9
 """Template y above which only what looks like skin is shaded: there hair may hang over the face."""
 
@@ -53,7 +48,6 @@ class FaceLook:
     photo_lips: lips.LipCurves
     source_lips: lips.LipCurves
     lip_offset: NDArray[np.float64]
-    teeth_offset: NDArray[np.float64]
     source: NDArray[np.float64]
     texture: NDArray[np.float64]
     normals: NDArray[np.float64]
@@ -76,7 +70,7 @@ class Changes:
 
     Backward ``flow`` in work pixels (H, W, 2); ``log_gain`` of linear light on the coarse grid; what is painted:
     ``alpha``, ``keep`` (how much of the photo's own pixel in place), ``colour`` (H, W, 3) for the rest, and
-    ``shade`` on both.
+    ``shade`` on both; what lies ``between`` the lips, and what of that is a ``hole``, for the inside of the mouth.
     """
 
     flow: Grid
@@ -85,6 +79,8 @@ class Changes:
     keep: Grid
     colour: Grid
     shade: Grid
+    between: Grid
+    hole: Grid
 
 
 def look(region: FaceRegion, fit: Fit) -> FaceLook:
@@ -104,7 +100,7 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
     normals = _normals(plain, topology)
 
     seen = raster.blank(frame.shape)
-    raster.draw(seen, source, topology.triangles, 0, topology.outer)
+    raster.draw(seen, source, topology.triangles)
     label = seen.labels(topology.label)
     coarse = seen.every(c)
     small = cv2.blur(picture, (c, c), anchor=(0, 0))[::c, ::c] if c > 1 else picture
@@ -113,13 +109,12 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
     skin_mesh = (label[::c, ::c] == parts.SKIN) & (front > 0.5)
     likeness = occluders.skin_likeness(small, template, skin_mesh, u / c)
     face = small[skin_mesh & (likeness > 0.5)][::3]
-    lit = float(np.percentile(face @ _LUMA, 70)) if len(face) > 50 else 0.6
+    lit = float(np.percentile(face @ LUMA, 70)) if len(face) > 50 else 0.6
     found: dict[int, eyes.Eye] = {}
     for part, ids in ((parts.EYE_RIGHT, slice(36, 42)), (parts.EYE_LEFT, slice(42, 48))):
         eye = eyes.complete(picture, label == part, landmarks[ids], lit, u)
         if eye is not None:
             found[part] = eye
-    whites = [eye.white for eye in found.values() if eye.white is not None]
     return FaceLook(
         region=region,
         fit=fit,
@@ -129,7 +124,6 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
         photo_lips=photo_lips,
         source_lips=lips.mesh_curves(plain, topology),
         lip_offset=lip_offset,
-        teeth_offset=_teeth_in_place(fit, frame, topology),
         source=source[:, :2],
         texture=lips.texture(source, topology, photo_lips, u, frame.scale),
         normals=normals,
@@ -147,8 +141,6 @@ def look(region: FaceRegion, fit: Fit) -> FaceLook:
             photo_lips,
             fit.lips.open,
             fit.lips.teeth,
-            np.mean(whites, 0) if whites else None,
-            face,
             landmarks[48:60],
             u,
         ),
@@ -166,15 +158,13 @@ def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0
     target = frame.points(fit.camera.project(mesh + fit.offset)) + face.lip_offset
     gap = lips.wanted_gap(face.photo_lips, face.source_lips, lips.mesh_curves(plain, topology), taken_off, u)
     target = lips.settled(target, topology, np.interp(*_onto(target, topology, gap)), u)
-    speaking = _speaking(face, target)
+    lips_moved = _lips_moved(face, target)
+    speaking = float(Ramp(0.0, LIPS_MOVE)(lips_moved))  # at 0 all between them is the photo's own
     texture = face.source + speaking * (face.texture - face.source)
-    target = target + face.teeth_offset
     normals = _normals(plain, topology)
 
     seen = raster.blank(frame.shape)
-    raster.draw(seen, target, topology.triangles, 0, topology.outer)
-    through_lips = seen.labels(topology.label) == parts.MOUTH
-    raster.draw(seen, target, topology.triangles, topology.outer, within=through_lips)
+    raster.draw(seen, target, topology.triangles)
     label = seen.labels(topology.label)
     moved = raster.interpolate(seen, topology.triangles, np.c_[texture - target[:, :2], topology.front])
     known = (label == parts.SKIN) & (moved[..., 2] > 0.5)
@@ -190,27 +180,24 @@ def changes(face: FaceLook, weights: Mapping[str, float], taken_off: float = 1.0
     log_gain += _seam(face, target, label)[::c, ::c]
     if face.glasses is not None:
         log_gain *= 1 - face.glasses.frame[::c, ::c]
-    return _painted(face, seen, label, normals, target, gap, speaking, flow, log_gain)
+    return _painted(face, label, gap, lips_moved, speaking, flow, log_gain)
 
 
 LIPS_MOVE = 0.15
 """Motion (cm) of the lips' rims from which on the inside of lips and mouth is drawn in full; below, it fades in."""
 
 
-def _speaking(face: FaceLook, target: NDArray[np.float64]) -> float:
-    """How far the lips have left their place in the photo, 0 to 1; at 0 all between them is the photo's own."""
+def _lips_moved(face: FaceLook, target: NDArray[np.float64]) -> float:
+    """How far (cm) the rims of the lips have left their place in the photo where they moved farthest."""
     rims = np.concatenate([face.topology.edge_upper, face.topology.edge_lower])
-    moved = np.linalg.norm(target[rims, :2] - face.source[rims], axis=1).max() / face.frame.u
-    return float(smoothstep(np.array(moved), 0.0, LIPS_MOVE))
+    return float(np.linalg.norm(target[rims, :2] - face.source[rims], axis=1).max()) / face.frame.u
 
 
 def _painted(
     face: FaceLook,
-    seen: raster.Raster,
     label: NDArray[np.int8],
-    normals: NDArray[np.float64],
-    target: NDArray[np.float64],
     gap: NDArray[np.float64],
+    moved: float,
     speaking: float,
     flow: Grid,
     log_gain: Grid,
@@ -235,10 +222,8 @@ def _painted(
     middle = slice(len(gap) // 5, -(len(gap) // 5))
     own = np.interp(np.linspace(0, 1, len(gap)), face.photo_lips.along(face.photo_lips.x), face.photo_lips.gap)
     widening = float(np.mean(np.maximum(gap, 0)[middle] - np.maximum(own, 0)[middle])) / u
-    lip_depth = float(target[face.topology.edge_upper[len(face.topology.edge_upper) // 2], 2])
-    inside = mouth.paint(
-        face.mouth, seen, label, face.topology.triangles, normals, lip_depth, widening, bool((gap < 0).all()), u
-    )
+    between, hole = np.zeros_like(alpha), np.zeros_like(alpha)
+    inside = mouth.paint(face.mouth, label, widening, moved, bool((gap < 0).all()), u)
     if inside is not None:
         # over the lips that were covered: two layers, the mouth on top
         w = inside.window
@@ -249,9 +234,9 @@ def _painted(
         kept = (1 - speaking * (1 - inside.keep)) * inside.alpha
         keep[w] = (kept + keep[w] * below) / total
         alpha[w] = below + inside.alpha
-    if face.glasses is not None:
-        alpha *= 1 - face.glasses.frame
-    return Changes(flow, log_gain, alpha * face.border, keep, colour, shade)
+        between[w], hole[w] = inside.alpha, inside.alpha - kept
+    bare = face.border if face.glasses is None else face.border * (1 - face.glasses.frame)
+    return Changes(flow, log_gain, alpha * bare, keep, colour, shade, between * bare, hole * bare)
 
 
 def _light_changes(
@@ -315,7 +300,7 @@ def _seam(face: FaceLook, target: NDArray[np.float64], label: NDArray[np.int8]) 
     now = lips.mesh_curves(target, face.topology)
     share = now.along(now.x)
     was = np.interp(share, face.photo_lips.along(face.photo_lips.x), face.photo_lips.gap)
-    closed = smoothstep(was, 0.05 * u, 0.2 * u) * (1 - smoothstep(now.gap, 0.0, 0.06 * u))
+    closed = Ramp(0.05 * u, 0.2 * u)(was) * (1 - Ramp(0.0, 0.06 * u)(now.gap))
     line = (now.upper + now.lower) / 2
     x0, x1 = max(int(now.x[0]), 0), min(int(np.ceil(now.x[-1])) + 1, out.shape[1])
     y0 = max(int(line.min() - 0.3 * u), 0)
@@ -324,7 +309,7 @@ def _seam(face: FaceLook, target: NDArray[np.float64], label: NDArray[np.int8]) 
         return out
     xs = np.arange(x0, x1)
     centre = np.interp(xs, now.x, line)
-    depth = np.interp(xs, now.x, closed) * smoothstep(np.minimum(xs - now.x[0], now.x[-1] - xs) / u, 0.0, 0.35)
+    depth = np.interp(xs, now.x, closed) * Ramp(0.0, 0.35)(np.minimum(xs - now.x[0], now.x[-1] - xs) / u)
     off = (np.arange(y0, y1)[:, None] - centre[None]) / (SEAM_WIDTH * u)
     out[y0:y1, x0:x1] = -SEAM_DEPTH * 2.2 * depth[None] * (np.exp(-(off**2)) * 0.7 + 0.3 * np.exp(-((off / 3) ** 2)))
     return out * (label == parts.SKIN)
@@ -335,22 +320,6 @@ def _onto(target: NDArray[np.float64], topology: Topology, gap: NDArray[np.float
     now = lips.mesh_curves(target, topology)
     share = now.along(now.x)
     return share, np.linspace(0, 1, len(gap)), gap
-
-
-def _teeth_in_place(fit: Fit, frame: WorkFrame, topology: Topology) -> NDArray[np.float64]:
-    """Offset (V, 3) that hangs the teeth behind the resting upper lip, stretched downwards, centred behind the
-    mouth."""
-    rest = frame.points(fit.posed({}))
-    inner = np.unique(topology.triangles[topology.outer :])
-    edge = lips.mesh_curves(rest, topology)
-    centre = (edge.x[0] + edge.x[-1]) / 2
-    incisors = rest[topology.upper_incisors]
-    bottom = float(incisors[:, 1].max())
-    wanted = float(np.interp(centre, edge.x, edge.upper)) + INCISORS_BELOW_LIP * frame.u
-    offset = np.zeros_like(rest)
-    offset[inner, 1] = wanted + (rest[inner, 1] - bottom) * TEETH_STRETCH - rest[inner, 1]
-    offset[inner, 0] = 0.5 * (centre - float(incisors[:, 0].mean()))
-    return offset
 
 
 def _normals(vertices: NDArray[np.float64], topology: Topology) -> NDArray[np.float64]:
@@ -374,5 +343,5 @@ def _light(
     normals = normal[use]
     size = np.linalg.norm(normals, axis=-1)
     facing = (normals[:, 2] > 0.35 * size) & (size > 0.1)
-    luminance = (picture[use][facing] @ _LUMA) ** shading.GAMMA
+    luminance = (picture[use][facing] @ LUMA) ** shading.GAMMA
     return shading.fit_light(luminance, normals[facing] / size[facing][:, None])

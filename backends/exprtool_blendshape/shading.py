@@ -20,6 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from exprtool.anatomy.grids import Grid
+from exprtool_blendshape.compiled import rise
 
 GAMMA = 2.2
 SHADOW_EXPONENTS = np.array([0.85, 1.08, 1.18], np.float32)
@@ -137,8 +138,7 @@ def _log_ratio(c, floor, before, after, out):  # pragma: no cover - compiled
                 + c[7] * (x * x - y * y)
                 + c[8] * (3 * z * z - 1)
             )
-            t = min(max((min(lowest, z) - 0.10) / 0.40, 0.0), 1.0)
-            out[i, j] = np.log(max(new, floor) / max(old, floor)) * t * t * (3 - 2 * t)
+            out[i, j] = np.log(max(new, floor) / max(old, floor)) * rise(min(lowest, z), 0.10, 0.50)
 
 
 def limited(log_gain: Grid, near_eyes: Grid | float = 0.0) -> Grid:

@@ -16,31 +16,26 @@ from exprtool.anatomy.grids import Grid
 from exprtool_blendshape.model import FaceModel, Region
 from exprtool_blendshape.raster import vertex_normals
 
-SKIN, MOUTH, EYE_LEFT, EYE_RIGHT, GUM, TOOTH_UPPER, TOOTH_LOWER = range(7)
+SKIN, MOUTH, EYE_LEFT, EYE_RIGHT = range(4)
 """Labels of what is drawn (`Topology.label`). An eye is eyeball and eye socket together."""
 
 _FRONT_FACING = 0.18
 """Least z of a template normal for skin that moves photo pixels; beyond it (neck, jaw underside) flow is extended."""
-_LOWER_TEETH_FROM = 19247
 
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """``triangles`` (n, 3), outer ones first: [0, outer) are skin, sockets and eyeballs, [outer, n) gums and teeth.
+    """``triangles`` (n, 3) of skin, sockets and eyeballs: what lies in the mouth is painted, not drawn.
 
     ``label`` (n,) int8; ``front`` (V,) float32 is 1 on skin that drives the warp; ``lip`` (V,) int8 is 1 on the upper
-    and -1 on the lower lip and its inside, else 0; ``used`` are the vertex indices that any triangle needs.
+    and -1 on the lower lip and its inside, else 0.
     """
 
     triangles: NDArray[np.int32]
-    outer: int
     label: NDArray[np.int8]
     front: Grid
     lip: NDArray[np.int8]
     template: Grid
-    lower_jaw: NDArray[np.bool_]
-    """Lower teeth, lower gum and tongue (V,): what hangs on the lower jaw."""
-    upper_incisors: slice
     edge_upper: NDArray[np.int64]
     """Vertices along the lower rim of the upper lip, from the person's right corner of the mouth to the left one."""
     edge_lower: NDArray[np.int64]
@@ -55,33 +50,17 @@ def topology_of(model: FaceModel) -> Topology:
     label[region == Region.SOCKET] = MOUTH
     label[np.isin(region, (Region.EYE_SOCKET_LEFT, Region.EYE_LEFT))] = EYE_LEFT
     label[np.isin(region, (Region.EYE_SOCKET_RIGHT, Region.EYE_RIGHT))] = EYE_RIGHT
-    outer = np.flatnonzero(label >= 0)
-    label[region == Region.GUMS] = GUM
-    tooth = region == Region.TEETH
-    lower_tooth = tooth & (model.triangles.min(1) >= _LOWER_TEETH_FROM)
-    label[tooth] = TOOTH_UPPER
-    label[lower_tooth] = TOOTH_LOWER
-    inner = np.flatnonzero(np.isin(label, (GUM, TOOTH_UPPER, TOOTH_LOWER)))
-    order = np.r_[outer, inner]
-    triangles = np.ascontiguousarray(model.triangles[order])
-
-    drop = -model.expression[model.index["jawOpen"], :, 1]
-    lower_jaw = np.zeros(len(model.vertices), np.bool_)
-    inside = np.unique(triangles[len(outer) :])
-    lower_jaw[inside] = drop[inside] > 1.0
+    drawn = np.flatnonzero(label >= 0)
 
     lip = np.zeros(len(model.vertices), np.int8)
     lip[model.upper_lip] = 1
     lip[model.lower_lip] = -1
     return Topology(
-        triangles=triangles,
-        outer=len(outer),
-        label=np.ascontiguousarray(label[order]),
+        triangles=np.ascontiguousarray(model.triangles[drawn]),
+        label=np.ascontiguousarray(label[drawn]),
         front=_front(model),
         lip=lip,
         template=model.template,
-        lower_jaw=lower_jaw,
-        upper_incisors=slice(18067, 18219),
         edge_upper=_chain(model, model.landmarks[[48, 60, 61, 62, 63, 64, 54]]),
         edge_lower=_chain(model, model.landmarks[[48, 60, 67, 66, 65, 64, 54]]),
     )

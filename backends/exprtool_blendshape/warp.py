@@ -13,7 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool_blendshape.model import CONTOUR_LEFT, CONTOUR_RIGHT, LANDMARK_VERTICES, FaceModel, smoothstep
+from exprtool.pixels.ramps import Ramp
+from exprtool_blendshape.model import CONTOUR_LEFT, CONTOUR_RIGHT, LANDMARK_VERTICES, FaceModel
 
 _SMOOTHING = 0.02
 _RING = (14.0, 17.0)
@@ -32,7 +33,7 @@ class TemplateSpline:
         angle = np.linspace(0, 2 * np.pi, _RING_POINTS, endpoint=False)
         self._ring = self._centre + np.stack([np.cos(angle) * _RING[0], np.sin(angle) * _RING[1]], 1)
         distance = np.hypot(*((self._flat - self._centre) / _RING).T)
-        self._fade = (1 - smoothstep(distance, 0.75, 1.0))[:, None]
+        self._fade = (1 - Ramp(0.75, 1.0)(distance))[:, None]
 
     @cached_property
     def _kernel(self) -> NDArray[np.float32]:

@@ -22,11 +22,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from exprtool.anatomy.grids import Grid
+from exprtool.pixels.ramps import LUMA, Ramp
+from exprtool_blendshape.compiled import eased
 
 ZONES = ("forehead", "glabella", "nose", "foldLeft", "foldRight", "crowLeft", "crowRight", "underLeft", "underRight")
 _POINTS = 14
 AMPLITUDE = 0.5
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +205,7 @@ def _draw_lines(points, width, strength, ends, phase, template, skin, out):  # p
                 fade = min(min(along / ends[n, 0], (1 - along) / ends[n, 1]), np.float32(1))
                 if fade <= 0:
                     continue
-                fade = fade * fade * (3 - 2 * fade)
+                fade = eased(fade)
                 fade *= 0.72 + 0.28 * np.sin(along * 9 + phase[n])
                 z = np.sqrt(nearest) / (width[n] * (0.85 + 0.3 * np.sin(along * 5 + 2 * phase[n]) ** 2))
                 rim = (z - 2.3) / 1.3
@@ -232,7 +233,7 @@ def measure(picture: Grid, template: Grid, skin: Grid, mesh: Grid, u: float) -> 
     ``template`` (H, W, 2) is that of the source raster, ``mesh`` (H, W) where it shows skin, and ``skin`` (H, W) how
     much that looks like skin: deep folds are too dark to look like it, and count nevertheless.
     """
-    log = np.log(np.maximum(picture @ _LUMA, 0.02)) * 2.2
+    log = np.log(np.maximum(picture @ LUMA, 0.02)) * 2.2
     fine = cv2.GaussianBlur(log, (0, 0), max(0.03 * u, 0.6))
     smooth = cv2.GaussianBlur(log, (0, 0), 0.16 * u)
     band = fine - smooth
@@ -276,17 +277,12 @@ def _zones(template: Grid) -> Grid:
         t = np.clip((-0.3 - y) / 3.4, 0, 1)
         off = np.abs(s * x - (1.75 + 1.75 * t))
         folds.append(
-            (np.exp(-np.square(np.square(off / 0.9))) * _rise(-y, -0.2, 0.5) * _rise(y, -5.0, -4.0)).astype(np.float32)
+            (np.exp(-np.square(np.square(off / 0.9))) * Ramp(-0.2, 0.5)(-y) * Ramp(-5.0, -4.0)(y)).astype(np.float32)
         )
     out += folds
     out += [blob(s * 5.6, 3.4, 0.9, 1.2) for s in (1, -1)]
     out += [blob(s * 3.2, 2.25, 1.5, 0.55) for s in (1, -1)]
     return np.stack(out)
-
-
-def _rise(value: Grid, low: float, high: float) -> Grid:
-    t = np.clip((value - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 DEEPEN, SOFTEN = 0.9, 0.85

@@ -1,7 +1,7 @@
 """The backend around a flow network: look once, answer for any number of expressions, at the photo's own resolution.
 
 What is wanted follows from what the face wears, as the network itself tells, by the rules of the blendshape backend
-(`exprtool.anatomy.targets.weights_for`), with the presets of the network's own card.
+(`exprtool.anatomy.targets.weights_for`), with that backend's presets.
 """
 
 from __future__ import annotations
@@ -14,32 +14,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool.anatomy.eyes import Eye, openness
+from exprtool.anatomy.eyes import ALONE, Eye, openness
 from exprtool.anatomy.eyes import awake as awake_of
 from exprtool.anatomy.grids import smooth
+from exprtool.anatomy.interior import Opening, edge_below_nose, fill_mouth, incisors_at
 from exprtool.anatomy.names import expand
 from exprtool.anatomy.occluders import HELD, Glasses, frown, hold
 from exprtool.anatomy.occluders import glasses as find_glasses
 from exprtool.anatomy.skin import Skin, look_at_skin
-from exprtool.anatomy.steady import keep_shut, smoothed, within_track
-from exprtool.anatomy.targets import Move, weights_for
+from exprtool.anatomy.steady import CLOSED, keep_shut, smoothed, within_track
+from exprtool.anatomy.targets import presets, weights_for
 from exprtool.anatomy.visibility import Visibility, measure, why_hidden
 from exprtool.errors import UnknownNameError
+from exprtool.expressions import VARIANTS
 from exprtool.faces.align import Matrix, crop, crop_from_image, invert, transform
 from exprtool.faces.neighbours import off_others
 from exprtool.pixels.blur import USUAL, measured_blur
 from exprtool.pixels.lift import CropAnswer, lift
+from exprtool.pixels.ramps import smoothstep
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion, Image
 from exprtool_default.card import FINE
 from exprtool_default.eyeballs import eyeballs, with_eyeballs
 from exprtool_default.eyes import EYES, with_own_eyes
 from exprtool_default.lids import with_lids
 from exprtool_default.lips import with_closed_lips
-from exprtool_default.mouth import look_at_mouth, with_own_mouth, with_teeth_in_place
+from exprtool_default.mouth import look_at_mouth, own_teeth, with_own_mouth, with_teeth_in_place
 from exprtool_default.network import Answer, FlowNetwork, Seen, open_network
 from exprtool_default.suitability import why_not
-from exprtool_default.teeth import own_teeth, with_teeth
-from exprtool_default.tongue import with_tongue
 
 UNSURE = 0.06
 """Worn weights below this are within the network's error; reports leave them out."""
@@ -61,11 +62,13 @@ REST = 0.15
 @dataclass(frozen=True, eq=False)
 class TrackState:
     """What stays the same along a track: ``rest``, the weights that are worn at rest; ``openness`` of the right and the
-    left eye (`exprtool.anatomy.eyes.openness`); and whether ``glasses`` are worn."""
+    left eye (`exprtool.anatomy.eyes.openness`); whether ``glasses`` are worn; and how far below the nose the upper
+    teeth end (`exprtool.anatomy.interior.edge_below_nose`)."""
 
     rest: Mapping[str, float]
     openness: tuple[float, float]
     glasses: bool
+    below_nose: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,7 @@ class PreparedFace:
     glasses: Glasses | None
     awake: Mapping[str, float]
     blur: float
+    below_nose: float
     held: Mapping[str, float] | None = None
 
     @property
@@ -108,9 +112,11 @@ class FlowBackend(Backend):
 
     def __init__(self, network: FlowNetwork) -> None:
         self.network, self.card = network, network.card
+        # One word means one thing: the amounts are the rig's as they are now, not as they were when this was trained.
         self._presets = {
-            name: {control: Move(each.amount, each.onset) for control, each in preset.items()}
-            for name, preset in self.card.presets.items()
+            name: moves
+            for name, moves in presets().items()
+            if VARIANTS.get(name, name) in self.card.presets and moves.keys() <= set(self.card.controls)
         }
         self._reference: tuple[FaceRegion, Mapping[str, float]] | None = None
 
@@ -122,7 +128,8 @@ class FlowBackend(Backend):
         names = sorted({name for face in faces for name in face.worn})
         rest = {name: float(np.quantile([face.worn.get(name, 0.0) for face in faces], REST)) for name in names}
         right, left = (max(openness(face.in_crop[eye]) for face in faces) for eye in EYES.values())
-        return TrackState(rest, (right, left), 2 * sum(face.glasses is not None for face in faces) > len(faces))
+        glasses = 2 * sum(face.glasses is not None for face in faces) > len(faces)
+        return TrackState(rest, (right, left), glasses, float(np.median([face.below_nose for face in faces])))
 
     def prepare(self, regions: Sequence[FaceRegion]) -> list[Any]:
         if not regions:
@@ -161,13 +168,12 @@ class FlowBackend(Backend):
         side, track, worn = photo.shape[0], region.track_state, self._named(seen)
         points = np.asarray(seen.features[-1], np.float64)
         in_region = transform(invert(_from_region(matrix, region)), points * side - 0.5)
-        glasses, awake = None, {}
+        glasses = None
         if track is None or track.glasses:
             picture = photo.astype(np.float32) / 255
             glasses = find_glasses(picture, points * side - 0.5, frown(worn), 10 * self.card.pixels_per_mm(side))
-        if track is not None:
-            usual = zip(("Right", "Left"), EYES.values(), track.openness, strict=True)
-            awake = {name: awake_of(openness(points[eye] * side), most) for name, eye, most in usual}
+        usual = zip(("Right", "Left"), EYES.values(), track.openness if track else (ALONE, ALONE), strict=True)
+        awake = {name: awake_of(openness(points[eye] * side), most) for name, eye, most in usual}
         return PreparedFace(
             region=region,
             matrix=matrix,
@@ -182,6 +188,7 @@ class FlowBackend(Backend):
             glasses=glasses,
             awake=awake,
             blur=max(USUAL, measured_blur(_features(region, in_region))),
+            below_nose=edge_below_nose(in_region, teeth is not None) if track is None else track.below_nose,
         )
 
     def trace(self, prepared: PreparedFace) -> Mapping[str, float]:
@@ -205,7 +212,7 @@ class FlowBackend(Backend):
         self._know(edit)
         answers: list[FacePatch | FaceRefusal | None] = list(self.check(prepared, edit))
         reference = self._worn_by_reference(edit)
-        asked: list[tuple[int, dict[str, float], float]] = []
+        asked: list[tuple[int, dict[str, float], float, tuple[str, ...]]] = []
         for i, face in enumerate(prepared):
             if answers[i] is not None:
                 continue
@@ -217,13 +224,14 @@ class FlowBackend(Backend):
                 answers[i] = _untouched(face)
             else:
                 goal = weights_for(wish, face.worn, reference, rest, self._presets)
-                keep_shut(goal, face.worn, face.awake)
-                asked.append((i, goal, share))
+                shut = keep_shut(goal, face.worn, face.awake)
+                notes = (*(() if face.glasses is None else (HELD,)), *((CLOSED,) if shut and rest is None else ()))
+                asked.append((i, goal, share, notes))
         if asked:
-            conditions = np.array([[goal.get(name, 0.0) for name in self.card.controls] for _, goal, _ in asked])
-            found = self.network.decode([prepared[i].seen for i, _, _ in asked], conditions.astype(np.float32))
-            for (i, goal, share), answer in zip(asked, found, strict=True):
-                answers[i] = self._patch(prepared[i], answer, share, goal)
+            conditions = np.array([[goal.get(name, 0.0) for name in self.card.controls] for _, goal, _, _ in asked])
+            found = self.network.decode([prepared[i].seen for i, *_ in asked], conditions.astype(np.float32))
+            for (i, goal, share, notes), answer in zip(asked, found, strict=True):
+                answers[i] = self._patch(prepared[i], answer, share, goal, notes)
         return [answer for answer in answers if answer is not None]
 
     def _worn_by_reference(self, edit: Edit) -> Mapping[str, float] | None:
@@ -245,14 +253,15 @@ class FlowBackend(Backend):
     def _named(self, seen: Seen) -> dict[str, float]:
         return {name: float(weight) for name, weight in zip(self.card.controls, seen.worn, strict=True)}
 
-    def _patch(self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float]) -> FacePatch:
+    def _patch(
+        self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float], notes: tuple[str, ...]
+    ) -> FacePatch:
         details = {"source": _rounded(face.worn, UNSURE), "target": _rounded(goal, UNSURE)}
-        answer, own_teeth = self._moved(face, answer)
+        answer, between = self._moved(face, answer)
         eyes = eyeballs(face.photo, answer.mask, face.points, face.skin, self.card)
-        answer = replace(answer, paint=self._painted(face, answer, eyes, own_teeth))
+        answer = replace(answer, paint=self._painted(face, answer, eyes))
         whole = with_own_eyes(crop_answer(answer, share), eyes, self.card)
-        notes = () if face.glasses is None else (HELD,)
-        return lift(
+        patch = lift(
             face.region,
             face.matrix,
             whole,
@@ -262,6 +271,24 @@ class FlowBackend(Backend):
             notes=notes,
             details=details,
         )
+        region_points = transform(invert(_from_region(face.matrix, face.region)), face.in_crop)
+        opening = Opening(
+            whole=between,
+            hole=self._in_mouth(answer.mask),
+            grid_from_region=_from_region(face.matrix, face.region),
+            incisors=incisors_at(region_points, face.below_nose),
+            jaw=goal.get("jawOpen", 0.0),
+            amount=share,
+        )
+        fill_mouth(patch, region_points, opening, face.skin.tone)
+        return patch
+
+    def _in_mouth(self, mask: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What of a mask (H, H) lies in the mouth's window."""
+        x0, y0, x1, y1 = self.card.box("mouth", mask.shape[0])
+        inside = np.zeros_like(mask)
+        inside[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
+        return inside
 
     def _off_others(self, face: PreparedFace) -> NDArray[np.float32] | None:
         """How much of an edit to do at the region's pixels so that other faces are left alone; None where none are."""
@@ -271,33 +298,39 @@ class FlowBackend(Backend):
         per_mm = self.card.pixels_per_mm(face.photo.shape[0]) / float(np.hypot(*face.matrix[:, 0]))
         return off_others(face.region, own, max(1.5, APART * per_mm))
 
-    def _moved(self, face: PreparedFace, answer: Answer) -> tuple[Answer, bool]:
-        """The answer with flow and mask at the paint's size, made to agree about lids, lips and teeth; and whether the
-        photo's own upper teeth are shown where they are."""
+    def _moved(self, face: PreparedFace, answer: Answer) -> tuple[Answer, NDArray[np.float32]]:
+        """The answer with flow and mask at the paint's size, made to agree about lids, lips and teeth; and what lies
+        between the lips then (H, W), the photo's own teeth among it."""
         flow = enlarged(answer.flow * np.float32(FINE), answer.mask.shape[0], smoothly=True)
         if face.glasses is not None:  # before lids are settled: they move no further than the frame lets them
             flow = hold(flow, face.glasses)
-        flow, mask = with_lids(flow, decided(answer.mask), face.points, self.card)
+        flow, mask = with_lids(flow, decided(self._awake(face, answer.mask)), face.points, self.card)
         flow, mask, seam = with_closed_lips(flow, mask, face.points, self.card)
+        between = self._in_mouth(mask)
         mask = with_own_mouth(mask, answer.paint, flow, face.photo, face.points, face.teeth, self.card)
-        teeth = None
-        if face.region.track_state is None:  # along a track own teeth and drawn ones would take turns
-            mask, flow, teeth = with_teeth_in_place(mask, flow, face.photo, face.points, face.teeth, self.card)
-        shading = face.skin.plain(_shaded(answer.shading, seam, teeth))
+        shade = None
+        if face.region.track_state is None:  # along a track own teeth and painted ones would take turns
+            mask, flow, shade = with_teeth_in_place(mask, flow, face.photo, face.points, face.teeth, self.card)
+        shading = face.skin.plain(_shaded(answer.shading, seam, shade))
         if face.glasses is not None:
             bare = 1 - face.glasses.frame
-            flow, mask = flow * bare[..., None], mask * bare
+            flow, mask, between = flow * bare[..., None], mask * bare, between * bare
             shading = enlarged(shading, len(bare)) * bare[..., None]
-        return replace(answer, flow=flow, mask=mask, shading=shading), teeth is not None
+        return replace(answer, flow=flow, mask=mask, shading=shading), between
 
-    def _painted(
-        self, face: PreparedFace, answer: Answer, eyes: Mapping[str, Eye], own_teeth: bool
-    ) -> NDArray[np.float32]:
-        """The network's paint (H, W, 3) with all that is drawn, in the photo's tones."""
-        mask = answer.mask
-        paint = with_eyeballs(answer.paint, mask, face.photo, eyes, self.card)
-        paint = with_tongue(paint, mask, self.card)
-        paint = with_teeth(paint, mask, face.photo, face.points, face.skin, face.teeth, self.card, shown=own_teeth)
+    def _awake(self, face: PreparedFace, mask: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The mask of what is painted (H, H) with nothing between lids that are shut."""
+        mask = mask.copy()
+        for name, share in zip(EYES, (face.awake["Right"], face.awake["Left"]), strict=True):
+            if name not in self.card.windows:
+                continue
+            x0, y0, x1, y1 = self.card.box(name, mask.shape[0])
+            mask[y0:y1, x0:x1] *= np.float32(share)
+        return mask
+
+    def _painted(self, face: PreparedFace, answer: Answer, eyes: Mapping[str, Eye]) -> NDArray[np.float32]:
+        """The network's paint (H, W, 3) with the eyeballs drawn, in the photo's tones."""
+        paint = with_eyeballs(answer.paint, answer.mask, face.photo, eyes, self.card)
         haze = np.array(face.skin.haze, np.float32)
         return face.skin.tone(np.clip(haze + paint * (1 - haze), 0, 1))
 
@@ -380,8 +413,7 @@ def _share(edit: Edit) -> float:
     asked = edit.strength
     if not edit.weights and edit.reference is None:
         asked *= max((abs(amount) for amount in edit.controls.values()), default=0.0)
-    t = min(1.0, asked / FULL)
-    return t * t * (3 - 2 * t)
+    return float(smoothstep(asked / FULL))
 
 
 def _untouched(face: PreparedFace) -> FacePatch:

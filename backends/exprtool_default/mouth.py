@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from exprtool.anatomy.grids import smooth
 from exprtool.anatomy.lipline import CLOSED_GAP, find_lips, with_closed_lips
 from exprtool.anatomy.margins import along
-from exprtool.anatomy.skin import LUMA, filled
+from exprtool.anatomy.skin import LUMA, Skin, filled, redness_of
 from exprtool.types import Image
 from exprtool_default.card import FlowCard
-from exprtool_default.teeth import beside_lips
 
 _FEW, _MOST = 0.72, 0.82
 """Share of what is painted that must agree for any of it to be left to the photo, and for all that agrees."""
@@ -46,6 +45,14 @@ _AROUND = 4.0
 """Over how much of a mouth colours are compared (standard deviation, pixels of the doubled crop): about a tooth."""
 
 
+_RED = 0.12
+"""By how much more than `Skin.red` something surely is lips and not teeth."""
+_TOLD, _OWN = 60, 0.8
+"""From how many pixels between the lips on their colour is trusted; quantile of their luma that is enamel."""
+_RIM, _RIM_WIDE = 0.6, 1.9
+"""How bright teeth are right beside a lip, whose shadow falls on them, and over how many mm that rises to 1."""
+
+
 def look_at_mouth(
     photo: Image, points: NDArray[Any], per_mm: float, *, moving: bool = False
 ) -> tuple[NDArray[Any], bool]:
@@ -60,6 +67,18 @@ def look_at_mouth(
     if not lips.open:
         return (with_closed_lips(here, lips) + 0.5) / side, False
     return points, bool(lips.teeth)
+
+
+def own_teeth(photo: Image, points: NDArray[Any], skin: Skin) -> NDArray[Any] | None:
+    """The colour (3,) in [0, 1] of the teeth that the ``photo`` (H, W, 3) shows between the inner lips, None where
+    there is too little to see, or what there is is as red as lips. ``points`` (68, 2) are the landmarks in its
+    pixels."""
+    inside = photo[filled(photo, points[60:68]) > 0] / np.float32(255)
+    if len(inside) < _TOLD:
+        return None
+    luma = inside @ LUMA
+    colour = np.median(inside[luma >= np.quantile(luma, _OWN)], axis=0)
+    return None if redness_of(colour) > skin.red + _RED else colour
 
 
 def with_own_mouth(
@@ -117,7 +136,7 @@ def with_teeth_in_place(
     if (still * inside).sum() < _ENOUGH * inside.sum() or _larger(inside, at) > 0.5:
         return mask, flow, None
     shade = np.zeros_like(mask)
-    shade[here] = np.log(beside_lips(inside, per_mm)) * inside * still
+    shade[here] = np.log(_beside_lips(inside, per_mm)) * inside * still
     mask, flow = mask.copy(), flow.copy()
     flow[here] *= (1 - inside * smooth(still / _UNDER_PAINT))[..., None]
     mask[here] = inside * (1 - smooth((still - _UNDER_PAINT) / (1 - _UNDER_PAINT)))
@@ -130,3 +149,9 @@ def _larger(painted: NDArray[np.float32], points: NDArray[Any]) -> float:
     opening = cv2.contourArea(np.asarray(points[60:68], np.float32))
     times = float(painted.sum()) / max(1.0, opening)
     return float(smooth((times - _LARGER[0]) / (_LARGER[1] - _LARGER[0])))
+
+
+def _beside_lips(inside: NDArray[np.float32], per_mm: float) -> NDArray[np.float32]:
+    """What lips leave of the light, a factor (h, w), between those that enclose what is painted, (h, w)."""
+    away = cv2.distanceTransform((inside > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
+    return np.asarray(_RIM + (1 - _RIM) * smooth(away / (_RIM_WIDE * per_mm)), np.float32)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from exprtool.anatomy.names import CONTROLS, STEMS
-from exprtool.expressions import EXPRESSIONS
+from exprtool.expressions import EXPRESSIONS, VARIANTS
 from exprtool.hookspecs import hookimpl
 from exprtool.types import Backend, BackendSpec, Readiness
 
@@ -38,7 +38,7 @@ def register_backends(register: Callable[[BackendSpec], None]) -> None:
             name="default",
             summary="A small network inside the package: moves, lights and paints the photo's own pixels.",
             load=_load,
-            expressions=EXPRESSIONS,
+            expressions=(*EXPRESSIONS, *VARIANTS),
             controls=tuple(sorted((*CONTROLS, *STEMS))),
             devices=("cpu", "cuda"),
             quality=QUALITY,

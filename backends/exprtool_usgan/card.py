@@ -54,13 +54,24 @@ def crop_card(card: ModelCard, parameters: int | None = None) -> CropCard:
         template=card.crop,
         licence=card.licence,
         training_data=card.training_data,
-        architecture="us-gan" if card.generator.skip else "us-gan without skip",
+        architecture=_architecture(card.generator),
         source=card.source,
         parameters=parameters,
         skip=card.generator.skip,
         residual_blocks=card.generator.residual_blocks,
         step=card.step,
     )
+
+
+def _architecture(config: GeneratorConfig) -> str:
+    """What the field calls such a network."""
+    if config.attention:
+        return "sargan" if config.skip else "sargan without skip"
+    if config.gate:
+        return "us-gan with a gated skip"
+    if config.skip:
+        return "us-gan"
+    return "stargan" if config.residual_blocks == 6 else "us-gan without skip"
 
 
 def card_from_json(text: str | None, path: Path) -> ModelCard:

@@ -18,7 +18,9 @@ class GeneratorConfig:
     ``tanh`` says where the last activation meets the skip: ``before-skip`` is ``tanh(h) + x`` (the authors' code; the
     sum lies in [-2, 2]), ``after-skip`` is ``tanh(h + x)``, ``none`` is ``h + x``. ``clamp`` says where the sum is cut
     to [-1, 1]: only when pictures are made (``inference``; training sees the uncut sum, as in the authors' code) or
-    ``always``. Raises `UsageError` for a combination that cannot be built.
+    ``always``. With ``attention`` a mask made by an hourglass weighs what each residual block adds (SARGAN). With
+    ``gate`` the skip is weighed in each pixel, y = tanh(h) + g x: where g falls to 0 the network paints anew instead of
+    having to cancel the input first. Raises `UsageError` for a combination that cannot be built.
     """
 
     labels: int
@@ -28,6 +30,8 @@ class GeneratorConfig:
     skip: bool = True
     tanh: TanhPlace = "before-skip"
     clamp: ClampPlace = "inference"
+    attention: bool = False
+    gate: bool = False
 
     def __post_init__(self) -> None:
         _check_name("place of the tanh", self.tanh, get_args(TanhPlace))
@@ -38,6 +42,8 @@ class GeneratorConfig:
         _check_image_size(self.image_size)
         if not self.skip and self.tanh == "after-skip":
             raise UsageError("tanh 'after-skip' needs the skip; without one use 'before-skip' or 'none'.")
+        if self.gate and not (self.skip and self.tanh == "before-skip"):
+            raise UsageError("A gated skip is tanh(h) + g x: it needs the skip, and the tanh before it.")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from exprtool_usgan.config import DiscriminatorConfig, GeneratorConfig
 
 LEAK = 0.01
+OPEN = 4.0
+"""What a gated skip begins with, before the sigmoid: 0.98 of the input passes."""
 LARGEST_PRODUCT_SIDE = 4
 """Side of the largest output map, in pixels, that is computed as a matrix product on the CPU: at 8 and more the
 library's convolutions are as fast."""
@@ -75,11 +77,52 @@ def _better_as_product(x: Tensor, side: int) -> bool:
     return x.device.type == "cpu" and side <= LARGEST_PRODUCT_SIDE
 
 
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with instance norm, a ReLU between them, the input added to the result (section 3.1.2)."""
+class ReflectedBlock(nn.Module):
+    """Reflected border, 3x3 convolution, instance norm, ReLU; ``scale`` 0.5 halves the map, 2 doubles it first."""
+
+    def __init__(self, before: int, after: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        stride = 2 if scale < 1 else 1
+        self.conv = nn.Conv2d(before, after, 3, stride, padding=1, padding_mode="reflect", bias=False)
+        self.norm = InstanceNorm(after)
+
+    def forward(self, h: Tensor) -> Tensor:
+        h = F.interpolate(h, scale_factor=2, mode="nearest") if self.scale > 1 else h
+        return F.relu(self.norm(self.conv(h)))
+
+
+class Hourglass(nn.Module):
+    """A mask in [0, 1] for a map (N, C, S, S): (N, 1, S, S), from two levels of halving and doubling (SARGAN's
+    symmetric encoder-decoder; S a multiple of 4)."""
+
+    WIDTH = 64
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        w = self.WIDTH
+        self.beside = nn.ModuleList([ReflectedBlock(channels, w), ReflectedBlock(w, w)])
+        self.down = nn.ModuleList([ReflectedBlock(channels, w, 0.5), ReflectedBlock(w, w, 0.5)])
+        self.bottom = ReflectedBlock(w, w)
+        self.up = nn.ModuleList([ReflectedBlock(w, w, 2), ReflectedBlock(w, w, 2)])
+        self.out = nn.Conv2d(w, 1, 3, padding=1, padding_mode="reflect")
+
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.sigmoid(self.out(self._level(h, 0)))
+
+    def _level(self, h: Tensor, level: int) -> Tensor:
+        below = self.down[level](h)
+        below = self._level(below, level + 1) if level + 1 < len(self.down) else self.bottom(below)
+        return self.beside[level](h) + self.up[level](below)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with instance norm, a ReLU between them, the input added to the result (section 3.1.2);
+    with attention, what is added is weighed by a mask made of itself."""
+
+    def __init__(self, channels: int, attention: bool = False) -> None:
+        super().__init__()
+        self.mask = Hourglass(channels) if attention else None
         self.main = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             InstanceNorm(channels),
@@ -89,7 +132,8 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.main(h)
+        added = self.main(h)
+        return h + (added if self.mask is None else added * self.mask(added))
 
 
 class Generator(nn.Module):
@@ -107,7 +151,7 @@ class Generator(nn.Module):
             *_conv_block(nn.Conv2d(3 + config.labels, f, 7, padding=3, bias=False)),  # (N, 64, S, S)
             *_conv_block(nn.Conv2d(f, 2 * f, 4, stride=2, padding=1, bias=False)),  # (N, 128, S/2, S/2)
             *_conv_block(nn.Conv2d(2 * f, 4 * f, 4, stride=2, padding=1, bias=False)),  # (N, 256, S/4, S/4)
-            *(ResidualBlock(4 * f) for _ in range(config.residual_blocks)),  # (N, 256, S/4, S/4)
+            *(ResidualBlock(4 * f, config.attention) for _ in range(config.residual_blocks)),  # (N, 256, S/4, S/4)
             *_conv_block(nn.ConvTranspose2d(4 * f, 2 * f, 4, stride=2, padding=1, bias=False)),  # (N, 128, S/2, S/2)
             *_conv_block(nn.ConvTranspose2d(2 * f, f, 4, stride=2, padding=1, bias=False)),  # (N, 64, S, S)
             nn.Conv2d(f, 3, 7, padding=3, bias=False),  # (N, 3, S, S)
@@ -115,6 +159,10 @@ class Generator(nn.Module):
         if config.tanh == "before-skip":
             layers.append(nn.Tanh())
         self.main = nn.Sequential(*layers)
+        self.gate = nn.Conv2d(f, 1, 7, padding=3) if config.gate else None
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.constant_(self.gate.bias, OPEN)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """The image with expression ``c`` as the training sees it (eq. 1), shape of ``x``.
@@ -133,16 +181,20 @@ class Generator(nn.Module):
 
         With the skip this is G(x, c) of Fig. 4, without it the difference between output and input.
         """
-        plain_sum = self.config.skip and self.config.tanh != "after-skip"
-        return self._decoder_output(x, c) if plain_sum else self._uncut(x, c) - x
+        config = self.config
+        plain_sum = config.skip and config.tanh != "after-skip" and not config.gate
+        return self.main(self._with_maps(x, c)) if plain_sum else self._uncut(x, c) - x
 
-    def _decoder_output(self, x: Tensor, c: Tensor) -> Tensor:
-        """The decoder's output, before the skip."""
+    def _with_maps(self, x: Tensor, c: Tensor) -> Tensor:
+        """The image and a constant map for each label: (N, 3 + C, S, S)."""
         maps = c.to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])  # (N, C, S, S)
-        return self.main(torch.cat([x, maps], dim=1))  # (N, 3 + C, S, S) -> (N, 3, S, S)
+        return torch.cat([x, maps], dim=1)
 
     def _uncut(self, x: Tensor, c: Tensor) -> Tensor:
-        h = self._decoder_output(x, c)
+        if self.gate is not None:
+            features = self.main[:-2](self._with_maps(x, c))  # (N, 64, S, S); what follows is the last layer and tanh
+            return self.main[-2:](features) + torch.sigmoid(self.gate(features)) * x
+        h = self.main(self._with_maps(x, c))
         y = h + x if self.config.skip else h
         return torch.tanh(y) if self.config.tanh == "after-skip" else y
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.anatomy.grids import Grid, smooth
+from exprtool.pixels.ramps import LUMA
 
 IRIS_RADIUS = 0.59
 """cm; the visible iris of adults varies by a few percent only."""
@@ -25,7 +26,6 @@ UNSEEN_IRIS = np.array([0.42, 0.30, 0.22], np.float32)
 """Colour of an iris that hardly shows, in shares of the luma of lit skin: brown, as most are."""
 _RAYS = 24
 """To either side of an iris, along which its rim is looked for."""
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,21 +42,24 @@ class Eye:
     openness: float
     """Height over width of the photo's lid opening."""
     shown: float = 1.0
-    """How much of the eyeball is painted, in [0, 1]: along a track, nothing between lids that are shut in a blink."""
+    """How much of the eyeball is painted, in [0, 1]: nothing between lids that are shut, for good or in a blink."""
 
 
 BLINK = (0.45, 0.75)
 """Opening of the lids, as a share of what is usual along the track, at which an eye counts as shut and as open."""
+ALONE = 0.2
+"""Opening that is taken as usual in a photo alone: shut below 0.09, open above 0.15. Of 2,349 faces in the wild 1.5 %
+have both eyes narrower than 0.10; nearly all of those are closed, look down or laugh, and show no iris."""
 
 
 def awake(now: float, usual: float) -> float:
-    """0 for lids that are shut in a blink, 1 for open ones: how far they are open, and ``usual``ly are on the track."""
+    """0 for lids that are shut, 1 for open ones: how far they are open, and ``usual``ly are on the track (`ALONE`)."""
     shut, wide = BLINK
     return float(smooth((now / max(usual, 1e-6) - shut) / (wide - shut)))
 
 
 def blinking(eye: Eye, usual: float) -> Eye:
-    """An eye of one frame of a track in which its ``openness`` is ``usual``ly that."""
+    """An eye of a photo (``usual`` is `ALONE`), or of a track in which its ``openness`` is ``usual``ly that."""
     return replace(eye, shown=awake(eye.openness, usual))
 
 
@@ -86,7 +89,7 @@ def complete(picture: Grid, hole: NDArray[np.bool_], corners: NDArray[np.float64
     inside = seen & (cv2.dilate(outline, np.ones((3, 3), np.uint8)) > 0)
     opening = openness(corners)
 
-    grey = cv2.GaussianBlur(crop @ _LUMA, (0, 0), 0.045 * u)
+    grey = cv2.GaussianBlur(crop @ LUMA, (0, 0), 0.045 * u)
     gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     from_lid = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 3)
     cx, cy, radius = _find_iris(
@@ -108,7 +111,7 @@ def complete(picture: Grid, hole: NDArray[np.bool_], corners: NDArray[np.float64
     if sclera.sum() < 20:
         sclera = inside & (r > 1.05)
     white = None
-    luma = crop @ _LUMA
+    luma = crop @ LUMA
     if sclera.sum() >= 12:
         floor = np.percentile(luma[sclera], 40)
         weight = (sclera & (luma >= floor)).astype(np.float32)
@@ -118,8 +121,8 @@ def complete(picture: Grid, hole: NDArray[np.bool_], corners: NDArray[np.float64
         mean = cv2.GaussianBlur(crop * weight[..., None], (0, 0), spread)
         ball = (mean + 2e-3 * middle) / (total + 2e-3)
         white = np.percentile(crop[sclera], 80, axis=0).astype(np.float32)
-        lift = max(1.0, 0.80 * min(skin, 0.8) / max(float(middle @ _LUMA), 1e-3))
-        pale = np.float32(middle @ _LUMA) * np.array([1.01, 1.0, 0.99], np.float32) * np.float32(lift)
+        lift = max(1.0, 0.80 * min(skin, 0.8) / max(float(middle @ LUMA), 1e-3))
+        pale = np.float32(middle @ LUMA) * np.array([1.01, 1.0, 0.99], np.float32) * np.float32(lift)
         ball = ball * (1 - hidden) + pale * hidden
         white = white * (1 - hidden) + np.maximum(white, pale) * hidden
     else:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.pixels.ramps import smoothstep
+
 Grid = NDArray[Any]
 """Values on a working grid, (H, W) or (H, W, channels), float32 unless its docstring says otherwise.
 
@@ -15,6 +17,5 @@ Wider than it should be because OpenCV's functions do not say what type they ret
 
 
 def smooth(value: Grid | float) -> Grid:
-    """0 up to 0, 1 from 1 on, a cubic without corners between."""
-    t = np.clip(np.asarray(value, dtype=np.float32), 0, 1)
-    return t * t * (3 - 2 * t)
+    """`smoothstep` in float32."""
+    return smoothstep(np.asarray(value, dtype=np.float32))

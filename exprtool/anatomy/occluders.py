@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.anatomy.grids import Grid
-
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+from exprtool.pixels.ramps import LUMA
 
 
 def skin_likeness(picture: Grid, template: Grid, skin: NDArray[np.bool_], u: float) -> Grid:
@@ -29,7 +28,7 @@ def skin_likeness(picture: Grid, template: Grid, skin: NDArray[np.bool_], u: flo
     ``skin`` (H, W) where the mesh shows skin.
     """
     smooth = cv2.GaussianBlur(picture, (0, 0), max(0.8, 0.06 * u))
-    luma = np.maximum(smooth @ _LUMA, 0.02)
+    luma = np.maximum(smooth @ LUMA, 0.02)
     log = np.log(luma)
     red, blue = smooth[..., 0] / luma - 1, smooth[..., 2] / luma - 1
     x, y = template[..., 0], template[..., 1]
@@ -92,7 +91,7 @@ def glasses(picture: Grid, landmarks: NDArray[np.float64], frown: float, u: floa
     top, bottom = (int(np.clip(centre[1] + side * 4.0 * u, 0, shape[0])) for side in (-1, 1))
     if bottom - top < 2 * u:
         return None
-    luma = np.log(np.maximum(picture[top:bottom] @ _LUMA, 0.03))
+    luma = np.log(np.maximum(picture[top:bottom] @ LUMA, 0.03))
     landmarks = landmarks - [0, top]
     sharp = cv2.GaussianBlur(luma, (0, 0), max(0.6, 0.06 * u))
     broad = np.maximum(cv2.GaussianBlur(luma, (0, 0), 0.40 * u) - sharp, 0)

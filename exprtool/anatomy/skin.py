@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.anatomy.tone import Tone, tone_of
+from exprtool.pixels.ramps import LUMA
 from exprtool.types import Image
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """How much red, green and blue count for brightness (ITU-R BT.601)."""
 _LIT = 0.75
 """Quantile of the skin's luma that is fully lit."""

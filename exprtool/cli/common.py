@@ -28,10 +28,10 @@ INPUT_PANEL, EXPRESSION_PANEL, FACES_PANEL, OUTPUT_PANEL = "Input", "Expression"
 
 def complete_expression(incomplete: str) -> list[str]:
     """Shell completion of ``--expr``, also of the last part of a blend."""
-    from exprtool.expressions import EXPRESSIONS
+    from exprtool.expressions import EXPRESSIONS, VARIANTS
 
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in (*EXPRESSIONS, "all") if name.startswith(last)]
+    return [f"{before}{comma}{name}" for name in (*EXPRESSIONS, *VARIANTS, "all") if name.startswith(last)]
 
 
 def complete_backend(incomplete: str) -> list[str]:
@@ -53,7 +53,7 @@ Expr = Annotated[
     typer.Option(
         "--expr",
         "-e",
-        help="happy, fear, happy=0.6, a blend happy=0.6,surprised=0.3, or all. Repeat it for more outputs.",
+        help="happy, happy-closed, fear, happy=0.6, a blend happy=0.6,sad=0.3, or all. Repeat it for more outputs.",
         autocompletion=complete_expression,
         rich_help_panel=EXPRESSION_PANEL,
     ),
@@ -225,7 +225,7 @@ def make_edits(
     blends = parse_all(expr) if expr else [(f"like-{like.stem}" if like else "custom", {})]
     edits = {label: Edit(blend, weights, strength, reference, asymmetry, seed, force=force) for label, blend in blends}
     for edit in edits.values():
-        session.require(edit)
+        session.chain.require(edit)
     return edits
 
 

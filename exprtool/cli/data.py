@@ -60,7 +60,7 @@ def add_to(app: typer.Typer) -> None:
 @data_app.command("prepare")
 def prepare_command(
     roots: Roots,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the crops and their manifest.")],
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", help="Folder for the crops and their manifest.")],
     size: Annotated[int, typer.Option(min=16, max=1024, help="Side of the crops in pixels.")] = 128,
     crop: Annotated[
         str, typer.Option(help="aligned: eyes and mouth in place; centre: the centred square.")
@@ -151,6 +151,28 @@ def check_command(
         _show_report(report)
     if not report.ok:
         raise typer.Exit(1)
+
+
+@data_app.command("outside")
+def outside_command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures and a list of what they are.")],
+    deb: Annotated[
+        list[Path] | None, typer.Option(help="A Debian package file to look into (apt-get download). Repeatable.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Collect paintings, engravings and other pictures from no data set, out of packages that ship them.
+
+    For the out-of-dataset figures of the paper: `exprtool reproduce --outside OUT`, or any backend. Nothing is
+    downloaded; what is missing is named with the way to get it.
+    """
+    from exprtool_training.data.outside import collect
+
+    collected = collect(out, deb or ())
+    if not quiet:
+        _print(f"{len(collected.found)} pictures in {out}")
+        for name, how in collected.missing.items():
+            _print(f"[yellow]note[/yellow] {name} is not here: {how}")
 
 
 def make_scan_options(

@@ -32,6 +32,7 @@ def edit(
         str | None,
         typer.Option(
             "--output",
+            "--out",
             "-o",
             metavar="OUT",
             help="A file for one photo, a folder for more, - for stdout. By default beside the input.",
@@ -74,14 +75,33 @@ def edit(
         Path | None,
         typer.Option(metavar="DIR", help="Write a gallery of before and after there.", rich_help_panel=OUTPUT_PANEL),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option("--keep", help="Copy photos in which nothing is edited.", rich_help_panel=OUTPUT_PANEL),
+    ] = False,
+    keep_times: Annotated[
+        bool,
+        typer.Option("--keep-times", help="Give outputs the times of their inputs.", rich_help_panel=OUTPUT_PANEL),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit with 1 also where faces are left alone.", rich_help_panel=OUTPUT_PANEL),
+    ] = False,
+    max_pixels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Refuse larger photos: 50000000, 50M. [default: what the machine's memory allows]",
+        ),
+    ] = None,
     no_provenance: common.NoProvenance = False,
     quiet: common.Quiet = False,
     verbose: common.Verbose = False,
 ) -> None:
     """Give the faces in photos an expression; everything else stays as it is.
 
-    Exit codes: 0 all edited; 1 some failed or had no face, the rest is done; 2 refused, nothing written; 130
-    interrupted, finished outputs kept.
+    Exit codes: 0 all edited, or left alone with a reason; 1 some failed or show no face, the rest is done; 2 the
+    request was refused, nothing written; 130 interrupted, finished outputs kept.
     """
     common.quieten_libraries()
     from exprtool import images
@@ -94,7 +114,9 @@ def edit(
     with common.nothing_written():
         suffix = images.suffix_of(image_format) if image_format else None
         policy = common.existing_policy(overwrite, skip_existing)
-        sources = expand_inputs(inputs, images.IMAGE_SUFFIXES, exclude=exclude)
+        passed_over: list[Path] = []
+        sources = expand_inputs(inputs, images.IMAGE_SUFFIXES, exclude=exclude, passed_over=passed_over)
+        limit = _pixels(max_pixels)
         session = Session(backend, detector, device, commercial_only=commercial_only)
         edits = common.make_edits(
             session, expr, strength=strength, controls=controls, like=like, asymmetry=asymmetry, seed=seed, force=force
@@ -112,6 +134,9 @@ def edit(
         quality=quality,
         skip_existing=skip_existing,
         provenance=not no_provenance,
+        keep=keep,
+        keep_times=keep_times,
+        max_pixels=limit,
     )
     if dry_run:
         _print_plan(session, outputs, edits, options, as_json)
@@ -119,12 +144,32 @@ def edit(
     with common.nothing_written():
         if exclude is not None and not _names_a_file(outputs, exclude):
             make_folder(exclude)  # before any photo is decoded, so that one that cannot be stops the run at once
-        screen = Screen(len(outputs), quiet=quiet, verbose=verbose, as_json=as_json, report=report)
+        screen = Screen(
+            len(outputs),
+            quiet=quiet,
+            verbose=verbose,
+            as_json=as_json,
+            report=report,
+            strict=strict,
+            passed_over=passed_over,
+        )
     with screen:
         run_batch(session, outputs, edits, options, screen.show)
         screen.remark(session.notes)
     if not screen.all_edited:
         raise typer.Exit(1)
+
+
+def _pixels(text: str | None) -> int:
+    """The limit that --max-pixels sets, or the machine's."""
+    from exprtool.memory import default_max_pixels, parse_pixels
+
+    if text is None:
+        return default_max_pixels()
+    try:
+        return parse_pixels(text)
+    except ValueError:
+        raise UsageError(f"--max-pixels {text!r} is no number of pixels: write 50000000 or 50M.") from None
 
 
 def _names_a_file(outputs: Sequence[Output], target: Path) -> bool:
@@ -172,7 +217,7 @@ def _faces_planned(session: Session, source: Input, edits: Mapping[str, Edit], o
     from exprtool.batch import read_input
     from exprtool.pipeline import why_none_selected
 
-    prospect = session.find(read_input(source).rgb, options.selection)
+    prospect = session.find(read_input(source, options.max_pixels).rgb, options.selection)
     prepared = iter(session.prepare(prospect.selected))
     records: list[dict] = []
     for face, region, reason in zip(prospect.found.faces, prospect.regions, prospect.reasons, strict=True):
@@ -215,7 +260,7 @@ def _print_record(record: dict) -> None:
 def _models_needed(session: Session) -> list[dict]:
     from exprtool.weights.catalogue import is_there
 
-    weights = {weight.name: weight for spec in session.specs for weight in spec.needs}
+    weights = {weight.name: weight for spec in session.chain.specs for weight in spec.needs}
     return [
         {"name": weight.name, "size": weight.size, "licence": weight.licence, "ready": is_there(weight)}
         for weight in weights.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from exprtool.errors import UsageError
+from exprtool.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,8 +36,14 @@ Expr = Annotated[list[str] | None, typer.Option("--expr", "-e", help="Only these
 Split = Annotated[str, typer.Option(help="test (held-out people), train or all; auto: test for a model trained here.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many pictures, evenly spread.")]
 Size = Annotated[int, typer.Option(min=32, max=1024, help="Side of the crops for backends that work on photos.")]
-ClassifierFile = Annotated[
-    Path | None, typer.Option("--classifier", metavar="ONNX", help="An independent expression classifier with a card.")
+ClassifierName = Annotated[
+    str | None,
+    typer.Option(
+        "--classifier",
+        metavar="NAME|ONNX",
+        help="An independent judge of expressions: a name from `exprtool classifiers`, or an ONNX file with a card. "
+        "Without this the best one that is ready.",
+    ),
 ]
 Fvs = Annotated[bool, typer.Option("--fvs", help="Also measure FVS: sends the crops to Face++ under your key.")]
 FacePPKey = Annotated[
@@ -46,8 +53,18 @@ FacePPSecret = Annotated[
     str | None, typer.Option("--facepp-secret", envvar="FACEPP_API_SECRET", show_envvar=True, help="Face++ API secret.")
 ]
 FacePPUrl = Annotated[str | None, typer.Option("--facepp-url", help="Another address of the compare service.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables (JSON, Markdown, LaTeX) and sheets.")]
+Out = Annotated[
+    Path | None, typer.Option("--output", "--out", "-o", help="Folder for tables (JSON, Markdown, LaTeX) and sheets.")
+]
 Rows = Annotated[int, typer.Option(min=1, max=64, help="People shown on the sheets.")]
+Paper = Annotated[
+    bool | None,
+    typer.Option(
+        "--paper/--no-paper",
+        help="Show the rows of the paper's Table 1; without this beside the paper's own three data sets alone.",
+        show_default=False,
+    ),
+]
 As = Annotated[Format, typer.Option("--format", "-f", help="What to print.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are in --out already.")]
@@ -69,13 +86,14 @@ def evaluate_command(
     split: Split = "auto",
     limit: Limit = None,
     size: Size = 128,
-    classifier: ClassifierFile = None,
+    classifier: ClassifierName = None,
     fvs: Fvs = False,
     facepp_key: FacePPKey = None,
     facepp_secret: FacePPSecret = None,
     facepp_url: FacePPUrl = None,
     out: Out = None,
     rows: Rows = 6,
+    paper: Paper = None,
     format: As = "table",
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -83,22 +101,23 @@ def evaluate_command(
 ) -> None:
     """Measure a model as the paper does: parameters, ACD, FVS, expression accuracy, per expression and in all.
 
-    ACD uses dlib's face embedding (eq. 9). The paper's own rows are printed beside the result.
+    ACD uses dlib's face embedding (eq. 9). Two rows stand below the model: the inputs untouched, and real photos of the
+    same people with the expression.
     """
     service = _face_service(fvs, facepp_key, facepp_secret, facepp_url)
-    evaluations, pictures, subjects = _measure(
+    evaluations, (pictures,), subjects = _measure(
         [model], data, expr, split, limit, size, classifier, service, device, out, overwrite, quiet
     )
     if out is not None:
         from exprtool.measures import sheets
 
         shown = _for_sheets(pictures, rows)
-        labels = _labels(subjects[0], expr)
+        labels = _wanted(expr) or list(subjects[0].labels)
         sheets.save(sheets.grid(subjects[0], shown, labels, title=subjects[0].name), out / "grid.png")
         residual = sheets.residual_sheet(subjects[0], shown.take(range(min(3, len(shown)))), labels)
         if residual is not None:
             sheets.save(residual, out / "residual.png")
-    _report(evaluations, out, format, quiet)
+    _report(evaluations, out, format, quiet, paper)
 
 
 def compare_command(
@@ -108,21 +127,23 @@ def compare_command(
     split: Split = "auto",
     limit: Limit = None,
     size: Size = 128,
-    classifier: ClassifierFile = None,
+    classifier: ClassifierName = None,
     fvs: Fvs = False,
     facepp_key: FacePPKey = None,
     facepp_secret: FacePPSecret = None,
     facepp_url: FacePPUrl = None,
     out: Out = None,
     rows: Rows = 4,
+    paper: Paper = None,
     format: As = "table",
     device: Device = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Set models and backends side by side on the same crops: one table, and with --out one labelled sheet.
+    """Set models and backends side by side on the same faces: one table, and with --out one labelled sheet.
 
-    Networks of different crop sizes each get crops of their own size of the same faces.
+    Networks of different crop sizes or templates each get crops of their own of the same faces. All are asked for the
+    expressions that every one of them knows, and the figures are over the edits that all of them made.
     """
     if len(models) < 2:
         raise UsageError("compare needs two models or more; for one use `exprtool evaluate --model`.")
@@ -132,11 +153,12 @@ def compare_command(
     )
     if out is not None:
         from exprtool.measures import sheets
+        from exprtool.measures.evaluation import common_labels
 
-        common = [label for label in _labels(subjects[0], expr) if all(label in each.labels for each in subjects)]
-        shown = _for_sheets(pictures, rows)
-        sheets.save(sheets.comparison(subjects, shown, common), out / "comparison.png")
-    _report(evaluations, out, format, quiet)
+        labels = _wanted(expr) or common_labels(subjects)
+        shown = [_for_sheets(each, rows) for each in pictures]
+        sheets.save(sheets.comparison(subjects, shown, labels), out / "comparison.png")
+    _report(evaluations, out, format, quiet, paper)
 
 
 def ablate_command(
@@ -144,13 +166,13 @@ def ablate_command(
         Path,
         typer.Argument(metavar="TOML", help="The variants: [train] with what all share, [variants] or [grid], seeds."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the runs, the table and the sheet.")],
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", help="Folder for the runs, the table and the sheet.")],
     data: Annotated[
         list[Path] | None, typer.Option("--data", "-d", help="Training data, in place of that in the file. Repeatable.")
     ] = None,
     expr: Expr = None,
     limit: Limit = None,
-    classifier: ClassifierFile = None,
+    classifier: ClassifierName = None,
     rows: Rows = 4,
     as_json: Annotated[bool, typer.Option("--json", help="The table as JSON on stdout.")] = False,
     device: Device = "auto",
@@ -162,7 +184,6 @@ def ablate_command(
     Run it again after an interruption: finished runs are kept, an unfinished one goes on where it was saved.
     """
     from exprtool.cli.common import quieten_libraries
-    from exprtool.expressions import ALIASES
     from exprtool.files import write_bytes
     from exprtool.measures import sheets
     from exprtool.measures.tables import ablation_markdown, ablation_table
@@ -170,11 +191,11 @@ def ablate_command(
 
     quieten_libraries()
     ablation = read_ablation(declaration, {"data": tuple(data)} if data else None)
-    wanted = [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else None
+    wanted = _wanted(expr)
     results = run_ablation(
         ablation,
         out,
-        classifier=_classifier(classifier, device),
+        classifier=_classifier(classifier, device, quiet),
         expressions=wanted,
         limit=limit,
         watcher=None if quiet else _announce,
@@ -184,9 +205,10 @@ def ablate_command(
     write_bytes(out / "ablation.md", ablation_markdown(results).encode())
     subjects = subjects_of(ablation, out)
     pictures = held_out(ablation.config(subjects[0].name, ablation.seeds[0], out))
-    labels = wanted or list(subjects[0].labels)
+    labels = [label for label in wanted or subjects[0].labels if all(label in each.labels for each in subjects)]
     title = f"seed {ablation.seeds[0]}, held-out people"
-    sheets.save(sheets.comparison(subjects, _for_sheets(pictures, rows), labels, title=title), out / "ablation.png")
+    shown = [_for_sheets(pictures, rows)] * len(subjects)
+    sheets.save(sheets.comparison(subjects, shown, labels, title=title), out / "ablation.png")
     if as_json:
         print(text)
         return
@@ -210,19 +232,21 @@ def _measure(
     split: str,
     limit: int | None,
     size: int,
-    classifier_file: Path | None,
+    classifier_name: str | None,
     service: FacePlusPlus | None,
     device: str,
     out: Path | None,
     overwrite: bool,
     quiet: bool,
-) -> tuple[list[Evaluation], Pictures, list[Subject]]:
-    """Open the models, load the data at their size, measure them one after the other."""
+) -> tuple[list[Evaluation], list[Pictures], list[Subject]]:
+    """Open the models, load the data, measure them one after the other, and what they are read against after them.
+
+    Returns the evaluations, and for each model the pictures as it wants them.
+    """
     from exprtool.cli.common import quieten_libraries
     from exprtool.cli.data import progress_bar
-    from exprtool.expressions import ALIASES
-    from exprtool.measures.evaluation import evaluate
-    from exprtool.measures.subjects import open_subject
+    from exprtool.measures.evaluation import common_labels, evaluate, on_common_ground
+    from exprtool.measures.subjects import RealPhotos, Untouched, open_subject
     from exprtool_training.data.measured import pictures_of
 
     quieten_libraries()
@@ -231,15 +255,9 @@ def _measure(
     if out is not None:
         _refuse_existing(out, overwrite)
     subjects = [open_subject(model, device, name=name) for model, name in zip(models, _names(models), strict=True)]
-    sizes = {subject.card.size for subject in subjects if subject.card} or {size}
-    if len(sizes) > 1:
-        raise UsageError(
-            f"The models work on crops of different sizes ({', '.join(map(str, sorted(sizes)))} px), so they cannot be "
-            "measured on the same ones. Compare models of one size."
-        )
-    templates = {subject.card.template for subject in subjects if subject.card}
-    if len(templates) > 1:
-        raise UsageError("The models want the face cut out differently, so they cannot be measured on the same crops.")
+    wanted = _wanted(expr) or list(common_labels(subjects))
+    cards = [subject.card for subject in subjects if subject.card]
+    first = max(cards, key=lambda card: card.size, default=None)
     trainings = [subject.card.training_data for subject in subjects if subject.card and subject.card.training_data]
     chosen = ("test" if trainings else "all") if split == "auto" else split
     sides = {(float(t.get("test_fraction", 0.1)), int(t.get("split_seed", 0))) for t in trainings} or {(0.1, 0)}
@@ -251,23 +269,23 @@ def _measure(
     with progress_bar("Preparing", quiet) as progress:
         pictures = pictures_of(
             data,
-            sizes.pop(),
-            templates.pop() if templates else None,
+            first.size if first else size,
+            first.template if first else None,
             split=chosen,
             limit=limit,
             test_fraction=test_fraction,
             split_seed=split_seed,
             progress=progress,
         )
-    wanted = [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else None
-    classifier = _classifier(classifier_file, device)
+    cut = [pictures.recut(each.card.size, each.card.template) if each.card else pictures for each in subjects]
+    classifier = _classifier(classifier_name, device, quiet)
     evaluations: list[Evaluation] = []
-    for model, subject in zip(models, subjects, strict=True):
+    for model, subject, shown in zip(models, subjects, cut, strict=True):
         with progress_bar(subject.name, quiet) as progress:
             evaluations.append(
                 evaluate(
                     subject,
-                    pictures,
+                    shown,
                     wanted,
                     classifier=classifier,
                     own_head=_own_head(model, subject),
@@ -275,7 +293,17 @@ def _measure(
                     progress=progress,
                 )
             )
-    return evaluations, pictures, subjects
+    for reference in (Untouched(wanted), RealPhotos(wanted)):
+        with progress_bar(reference.name, quiet) as progress, contextlib.suppress(DataError):  # nobody's real photos
+            evaluations.append(evaluate(reference, pictures, wanted, classifier=classifier, progress=progress))
+    return on_common_ground(evaluations), cut, subjects
+
+
+def _wanted(expr: list[str] | None) -> list[str] | None:
+    """The expressions that the user names, by their usual names; a model's own labels stay as they are."""
+    from exprtool.expressions import ALIASES
+
+    return [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else None
 
 
 def _names(models: Sequence[str]) -> list[str]:
@@ -284,12 +312,6 @@ def _names(models: Sequence[str]) -> list[str]:
 
     names = [short_name(model) for model in models]
     return [name if names.count(name) == 1 else model for name, model in zip(names, models, strict=True)]
-
-
-def _labels(subject: Subject, expr: list[str] | None) -> list[str]:
-    from exprtool.expressions import ALIASES
-
-    return [ALIASES.get(name.strip().lower(), name) for name in expr] if expr else list(subject.labels)
 
 
 def _for_sheets(pictures: Pictures, rows: int) -> Pictures:
@@ -303,15 +325,30 @@ def _for_sheets(pictures: Pictures, rows: int) -> Pictures:
     return pictures.take([neutral[int(i)] for i in np.linspace(0, len(neutral) - 1, rows)])
 
 
-def _classifier(path: Path | None, device: str) -> Classifier | None:
-    if path is None:
-        return None
+def _classifier(name: str | None, device: str, quiet: bool) -> Classifier | None:
+    """The judge of that name or file; without one the best that is ready, or None, with a word on how to get it."""
+    from exprtool import plugins
     from exprtool.devices import resolve_device
+    from exprtool.errors import UnknownNameError
     from exprtool.measures.evaluation import Classifier
     from exprtool.measures.expression import OnnxClassifier
+    from exprtool.weights import catalogue as models
 
-    network = OnnxClassifier(path, str(resolve_device(device)))
-    return Classifier(network.labels, network, path.name)
+    known = plugins.registry().classifiers
+    if name is None:
+        best = sorted(known.values(), key=lambda spec: -spec.quality)
+        ready = {spec.name: models.readiness(spec) for spec in best}
+        name = next((each for each in ready if ready[each].ready), None)
+        if name is None:
+            if best and not quiet:
+                say = ready[best[0].name]
+                print(f"No expression accuracy: {say.reason}. To measure it: {say.remedy}", file=sys.stderr)
+            return None
+    if name not in known and not name.lower().endswith(".onnx") and not Path(name).exists():
+        raise UnknownNameError("classifier", name, (*sorted(known), "FILE.onnx"))
+    place = str(resolve_device(device))
+    network = known[name].load(place) if name in known else OnnxClassifier(Path(name), place)
+    return Classifier(network.labels, network, Path(name).name)
 
 
 def _own_head(model: str, subject: Subject) -> Classifier | None:
@@ -343,22 +380,29 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
         raise UsageError(f"{out} already holds {', '.join(there)}. Give --overwrite, or another --out.")
 
 
-def _report(evaluations: Sequence[Evaluation], out: Path | None, format: Format, quiet: bool) -> None:
+def _report(
+    evaluations: Sequence[Evaluation], out: Path | None, format: Format, quiet: bool, paper: bool | None
+) -> None:
+    """Print the tables, and write them where ``out`` says so."""
     from exprtool.files import write_bytes
     from exprtool.measures import tables
 
     text = json.dumps(tables.as_json(evaluations), ensure_ascii=False, indent=1)
     if out is not None:
-        for name, content in zip(_TABLES, (text, tables.markdown(evaluations), tables.latex(evaluations)), strict=True):
+        for name, content in zip(
+            _TABLES,
+            (text, tables.markdown(evaluations, paper=paper), tables.latex(evaluations, paper=paper)),
+            strict=True,
+        ):
             write_bytes(out / name, content.encode())
     if format == "json":
         print(text)
     elif format == "markdown":
-        print(tables.markdown(evaluations), end="")
+        print(tables.markdown(evaluations, paper=paper), end="")
     elif format == "latex":
-        print(tables.latex(evaluations), end="")
+        print(tables.latex(evaluations, paper=paper), end="")
     else:
-        _show(evaluations, quiet)
+        _show(evaluations, quiet, paper)
     if out is not None and not quiet:
         print(f"Tables and sheets in {out}", file=sys.stderr)
 
@@ -372,14 +416,15 @@ def print_table(table: Table) -> None:
     Console(highlight=False, width=max(console.width, needed)).print(table)
 
 
-def _show(evaluations: Sequence[Evaluation], quiet: bool) -> None:
+def _show(evaluations: Sequence[Evaluation], quiet: bool, paper: bool | None) -> None:
     from rich.console import Console
 
     from exprtool.measures import tables
 
     console = Console(highlight=False)
-    for table in (tables.main_table(evaluations), *map(tables.expression_table, evaluations)):
+    models = [each for each in evaluations if each.kind == "model"]
+    for table in (tables.main_table(evaluations, paper=paper), *map(tables.expression_table, models)):
         print_table(table)
     if not quiet:
-        for note in tables.footnotes(evaluations):
+        for note in tables.footnotes(evaluations, paper=paper):
             console.print(note, style="dim", markup=False)

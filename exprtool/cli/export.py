@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 
 def export_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder, or a .safetensors file.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")],
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", help="The ONNX file to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights as float16: half the size.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Quantise to int8; needs --data. The loss is measured.")] = False,
     data: Annotated[

@@ -1,4 +1,4 @@
-"""``exprtool backends``, ``detectors`` and ``trainers``: what is installed, what it can do and whether it is ready."""
+"""``exprtool backends``, ``detectors``, ``classifiers`` and ``trainers``: what is installed, and is it ready."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from exprtool.plugins import Registry
-    from exprtool.types import BackendSpec, DetectorSpec, Readiness, TrainerSpec, WeightFile
+    from exprtool.types import BackendSpec, ClassifierSpec, DetectorSpec, Readiness, TrainerSpec, WeightFile
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -16,6 +16,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel="What is installed")(backends)
     app.command(rich_help_panel="What is installed")(detectors)
+    app.command(rich_help_panel="What is installed")(classifiers)
     app.command(rich_help_panel="What is installed")(trainers)
 
 
@@ -47,6 +48,20 @@ def detectors(as_json: AsJson = False) -> None:
     )
 
 
+def classifiers(as_json: AsJson = False) -> None:
+    """List what can name the expression on a face (`exprtool evaluate`), what it needs, and whether it is ready."""
+    from exprtool import plugins
+    from exprtool.weights import catalogue as models
+
+    registry = plugins.registry()
+    _show(
+        "classifier",
+        registry,
+        [_common("classifier", registry, spec, models.readiness(spec)) for spec in _best_first(registry.classifiers)],
+        as_json,
+    )
+
+
 def trainers(as_json: AsJson = False) -> None:
     """List what can train a network, and whether it is ready."""
     from exprtool import plugins
@@ -62,7 +77,7 @@ def _best_first(specs: dict[str, Any]) -> list[Any]:
 
 
 def _common(
-    kind: str, registry: Registry, spec: BackendSpec | DetectorSpec | TrainerSpec, ready: Readiness
+    kind: str, registry: Registry, spec: BackendSpec | DetectorSpec | ClassifierSpec | TrainerSpec, ready: Readiness
 ) -> dict[str, Any]:
     from exprtool import plugins
     from exprtool.weights import catalogue as models
@@ -141,8 +156,9 @@ def _details(entry: dict[str, Any]) -> str:
     if not entry["ready"]:
         lines.append(f"{entry['reason']} → {entry['remedy']}" if entry["remedy"] else entry["reason"])
     if names := entry.get("expressions"):
-        every = tuple(names) == expressions.EXPRESSIONS
-        lines.append("expressions: " + ("all seven" if every else ", ".join(names)))
+        more = [name for name in names if name not in expressions.EXPRESSIONS]
+        every = len(names) - len(more) == len(expressions.EXPRESSIONS)
+        lines.append("expressions: " + ", ".join(["all seven", *more] if every else names))
     if controls := entry.get("controls"):
         lines.append(
             f"controls: {', '.join(controls[:3])}" + (f" … ({len(controls)}, see --json)" if controls[3:] else "")

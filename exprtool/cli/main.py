@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import exprtool
+from exprtool.cli import help
 from exprtool.errors import ExprtoolError, UsageError
 
 app = typer.Typer(
@@ -42,6 +43,8 @@ _COMMANDS: tuple[str, ...] = (
     "train",
     "export",
     "evaluate",
+    "study",
+    "reproduce",
 )
 
 
@@ -62,6 +65,7 @@ def _main(
 
 for _name in _COMMANDS:
     import_module(f"exprtool.cli.{_name}").add_to(app)
+help.apply_to(app)
 
 
 def _spare_the_others(group: typer.Typer, words: Sequence[str]) -> None:

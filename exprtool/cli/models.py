@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 group = typer.Typer(
     name="models",
-    help="List, fetch, verify and import the weights that backends and detectors need.",
+    help="List, fetch, verify and import the weights that backends, detectors and classifiers need.",
     no_args_is_help=True,
 )
 
@@ -147,7 +148,8 @@ def _named(names: Sequence[str]) -> list[WeightFile]:
     known = models.all_weights()
     wanted: dict[str, WeightFile] = {}
     for name in names:
-        users = [specs[name] for specs in (registry.backends, registry.detectors) if name in specs]
+        kinds = (registry.backends, registry.detectors, registry.classifiers)
+        users = [specs[name] for specs in kinds if name in specs]
         if name not in known and users:
             for spec in users:
                 if len(spec.needs) > 1 and getattr(spec, "needs_any", False):
@@ -158,7 +160,7 @@ def _named(names: Sequence[str]) -> list[WeightFile]:
         try:
             weight = models.find(name)
         except UnknownNameError:
-            raise UnknownNameError("model", name, (*sorted(known), *registry.backends, *registry.detectors)) from None
+            raise UnknownNameError("model", name, dict.fromkeys([*sorted(known), *chain(*kinds)])) from None
         wanted[weight.name] = weight
     return list(wanted.values())
 
@@ -278,22 +280,29 @@ def import_models(
     from exprtool.weights import catalogue as models
 
     for source in files:
-        if (converter := _converter(source)) is not None:
-            name, target = converter(source, tuple(label or ()))
+        if (made := _converted(source, tuple(label or ()))) is not None:
+            name, target = made
             _say(f"imported as --backend {name} → {target}")
             continue
         for check in models.import_files([source], commercial_only=commercial_only or None):
             _say(f"{check.weight.name}: {check.detail} → {check.path}")
 
 
-def _converter(source: Path) -> Callable[[Path, tuple[str, ...]], tuple[str, Path]] | None:
-    """The backend's function that makes weights of a foreign file of this kind; None where no backend has one."""
+def _converted(source: Path, labels: tuple[str, ...]) -> tuple[str, Path] | None:
+    """Weights made of a foreign file by the first backend that knows its network: what to call them, and where they
+    lie; None where no backend takes files of this kind."""
+    from exprtool.errors import ModelError
     from exprtool.plugins import registry
 
-    if source.is_file():
-        for spec in registry().backends.values():
-            if source.suffix.lower() in spec.imports and spec.import_weights is not None:
-                return spec.import_weights
+    refused: list[str] = []
+    for spec in registry().backends.values() if source.is_file() else ():
+        if source.suffix.lower() in spec.imports and spec.import_weights is not None:
+            try:
+                return spec.import_weights(source, labels)
+            except ModelError as error:
+                refused.append(f"{spec.name}: {error}")
+    if refused:
+        raise ModelError("\n".join(dict.fromkeys(refused)))
     return None
 
 

@@ -23,7 +23,7 @@ def synth(
         list[Path],
         typer.Option("--faces", metavar="DIR", help="Portraits, one person on each. Repeat it for more folders."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to make.")],
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", metavar="DIR", help="The folder to make.")],
     per_face: Annotated[
         int, typer.Option(min=1, help="Pairs per portrait; the first seven show the expressions.")
     ] = 16,

@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.errors import DataError, ExprtoolError, ModelError
-from exprtool.expressions import ALIASES
+from exprtool.expressions import ALIASES, VARIANTS
+from exprtool.pixels.ramps import LUMA
+from exprtool.types import ExpressionClassifier
 
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 """Crops (N, S, S, 3) uint8 RGB -> scores (N, C), higher is more likely."""
@@ -63,7 +65,23 @@ class Accuracy:
 def expression_accuracy(
     classify: Classify, labels: Sequence[str], images: NDArray[np.uint8], wanted: Sequence[str]
 ) -> Accuracy:
-    """Ask ``classify`` about crops (N, S, S, 3); right is where its most likely label is the wanted one.
+    """How often `recognised` says yes, in all and per expression; arguments and errors are its."""
+    answers = recognised(classify, labels, images, wanted)
+    counts: dict[str, list[int]] = {name: [0, 0] for name in dict.fromkeys(wanted)}
+    for right, name in zip(answers, wanted, strict=True):
+        counts[name][0] += int(right)
+        counts[name][1] += 1
+    return Accuracy(
+        sum(right for right, _ in counts.values()),
+        sum(total for _, total in counts.values()),
+        {name: (right, total) for name, (right, total) in counts.items()},
+    )
+
+
+def recognised(
+    classify: Classify, labels: Sequence[str], images: NDArray[np.uint8], wanted: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Ask ``classify`` about crops (N, S, S, 3): True (N) where its most likely label is the wanted one.
 
     ``labels`` are what its outputs mean, ``wanted`` (N) the expressions asked for. Raises `DataError` where a wanted
     expression is none of the labels: it could not be right.
@@ -74,23 +92,19 @@ def expression_accuracy(
             f"The classifier does not know {', '.join(missing)} (it knows {', '.join(labels)}), so it cannot tell "
             "whether pictures show it. Choose another classifier, or leave those expressions out with --expr."
         )
-    counts: dict[str, list[int]] = {name: [0, 0] for name in dict.fromkeys(wanted)}
-    for start in range(0, len(images), _BATCH):
-        scores = np.asarray(classify(np.ascontiguousarray(images[start : start + _BATCH])))
-        for answer, name in zip(scores.argmax(axis=1), wanted[start : start + _BATCH], strict=True):
-            counts[name][0] += int(answer == places[canonical_label(name)])
-            counts[name][1] += 1
-    return Accuracy(
-        sum(right for right, _ in counts.values()),
-        sum(total for _, total in counts.values()),
-        {name: (right, total) for name, (right, total) in counts.items()},
-    )
+    right = np.array([places[canonical_label(name)] for name in wanted], dtype=np.int64)
+    answers = [
+        np.asarray(classify(np.ascontiguousarray(images[start : start + _BATCH]))).argmax(axis=1)
+        for start in range(0, len(images), _BATCH)
+    ]
+    return np.concatenate(answers) == right if answers else np.zeros(0, bool)
 
 
 def canonical_label(label: str) -> str:
-    """Classifiers call the expressions by other names (happiness, fear); unknown names stay as they are."""
+    """The one of the seven that is meant: classifiers call them by other names (happiness, fear), and a variant is what
+    it varies. Unknown names stay as they are."""
     word = label.strip().lower()
-    return ALIASES.get(word, word)
+    return ALIASES.get(word, VARIANTS.get(word, word))
 
 
 @dataclass(frozen=True)
@@ -136,7 +150,7 @@ class ClassifierCard:
             ]
         ).astype(np.float32)
         if self.channels == "gray":
-            resized = resized @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32)
+            resized = resized @ LUMA[:, None]
         elif self.channels == "bgr":
             resized = resized[..., ::-1]
         values = self.low + (self.high - self.low) * resized / 255
@@ -144,7 +158,7 @@ class ClassifierCard:
         return np.ascontiguousarray(values if self.layout == "NHWC" else values.transpose(0, 3, 1, 2), dtype=np.float32)
 
 
-class OnnxClassifier:
+class OnnxClassifier(ExpressionClassifier):
     """An expression classifier in an ONNX file; call it with crops, get scores."""
 
     def __init__(self, path: Path, device: str = "cpu") -> None:

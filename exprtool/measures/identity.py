@@ -31,6 +31,11 @@ class Identity:
         return Stat.of(self.squared)
 
     @property
+    def distance(self) -> Stat:
+        """The same without the square: Euclidean distances, of which dlib takes those below 0.6 for one person."""
+        return Stat.of(np.sqrt(self.squared))
+
+    @property
     def local_verification(self) -> Stat:
         """Likeness in [0, 100] from the same embeddings: 100 for equal ones, 50 at dlib's decision threshold (Euclidean
         distance 0.6), 0 from twice that on. Not the paper's FVS."""
@@ -48,13 +53,15 @@ def identity(
     outputs: Sequence[Image] | NDArray[np.uint8],
     landmarks: NDArray[np.floating] | None = None,
     *,
+    landmarks_after: NDArray[np.floating] | None = None,
     find: FaceFinder | None = None,
     known: dict[int, Embedding] | None = None,
 ) -> Identity:
     """Compare each input (H, W, 3) uint8 with its output.
 
     ``landmarks`` (N, 68, 2) are those of the inputs in their own pixels; input and output are then cut out alike, so
-    that only what the network changed counts. Without them (or where they are NaN) ``find`` looks for the face in
+    that only what the network changed counts, unless ``landmarks_after`` (N, 68, 2) says where the face lies in the
+    outputs (another photo of the person). Without them (or where they are NaN) ``find`` looks for the face in
     the input. A picture without a face counts as missing. ``known`` caches the inputs' embeddings by index between
     calls on the same inputs.
     """
@@ -67,7 +74,12 @@ def identity(
             continue
         if i not in cache:
             cache[i] = embedding(np.ascontiguousarray(before), face)
-        squared[i] = squared_distance(cache[i], embedding(np.ascontiguousarray(after), face))
+        if landmarks_after is None and np.array_equal(before, after):
+            squared[i] = 0.0  # as the embeddings would have it, without computing one
+            continue
+        after_face = face if landmarks_after is None else face_from_landmarks(landmarks_after[i])
+        if after_face is not None:
+            squared[i] = squared_distance(cache[i], embedding(np.ascontiguousarray(after), after_face))
     return Identity(squared)
 
 

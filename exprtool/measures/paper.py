@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CITATION = "Akram & Khan, US-GAN, Table 1"
+PAPER_DATASETS = {"KDEF", "RaFD", "CFEE"}
+"""What the paper trained and measured on (section 3.5)."""
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.errors import DataError
-from exprtool.faces.align import invert, transform
+from exprtool.faces.align import CropTemplate, crop, crop_from_image, invert, transform
 from exprtool.measures.identity import face_from_landmarks
 from exprtool.types import Face, Image
 
@@ -21,7 +21,9 @@ class Pictures:
 
     ``images`` is (N, S, S, 3) uint8 RGB; ``landmarks`` (N, 68, 2) in crop pixels or None; ``expressions`` what each
     shows (None: unknown); ``files`` the photos and ``matrices`` (N, 2, 3) the maps from photo to crop, both None where
-    only the crops are there. ``description`` says in a few words what this is.
+    only the crops are there. ``description`` says in a few words what this is. ``people`` (N) says who is shown and
+    ``datasets`` (N) from which data set, both empty where unknown; ``template`` where eyes and mouth lie, where all are
+    cut alike. ``pool`` holds all pictures that these were taken from, other photos of the same people among them.
     """
 
     images: NDArray[np.uint8]
@@ -31,6 +33,10 @@ class Pictures:
     description: str = ""
     files: tuple[Path, ...] | None = None
     matrices: NDArray[np.float64] | None = None
+    people: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    template: CropTemplate | None = None
+    pool: Pictures | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -50,7 +56,42 @@ class Pictures:
             self.description,
             None if self.files is None else tuple(self.files[i] for i in chosen),
             None if self.matrices is None else self.matrices[chosen],
+            tuple(self.people[i] for i in chosen) if self.people else (),
+            tuple(self.datasets[i] for i in chosen) if self.datasets else (),
+            self.template,
+            self.pool,
         )
+
+    def recut(self, size: int, template: CropTemplate) -> Pictures:
+        """The same faces as crops of another size or template: from the photos where they are there, else resampled.
+
+        Raises `DataError` where the landmarks of a face are unknown and the template differs.
+        """
+        if size == self.size and template == self.template:
+            return self
+        images = np.empty((len(self), size, size, 3), np.uint8)
+        landmarks = np.empty((len(self), 68, 2), np.float32)
+        matrices = np.empty((len(self), 2, 3))
+        for i in range(len(self)):
+            image, face, _ = self.photo(i)
+            assert face.landmarks68 is not None
+            matrices[i] = crop_from_image(face, size, template)
+            images[i] = crop(image, matrices[i], size)
+            landmarks[i] = transform(matrices[i], face.landmarks68)
+        pool = self.pool
+        return replace(
+            self,
+            images=images,
+            landmarks=landmarks,
+            matrices=matrices if self.files is not None else None,
+            template=template,
+            pool=None if pool is None else pool.take(self.partners_in(pool)).recut(size, template),
+        )
+
+    def partners_in(self, pool: Pictures) -> list[int]:
+        """The places in ``pool`` of these people's photos."""
+        mine = set(self.people)
+        return [i for i, person in enumerate(pool.people) if person in mine]
 
     def photo(self, i: int) -> tuple[Image, Face, NDArray[np.float64]]:
         """The photo that crop ``i`` was cut from, the face in it, and the (2, 3) map from the photo to the crop.

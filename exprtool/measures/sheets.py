@@ -90,15 +90,28 @@ def grid(subject: Subject, pictures: Pictures, expressions: Sequence[str], *, ti
     return sheet(["input", *expressions], rows, title=title)
 
 
-def comparison(
-    subjects: Sequence[Subject], pictures: Pictures, expressions: Sequence[str], *, title: str = ""
-) -> Image:
-    """One block per person, one row per subject, on the same crops (Figs. 8, 10 and 11)."""
-    every = [sample_outputs(subject, pictures, expressions) for subject in subjects]
+def grids(subject: Subject, parts: Sequence[Pictures], expressions: Sequence[str]) -> Image:
+    """As `grid`, with the people of each part in a block of their own (Fig. 7: from the data set, and from outside)."""
     rows: list[SheetRow] = []
-    for i, image in enumerate(pictures.images):
-        for number, (subject, outputs) in enumerate(zip(subjects, every, strict=True)):
-            cells = [image, *outputs[i]]
+    for part in parts:
+        outputs = sample_outputs(subject, part, expressions)
+        for i, (image, answers) in enumerate(zip(part.images, outputs, strict=True)):
+            rows.append(SheetRow("", [image, *answers], new_block=i == 0))
+    return sheet(["input", *expressions], rows)
+
+
+def comparison(
+    subjects: Sequence[Subject], pictures: Sequence[Pictures], expressions: Sequence[str], *, title: str = ""
+) -> Image:
+    """One block per person, one row per subject, on the same faces (Figs. 8, 10 and 11).
+
+    ``pictures`` holds for each subject the faces as it wants them cut.
+    """
+    every = [sample_outputs(subject, shown, expressions) for subject, shown in zip(subjects, pictures, strict=True)]
+    rows: list[SheetRow] = []
+    for i in range(len(pictures[0])):
+        for number, (subject, shown, outputs) in enumerate(zip(subjects, pictures, every, strict=True)):
+            cells = [shown.images[i], *outputs[i]]
             rows.append(SheetRow(subject.name, cells, new_block=number == 0))
     return sheet(["input", *expressions], rows, title=title)
 

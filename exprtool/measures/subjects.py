@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Subject(ABC):
     protocol: str
     card: CropCard | None = None
     group: int = 16  # pictures that are worked on together
+    reference: bool = False  # something to read models against, no model
 
     def forget(self) -> None:  # noqa: B027 (most keep nothing)
         """Called after each group: let go of what was kept for its pictures."""
@@ -41,9 +43,68 @@ class Subject(ABC):
     def outputs(self, pictures: Pictures, label: str) -> list[Image | None]:
         """The crops (S, S, 3) uint8 after the edit, one per picture; None where the face was left alone."""
 
+    def landmarks(self, pictures: Pictures, label: str) -> NDArray[np.floating] | None:
+        """Where the faces lie in the outputs, (N, 68, 2) in crop pixels; None: where they lay before."""
+        return None
+
     def residuals(self, pictures: Pictures, label: str) -> NDArray[np.float32] | None:
         """What a network adds to the crops, (N, S, S, 3) in grey levels; None for anything that is not one."""
         return None
+
+
+class Untouched(Subject):
+    """The inputs as they are: what a measure says of an edit that does nothing.
+
+    ACD is 0 here and no model can beat that; expression accuracy is how often the judge sees the expression on a face
+    that does not wear it.
+    """
+
+    name, protocol, reference = "untouched", "the inputs as they are", True
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = tuple(labels)
+
+    def outputs(self, pictures: Pictures, label: str) -> list[Image | None]:
+        return list(np.asarray(pictures.images))
+
+
+class RealPhotos(Subject):
+    """Real photos of the same people with the wanted expression, where the data holds one: what a perfect edit is like.
+
+    Their distance from the input is that of two photos of one person; a model that comes nearer kept more than the
+    expression would have left.
+    """
+
+    name, protocol, reference = "real photos", "other photos of the same people", True
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = tuple(labels)
+
+    def outputs(self, pictures: Pictures, label: str) -> list[Image | None]:
+        pool = pictures.pool
+        return [
+            None if place is None or pool is None else np.asarray(pool.images[place])
+            for place in self._places(pictures, label)
+        ]
+
+    def landmarks(self, pictures: Pictures, label: str) -> NDArray[np.floating] | None:
+        pool = pictures.pool
+        if pool is None or pool.landmarks is None:
+            return None
+        places = self._places(pictures, label)
+        return np.stack([np.full((68, 2), np.nan) if i is None else np.asarray(pool.landmarks[i]) for i in places])
+
+    @staticmethod
+    def _places(pictures: Pictures, label: str) -> list[int | None]:
+        """For each picture the first photo in the pool of the same person with this expression."""
+        pool = pictures.pool
+        if pool is None or not pool.people or not pictures.people:
+            return [None] * len(pictures)
+        first: dict[str, int] = {}
+        for i, (person, expression) in enumerate(zip(pool.people, pool.expressions, strict=True)):
+            if expression == label:
+                first.setdefault(person, i)
+        return [first.get(person) for person in pictures.people]
 
 
 class CropSubject(Subject):
@@ -57,12 +118,12 @@ class CropSubject(Subject):
         self.protocol = f"network on {backend.card.size} px crops"
 
     def outputs(self, pictures: Pictures, label: str) -> list[Image | None]:
-        residuals = self.backend.residuals(pictures.images, {label: 1.0})
+        residuals = self.residuals(pictures, label)
         changed = np.clip(np.rint(pictures.images + residuals), 0, 255).astype(np.uint8)
         return list(changed)
 
     def residuals(self, pictures: Pictures, label: str) -> NDArray[np.float32]:
-        return self.backend.residuals(pictures.images, {label: 1.0})
+        return self.backend.residuals(pictures.images, {label: 1.0}, pictures.expressions)
 
 
 @dataclass
@@ -95,7 +156,7 @@ class PhotoSubject(Subject):
         result = self.session.generate([prepared], Edit({label: 1.0}))[0]
         if not result.edited or result.patch is None:
             return None
-        region: FaceRegion = prepared.region
+        region: FaceRegion = prepared.thing
         edited, _ = composite.paste(image, [region], [result.patch])
         return crop(edited, matrix, pictures.size)
 
@@ -112,10 +173,10 @@ def open_subject(wish: str, device: str = "auto", *, name: str | None = None) ->
 
     backend = backend_of(wish)
     session = Session(backend, device=device)
-    loaded = next(iter(session.backends())).backend
+    loaded = next(iter(session.chain)).backend
     if isinstance(loaded, CropBackend):
         return CropSubject(name or short_name(wish), loaded)
-    spec = session.specs[0]
+    spec = session.chain.specs[0]
     return PhotoSubject(name or short_name(wish), session, spec.expressions)
 
 

@@ -30,6 +30,7 @@ from exprtool.devices import usable_cpus
 from exprtool.errors import PluginError
 from exprtool.pixels import blur as lens
 from exprtool.pixels.photo_border import hold_within
+from exprtool.pixels.ramps import smoothstep
 from exprtool.pixels.resample import resample
 from exprtool.types import FacePatch, FaceRegion, Image, IntBox
 
@@ -383,13 +384,13 @@ class _Window:
         columns, rows = x + np.float32(self.x0 + x0), y + np.float32(self.y0 + y0)
         across, down = np.ones_like(x), np.ones_like(y)
         if x0 > 0:
-            across *= _smoothstep((columns - x0 + 0.5) / reach)
+            across *= smoothstep((columns - x0 + 0.5) / reach)
         if y0 > 0:
-            down *= _smoothstep((rows - y0 + 0.5) / reach)
+            down *= smoothstep((rows - y0 + 0.5) / reach)
         if x1 != right:
-            across *= _smoothstep((x1 - 0.5 - columns) / reach)
+            across *= smoothstep((x1 - 0.5 - columns) / reach)
         if y1 != bottom:
-            down *= _smoothstep((y1 - 0.5 - rows) / reach)
+            down *= smoothstep((y1 - 0.5 - rows) / reach)
         weight = across * down
         for side, (distance, wide) in enumerate(zip(seam.distances, seam.widths, strict=True)):
             # Linear over the crop, and so over the window: how far in from where nothing is taken, in widths.
@@ -398,7 +399,7 @@ class _Window:
                 a, b, shift = -a, -b, (self.side - 1) / wide - shift
             shift += distance / wide
             if shift + min(a * (width - 1), 0) + min(b * (height - 1), 0) < 1:
-                weight *= _smoothstep(np.float32(a) * x + (np.float32(b) * y + np.float32(shift)))
+                weight *= smoothstep(np.float32(a) * x + (np.float32(b) * y + np.float32(shift)))
         return weight
 
 
@@ -413,11 +414,6 @@ def _cuts(low: int, high: int, side: int) -> list[tuple[int, int]]:
     count = max(1, round((high - low) / side))
     edges = [low + (high - low) * index // count for index in range(count + 1)]
     return list(pairwise(edges))
-
-
-def _smoothstep(t: NDArray[np.floating]) -> NDArray[np.floating]:
-    t = np.clip(t, 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 @dataclass(frozen=True, eq=False)
@@ -525,7 +521,7 @@ def _softening(flow: Field, linear: NDArray[np.float64], blur: float) -> Field |
         step[..., axis] += 1
         squeeze = np.maximum(step[..., 0] ** 2 + step[..., 1] ** 2, 1)
         softening[..., axis] = blur**2 / 2 - (blur**2 / 2) / squeeze
-    softening *= _smoothstep(np.maximum(softening[..., :1], softening[..., 1:]) / _SHARP_ENOUGH - 1)
+    softening *= smoothstep(np.maximum(softening[..., :1], softening[..., 1:]) / _SHARP_ENOUGH - 1)
     return softening if softening.any() else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +11,14 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of R, G and B in brightness (ITU-R BT.601, equation for E'Y)."""
 
 
-def smoothstep(x: np.ndarray) -> np.ndarray:
-    """0 up to ``x`` = 0, 1 from ``x`` = 1, and between them 3x^2 - 2x^3, which starts and ends level."""
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
+def cubic(t: Any) -> Any:
+    """3t^2 - 2t^3: from 0 to 1 for t in [0, 1], level at both ends. Takes numbers, arrays and tensors."""
+    return t * t * (3 - 2 * t)
+
+
+def smoothstep(x: Any) -> Any:
+    """0 up to ``x`` = 0, 1 from ``x`` = 1, `cubic` between; the shape and float type of ``x``."""
+    return cubic(np.clip(x, 0, 1))
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,6 @@ class Ramp:
     low: float
     high: float
 
-    def __call__(self, x: np.ndarray | float) -> np.ndarray:
-        """Where each ``x`` stands on the way from ``low`` to ``high``, in [0, 1]; the shape of ``x``."""
-        return smoothstep((np.asarray(x) - self.low) / (self.high - self.low))
+    def __call__(self, x: Any) -> Any:
+        """Where each ``x`` stands on the way from ``low`` to ``high``, in [0, 1]; the shape and float type of ``x``."""
+        return smoothstep((x - self.low) / (self.high - self.low))

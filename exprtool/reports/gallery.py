@@ -40,10 +40,11 @@ _Remembered = tuple[str | None, tuple[int, int] | None, tuple[int, int] | None]
 class ReportEntry:
     """One output of a run.
 
-    ``status`` is "edited", "no_face", "skipped" or "failed"; ``label`` the expression. ``before`` and ``after`` are
-    upright RGB images (H, W, 3) or paths of image files, None where there is no picture. ``size`` (h, w) is the photo's
-    own, to which the boxes in ``faces`` refer; by default that of ``before``. ``faces`` are records as ``--json``
-    prints them, ``timings`` seconds by stage. ``icc`` is the colour profile of the arrays, kept in the previews.
+    ``status`` is "edited", "refused", "no_face", "skipped" or "failed"; ``label`` the expression.
+    ``before`` and ``after`` are upright RGB images (H, W, 3) or paths of image files, None where there is no picture.
+    ``size`` (h, w) is the photo's own, to which the boxes in ``faces`` refer; by default that of ``before``. ``faces``
+    are records as ``--json`` prints them, ``timings`` seconds by stage. ``icc`` is the colour profile of the arrays,
+    kept in the previews.
     """
 
     input: str
@@ -161,7 +162,7 @@ class Report:
             self.title,
             self._subtitle(),
             self._counts,
-            (entry for entry in self._entries() if entry["status"] in ("failed", "no_face")),
+            (entry for entry in self._entries() if entry["status"] in ("failed", "no_face", "refused")),
             self._seconds,
             self._entries(),
         )

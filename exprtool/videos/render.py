@@ -19,18 +19,20 @@ from typing import Any
 
 import numpy as np
 
+from exprtool.choice import LoadedBackend, Taken
 from exprtool.errors import VideoError
 from exprtool.faces.select import region_of
-from exprtool.pipeline import LoadedBackend, Session, Timings, timed
+from exprtool.pipeline import Session, Timings, timed
 from exprtool.pixels import composite
 from exprtool.timeline import ResolvedTimeline, ease
 from exprtool.types import Edit, FacePatch, FaceRefusal, FaceRegion, Image, IntBox
 from exprtool.videos.analysis import Analysis, FaceTrack, ahead
-from exprtool.videos.clip import ClipInfo
 from exprtool.videos.encoder import EncoderPlan, StretchEncoder, encoder_failed
 from exprtool.videos.picture import Picture
-from exprtool.videos.reader import ClipFrame, read_frames
-from exprtool.videos.segments import SegmentWriter, WorkFolder
+from exprtool.videos.reader import read_frames
+from exprtool.videos.segments import SegmentWriter
+from exprtool.videos.types import ClipFrame, ClipInfo
+from exprtool.videos.work import WorkFolder
 
 _LEAST_STRENGTH = 0.004
 """A smaller strength changes no pixel by a whole step; the frame is left untouched."""
@@ -96,6 +98,11 @@ class Renderer:
         height, width = info.size
         # Regions are cut from this picture of nothing: it has the right size and takes no memory.
         self._blank = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (height, width, 3))
+
+    def fit(self) -> None:
+        """Fit every selected track now, so that `results` say which backend serves it."""
+        for track in self.analysis.selected:
+            self._fit(track)
 
     def strength_at(self, track: FaceTrack, index: int) -> float:
         """The strength of the edit of a track's face in a frame; 0 where it is not edited."""
@@ -200,24 +207,17 @@ class Renderer:
             pixels.flags.writeable = False
             samples.append(FaceRegion(track.sample_face(sample), sample.box, pixels))
         result = self.results[track.number]
-        fitted: _Fitted | None = None
-        reasons: dict[str, None] = {}
         wanted = max((self.timeline.at(time) for time in self.analysis.times), key=lambda one: one.amount)
         edit = replace(self.edit, weights=dict(wanted.weights), additive=True)
         with timed(self.timings, "fit"):
-            for loaded in self.session.backends():
-                state = loaded.backend.begin_track(samples)
-                refusals = _refusals(loaded, [replace(one, track_state=state) for one in samples], edit)
-                if 2 * len(refusals) < max(1, len(samples)):
-                    fitted = _Fitted(loaded, state)
-                    break
-                reasons.update(dict.fromkeys(refusal.reason for refusal in refusals))
-                if 2 * sum(refusal.settles for refusal in refusals) >= max(1, len(samples)):
-                    break
-        if fitted is None:
-            result.reason = "; ".join(reasons) or "no backend takes it"
+            (taken,) = self.session.chain.offer(
+                [Taken(samples)], lambda loaded, tracks: [_fitted(loaded, one, edit) for one in tracks]
+            )
+        fitted = taken.answer if taken.loaded else None
+        if taken.loaded is None:
+            result.reason = taken.reason or "no backend takes it"
         else:
-            result.backend, result.trained = fitted.loaded.name, fitted.loaded.trained
+            result.backend, result.trained = taken.loaded.name, taken.loaded.trained
         self._fitted[track.number] = fitted
         return fitted
 
@@ -226,6 +226,17 @@ class Renderer:
         result.refused += 1
         if len(result.notes) < 8:
             result.notes[f"some frames left alone: {refusal.reason}"] = None
+
+
+def _fitted(loaded: LoadedBackend, samples: list[FaceRegion], edit: Edit) -> _Fitted | FaceRefusal:
+    """What a backend fits once to a track; a refusal where it would leave half of the samples alone."""
+    state = loaded.backend.begin_track(samples)
+    refusals = _refusals(loaded, [replace(one, track_state=state) for one in samples], edit)
+    if 2 * len(refusals) < max(1, len(samples)):
+        return _Fitted(loaded, state)
+    reasons = dict.fromkeys(refusal.reason for refusal in refusals)
+    settled = 2 * sum(refusal.settles for refusal in refusals) >= max(1, len(samples))
+    return FaceRefusal("; ".join(reasons), settles=settled)
 
 
 def _refusals(loaded: LoadedBackend, samples: Sequence[FaceRegion], edit: Edit) -> list[FaceRefusal]:
@@ -460,6 +471,7 @@ class SegmentSink:
         try:
             number: int | None = None
             encoder: StretchEncoder | None = None
+            durations: dict[int, int] = {}  # encoders give back the nominal one
             while self._error is None:
                 item = self._queue.get()
                 if item is None:
@@ -471,11 +483,12 @@ class SegmentSink:
                     encoder = StretchEncoder(self.plan)
                     writer = SegmentWriter(self.work.segment(number))
                 assert encoder is not None and writer is not None
+                durations[frame.pts] = frame.duration
                 for packet in encoder.encode(picture, frame.pts, frame.duration):
-                    writer.add(packet.pts or 0, packet.duration or 0, packet.is_keyframe, bytes(packet))
+                    writer.add_packet(packet, durations)
                 if frame.index + 1 == self.segments[number].stop:
                     for packet in encoder.finish():
-                        writer.add(packet.pts or 0, packet.duration or 0, packet.is_keyframe, bytes(packet))
+                        writer.add_packet(packet, durations)
                     self._finish(writer, number)
                     number = encoder = writer = None
                 self.timings["encode"] = self.timings.get("encode", 0.0) + time.perf_counter() - began

@@ -23,8 +23,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from exprtool import plugins
-from exprtool.errors import ModelError, UnknownNameError
-from exprtool.types import BackendSpec, DetectorSpec, Readiness, TrainerSpec, WeightFile
+from exprtool.errors import MissingPackageError, ModelError, NotReadyError, UnknownNameError
+from exprtool.types import BackendSpec, ClassifierSpec, DetectorSpec, Readiness, TrainerSpec, WeightFile
 from exprtool.weights.download import PATIENCE, DownloadError, Patience, Progress, download, drop_partial, partial_path
 
 HOME_VARIABLE = "EXPRTOOL_HOME"
@@ -87,12 +87,12 @@ class Catalogue:
 
     weights: Mapping[str, WeightFile]
     needed_by: Mapping[str, tuple[str, ...]]
-    """For every name of weights, the backends and detectors that need them, as ``backend blendshape``."""
+    """For every name of weights, the backends, detectors and classifiers that need them, as ``backend blendshape``."""
     problems: tuple[plugins.PluginProblem, ...]
 
 
 def catalogue() -> Catalogue:
-    """Gather the weights from all registered backends and detectors; loads none of them.
+    """Gather the weights from all registered backends, detectors and classifiers; loads none of them.
 
     Several specs may need the same file. Two different files under one name cannot be told apart on the command line
     or in the cache: the second is left out and reported.
@@ -102,7 +102,11 @@ def catalogue() -> Catalogue:
     needed_by: dict[str, list[str]] = {}
     problems: list[plugins.PluginProblem] = []
     owner_of_file: dict[str, WeightFile] = {}
-    for kind, specs in (("backend", registry.backends), ("detector", registry.detectors)):
+    for kind, specs in (
+        ("backend", registry.backends),
+        ("detector", registry.detectors),
+        ("classifier", registry.classifiers),
+    ):
         for spec in specs.values():
             for weight in spec.needs:
                 try:
@@ -325,7 +329,7 @@ def is_there(weight: WeightFile) -> bool:
 def weight_path(weight: WeightFile, *, commercial_only: bool | None = None) -> Path:
     """The path of the weights, whose contents were seen to be right.
 
-    Raises `ModelError` where they are missing, damaged or refused for their licence; the message names the file, its
+    Raises `NotReadyError` where they are missing, damaged or refused for their licence; the message names the file, its
     size, licence and origin, and the commands that bring it here. Never downloads.
     """
     check_licence(weight, commercial_only)
@@ -333,20 +337,22 @@ def weight_path(weight: WeightFile, *, commercial_only: bool | None = None) -> P
     if check.state is State.READY:
         return check.path
     if check.state is State.DAMAGED:
-        raise ModelError(
+        raise NotReadyError(
             f"Weights {describe(weight)} are damaged: {check.path} ({check.detail}). It will be replaced: "
             f"{_lower_first(how_to_get(weight))}"
         )
     begun = f" ({check.detail})" if check.detail else ""
-    raise ModelError(f"Weights {describe(weight)} are not here{begun}. {how_to_get(weight)}")
+    raise NotReadyError(f"Weights {describe(weight)} are not here{begun}. {how_to_get(weight)}")
 
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def readiness(spec: BackendSpec | DetectorSpec | TrainerSpec, commercial_only: bool | None = None) -> Readiness:
-    """Whether a backend, detector or trainer can be used now: its own word, then its weights and their licences.
+def readiness(
+    spec: BackendSpec | DetectorSpec | ClassifierSpec | TrainerSpec, commercial_only: bool | None = None
+) -> Readiness:
+    """Whether what a plugin registered can be used now: its own word, then its weights and their licences.
 
     Loads nothing. A check of a plugin's that raises counts as not ready.
     """
@@ -481,6 +487,9 @@ def _accept(weight: WeightFile, part: Path, target: Path, progress: Progress | N
             progress("packing", 0, weight.size)
         try:
             weight.pack(part, finished)
+        except MissingPackageError:  # nothing is wrong with the file
+            finished.unlink(missing_ok=True)
+            raise
         except Exception as error:  # damaged archives raise all sorts of things
             finished.unlink(missing_ok=True)
             raise DownloadError(f"it could not be unpacked ({type(error).__name__}: {error})", final=True) from error

@@ -47,28 +47,6 @@ def test_equals_slow_reference(soup):
     np.testing.assert_allclose(drawn.depth, depth, rtol=1e-5, atol=1e-4)
 
 
-def test_drawing_in_two_steps_is_drawing_at_once(soup):
-    vertices, triangles = soup
-    once, twice = raster.blank((40, 60)), raster.blank((40, 60))
-    raster.draw(once, vertices, triangles)
-    raster.draw(twice, vertices, triangles, 0, 33)
-    raster.draw(twice, vertices, triangles, 33)
-    np.testing.assert_array_equal(once.triangle, twice.triangle)
-
-
-def test_window_keeps_everything_else(soup):
-    vertices, triangles = soup
-    before = raster.blank((40, 60))
-    raster.draw(before, vertices, triangles, 0, 40)
-    after = raster.blank((40, 60))
-    raster.draw(after, vertices, triangles, 0, 40)
-    window = np.zeros((40, 60), np.bool_)
-    window[10:30, 20:50] = True
-    raster.draw(after, vertices, triangles, 40, within=window)
-    np.testing.assert_array_equal(after.triangle[~window], before.triangle[~window])
-    assert (after.triangle[window] >= 40).any()
-
-
 def test_backs_are_not_drawn():
     vertices = np.array([[2.0, 2, 0], [2, 12, 0], [12, 2, 0]])
     front, back = raster.blank((16, 16)), raster.blank((16, 16))

@@ -11,14 +11,14 @@ from exprtool.anatomy.names import CONTROLS
 from exprtool.anatomy.steady import smoothed
 from exprtool.anatomy.targets import HIGHEST, Move, presets, weights_for
 from exprtool.errors import UnknownNameError
-from exprtool.expressions import EXPRESSIONS
+from exprtool.expressions import EXPRESSIONS, VARIANTS
 from exprtool.types import Edit
 
 SMILE = {"mouthSmileLeft": 0.6, "mouthSmileRight": 0.55, "cheekSquintLeft": 0.3, "jawOpen": 0.1, "browDownLeft": 0.05}
 
 
 def test_presets_cover_the_seven_expressions_with_known_controls() -> None:
-    assert tuple(presets()) == EXPRESSIONS
+    assert tuple(presets()) == (*EXPRESSIONS, *VARIANTS)
     for name, moves in presets().items():
         assert set(moves) <= set(CONTROLS)
         assert all(0 <= move.amount <= HIGHEST and 0 <= move.onset < 1 for move in moves.values()), name
@@ -73,9 +73,29 @@ def test_a_faint_smile_keeps_the_lips_together() -> None:
     faint = weights_for(Edit(weights={"happy": 1.0}, strength=0.4), {})
     full = weights_for(Edit(weights={"happy": 1.0}), {})
     assert faint["mouthSmileLeft"] > 0.1
-    assert "jawOpen" not in faint and full["jawOpen"] > 0.1
+    assert "jawOpen" not in faint and full["jawOpen"] > 0.05
     assert Move(1.0, 0.5).progress(0.75) == pytest.approx(0.5)
     assert weights_for(Edit(weights={"happy": 0.4}), {}) == pytest.approx(faint), "an amount is a strength"
+
+
+def test_a_variant_is_its_expression_but_for_what_it_names_anew() -> None:
+    closed, happy = presets()["happy-closed"], presets()["happy"]
+    assert closed.keys() == happy.keys() and closed["mouthSmileLeft"].amount > 0.4
+    weights = weights_for(Edit(weights={"happy-closed": 1.0}, strength=1.5), {})
+    assert not weights.keys() & {"jawOpen", "mouthLowerDownLeft", "mouthUpperUpLeft"}, "the lips stay together"
+    assert weights_for(Edit(weights={"happy": 1.0}), {})["mouthLowerDownLeft"] > 0
+
+
+def test_brows_as_they_are_built_stay_under_a_smile_and_a_frown_goes() -> None:
+    heavy = {"browDownLeft": 0.3, "browDownRight": 0.3}
+    assert weights_for(Edit(weights={"happy": 1.0}), heavy)["browDownLeft"] > 0.24
+    high = {"browInnerUpLeft": 0.9, "browInnerUpRight": 0.9}
+    assert weights_for(Edit(weights={"happy": 1.0}), high)["browInnerUpLeft"] == 0.9, "raised ones look happy, too"
+    assert weights_for(Edit(weights={"neutral": 1.0}), high).get("browInnerUpLeft", 0.0) < 0.1
+    both = weights_for(Edit(weights={"happy": 0.5, "angry": 0.5}), high)
+    assert both.get("browInnerUpLeft", 0.0) == 0.0, "what one of a blend names is set"
+    frown = {f"{name}{side}": 1.2 for name in ("browDown", "corrugator") for side in ("Left", "Right")}
+    assert weights_for(Edit(weights={"happy": 1.0}), frown).get("browDownLeft", 0.0) < 0.05
 
 
 def test_blends_add_up_and_controls_come_on_top() -> None:

@@ -11,8 +11,7 @@ from exprtool.anatomy.skin import look_at_skin
 from exprtool.faces.align import CropTemplate
 from exprtool.types import Image
 from exprtool_default.card import FINE, FlowCard
-from exprtool_default.mouth import look_at_mouth, with_own_mouth, with_teeth_in_place
-from exprtool_default.teeth import own_teeth
+from exprtool_default.mouth import look_at_mouth, own_teeth, with_own_mouth, with_teeth_in_place
 from exprtool_flow.points import mean_points
 
 SKIN, LIPS, TEETH, DARK = (200, 150, 125), (150, 75, 75), (215, 210, 195), (25, 12, 12)

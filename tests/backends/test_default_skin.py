@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from exprtool import Session
-from exprtool.anatomy.skin import LUMA, look_at_skin
-from exprtool.anatomy.tone import enamel_of
+from exprtool.anatomy.skin import look_at_skin
 from exprtool.images import read_image
 from exprtool.types import Edit, Image
 from exprtool_flow.points import mean_points
@@ -57,15 +56,3 @@ def test_haze_lies_over_paint_and_a_clear_photo_has_none() -> None:
     assert look_at_skin(clear, POINTS).haze == (0, 0, 0)
     hazy = np.uint8(70 + 0.7 * clear.astype(np.float32))
     assert np.allclose(look_at_skin(hazy, POINTS).haze, 0.7 * ((70 + 3.5) / 255 - 0.07), atol=0.01)
-
-
-@pytest.mark.parametrize("light", [(1.0, 1.0, 1.0), (1.0, 0.75, 0.45), (0.8, 0.95, 1.0)])
-def test_teeth_take_the_colour_of_the_light(light: tuple[float, float, float]) -> None:
-    skin = np.float32([0.75, 0.56, 0.48]) * np.float32(light)
-    colour = enamel_of(skin)
-    assert colour @ LUMA == pytest.approx(1, abs=1e-3)
-    warmth, skins = colour[0] / colour[2], skin[0] / skin[2]
-    assert 1 < warmth < skins, "teeth are paler than skin in any light"
-    if light != (1.0, 1.0, 1.0):
-        plain = enamel_of(np.float32([0.75, 0.56, 0.48]))
-        assert (warmth > plain[0] / plain[2]) == (light[0] > light[2])

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 HEAVY = (
-    "PIL", "av", "cv2", "dlib", "imageio", "insightface", "lightning_fabric", "numba", "onnx", "onnxruntime",
+    "PIL", "av", "cv2", "dlib", "imageio", "insightface", "jinja2", "lightning_fabric", "numba", "onnx", "onnxruntime",
     "requests", "scipy", "skimage", "tensorboard", "torch",
 )  # fmt: skip
 

@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
+from exprtool import hookimpl
 from exprtool.cli.main import app
 from exprtool.errors import UsageError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.faces.align import US_GAN_TEMPLATE
-from exprtool.types import ExportWish
+from exprtool.plugins import plugged_in
+from exprtool.types import ClassifierSpec, ExportWish, ExpressionClassifier, Readiness
 from exprtool_gan.export import export
 from exprtool_training.ablate import read_ablation, run_folder
 from exprtool_training.data import PreparedSet
@@ -63,7 +66,8 @@ def test_evaluate_writes_tables_and_sheets_and_does_not_overwrite(tmp_path: Path
     ]
     done = runner.invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert "small" in done.stdout and "US-GAN *" in done.stdout and "by expression" in done.stdout
+    assert "small" in done.stdout and "untouched" in done.stdout and "by expression" in done.stdout
+    assert "US-GAN" not in done.stdout, "the paper's rows do not stand beside other data"
     assert "test people" in done.stdout.replace("\n", " "), "a trained model is measured on held-out people"
     measures = json.loads((tmp_path / "out" / "measures.json").read_text())
     asked = {row["expression"]: row["pictures"] for row in measures["evaluations"][0]["per_expression"]}
@@ -104,6 +108,41 @@ def test_a_backend_is_measured_on_whole_photos(faces_root: Path) -> None:
     assert result["overall"]["acd"]["count"] == 2 and result["overall"]["mean_change"]["mean"] > 5
 
 
+class Judge(ExpressionClassifier):
+    """Sees the second of two expressions everywhere."""
+
+    labels = EXPRESSIONS[:2]
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        return np.tile([0.0, 1.0], (len(images), 1))
+
+
+class Judges:
+    """A plugin with a classifier that is ready and one, better, that is not."""
+
+    @hookimpl
+    def register_classifiers(self, register) -> None:
+        register(ClassifierSpec("plain", "Sees one thing.", load=lambda device: Judge(), quality=1))
+        lacking = Readiness(False, "it sleeps", "wake it")
+        register(
+            ClassifierSpec("better", "Sleeps.", load=lambda device: Judge(), quality=99, readiness=lambda: lacking)
+        )
+
+
+def test_the_best_ready_classifier_judges_and_without_one_its_remedy_is_said(
+    tmp_path: Path, prepared: PreparedSet
+) -> None:
+    model = str(saved(tmp_path / "m.safetensors", GeneratorConfig(2, channels=4)))
+    arguments = ["evaluate", "-m", model, "-d", str(prepared.folder), "--limit", "3", "--split", "all"]
+    with plugged_in("judges", Judges()):
+        measured = json.loads(runner.invoke(app, [*arguments, "-f", "json"]).stdout)["evaluations"][0]
+        by_expression = {row["expression"]: row["expression_accuracy"]["share"] for row in measured["per_expression"]}
+        assert measured["classifier"] == "plain" and set(by_expression.values()) == {0.0, 1.0}
+        assert by_expression[EXPRESSIONS[1]] == 1.0
+    done = runner.invoke(app, arguments)
+    assert "exprtool models fetch fer2013" in done.stderr and "expr." not in done.stdout
+
+
 def test_mistakes_are_told(tmp_path: Path, prepared: PreparedSet) -> None:
     model = str(saved(tmp_path / "m.safetensors", GeneratorConfig(2, channels=4)))
     data = ["-d", str(prepared.folder)]
@@ -112,6 +151,8 @@ def test_mistakes_are_told(tmp_path: Path, prepared: PreparedSet) -> None:
         (["evaluate", "-m", model, *data, "-e", "bored"], "Unknown expression"),
         (["evaluate", "-m", model, *data, "--split", "half"], "auto, test, train and all"),
         (["evaluate", "-m", model, *data, "--classifier", str(tmp_path / "none.onnx")], "no such model file"),
+        (["evaluate", "-m", model, *data, "--classifier", "fer"], "Did you mean 'fer2013'"),
+        (["evaluate", "-m", model, *data, "--classifier", "fer2013"], "exprtool models fetch fer2013"),
         (["compare", model, *data], "two models"),
     ):
         done = runner.invoke(app, arguments)
@@ -219,3 +260,25 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
     ]
     config = ablation.config("skip off, residual_blocks 6", 0, tmp_path)
     assert (config.skip, config.residual_blocks, config.steps) == (False, 6, 9)
+
+
+def test_variants_may_be_of_several_trainers_and_share_what_each_knows(tmp_path: Path) -> None:
+    declaration = tmp_path / "a.toml"
+    text = (
+        'seeds = [4]\n[train]\ndata = ["faces"]\nsteps = 9\nlambda_r = 3.0\nlog_every = 7\n'
+        '[variants.a]\n[variants.b]\ntrainer = "stargan"\n[variants.c]\ntrainer = "masked-regression"\nwindow = 5\n'
+    )
+    declaration.write_text(text)
+    ablation = read_ablation(declaration)
+    a, b, c = (ablation.config(name, 4, tmp_path) for name in "abc")
+    assert [each.trainer for each in (a, b, c)] == ["gan", "stargan", "masked-regression"]
+    assert {each.log_every for each in (a, b, c)} == {7} and {each.seed for each in (a, b, c)} == {4}
+    assert (a.steps, b.steps, b.lambda_r, b.residual_blocks, c.window) == (9, 9, 3.0, 6, 5)  # type: ignore[attr-defined]
+    for change, says in (
+        (("lambda_r", "lambda_q"), "lambda_q"),
+        (("window = 5", "skip = true"), "skip"),
+        (('"stargan"', '"stargun"'), "stargun"),
+    ):
+        declaration.write_text(text.replace(*change))
+        with pytest.raises(UsageError, match=says):
+            read_ablation(declaration)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,9 +26,8 @@ from exprtool.anatomy.names import CONTROLS  # noqa: E402
 from exprtool.anatomy.targets import presets, weights_for  # noqa: E402
 from exprtool.cli.main import app  # noqa: E402
 from exprtool.errors import DataError, ModelError, TrainingError, UnknownNameError, UsageError  # noqa: E402
-from exprtool.expressions import EXPRESSIONS  # noqa: E402
 from exprtool.faces.align import transform  # noqa: E402
-from exprtool.settings import read_toml  # noqa: E402
+from exprtool.settings import read_toml, to_toml  # noqa: E402
 from exprtool.types import Edit, Face, FacePatch, FaceRefusal, FaceRegion  # noqa: E402
 from exprtool_blendshape.fit import worn_by_landmarks  # noqa: E402
 from exprtool_default.backend import FlowBackend, TrackState, decided, open_model  # noqa: E402
@@ -143,6 +143,29 @@ def test_resumed_run_equals_the_straight_one_bit_for_bit(pairs: Path, tmp_path: 
         train(config(pairs, tmp_path / "halves", steps=4))
 
 
+def test_two_processes_learn_what_two_parts_do(pairs: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lightning_fabric")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    two = config(pairs, tmp_path / "two", steps=2, devices=2)
+    (tmp_path / "two.toml").write_text(to_toml(two, "two processes"))
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        "GLOO_SOCKET_IFNAME": "lo",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "exprtool", "train", "--trainer", "flow", "--config", str(tmp_path / "two.toml")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "2 processes" in done.stderr, done.stderr
+    train(config(pairs, tmp_path / "one", steps=2, parts=2))
+    one, other = (load_file(tmp_path / name / "checkpoints/last.safetensors") for name in ("one", "two"))
+    for name, tensor in one.items():
+        if name.startswith(("net.", "ema.")):
+            torch.testing.assert_close(
+                other[name], tensor, atol=2e-4, rtol=2e-3, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
 def test_the_file_agrees_with_pytorch_and_carries_its_card(run: Outcome, tmp_path: Path) -> None:
     net, card = load_average(folder_of(run))
     exact = export(folder_of(run), tmp_path / "exact.onnx", half=False)
@@ -153,7 +176,7 @@ def test_the_file_agrees_with_pytorch_and_carries_its_card(run: Outcome, tmp_pat
     stored = onnx.load(run.model)
     found = card_from_json({entry.key: entry.value for entry in stored.metadata_props}[METADATA_KEY], "it")
     assert found == replace(card, precision="float16")
-    assert found.controls == CONTROLS and tuple(found.presets) == EXPRESSIONS
+    assert found.controls == CONTROLS and found.presets.keys() == presets().keys()
     assert found.licence == "CC BY 4.0" and found.training_data["licences"] == {"CC BY 4.0": 2}
     assert "psnr_trained_on" in found.training_data, "nobody was held out, and the card must not claim it"
     halves = [node for node in stored.graph.node if node.op_type not in ("Constant", "Shape", "Greater", "Reshape")]
@@ -190,9 +213,9 @@ def backend(run: Outcome) -> FlowBackend:
 @pytest.fixture(scope="module")
 def region(shared: Path) -> FaceRegion:
     from exprtool import images
+    from exprtool.choice import load_detector
     from exprtool.faces.detect import find_faces
     from exprtool.faces.select import region_of
-    from exprtool.pipeline import load_detector
 
     photo = images.read_image(shared / "faces/london/neutral/042.jpg").rgb
     (face,) = find_faces(photo, load_detector("dlib")[1]).faces
@@ -361,7 +384,7 @@ def test_pairs_tell_what_was_really_rendered(pairs: Path) -> None:
 
 def test_in_a_clip_readings_may_shake_and_the_edit_does_not(backend: FlowBackend, region: FaceRegion) -> None:
     (face,) = backend.prepare(
-        [replace(region, track_state=TrackState(dict.fromkeys(CONTROLS, 0.0), (0.3, 0.3), False))]
+        [replace(region, track_state=TrackState(dict.fromkeys(CONTROLS, 0.0), (0.3, 0.3), False, 25.0))]
     )
     mild = dict.fromkeys(CONTROLS, 0.1)
     shaking = [{**mild, "mouthSmileLeft": 0.1 + error} for error in (0.03, -0.03)]

@@ -25,7 +25,7 @@ from exprtool_synth.states import KINDS, condition, draw_state, preset_state, ve
 
 
 def tools() -> tuple[BlendshapeBackend, object]:
-    from exprtool.pipeline import load_detector
+    from exprtool.choice import load_detector
 
     return BlendshapeBackend(), load_detector("dlib")[1]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from exprtool.choice import load_detector
 from exprtool.faces.cover import own_level, uncovered
-from exprtool.pipeline import load_detector
 from exprtool.timeline import Moment
 from exprtool.videos.analysis import Analysis, analyse
 from exprtool.videos.clip import probe

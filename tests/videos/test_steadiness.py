@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
+from exprtool.choice import load_detector
 from exprtool.faces.detect import find_faces
 from exprtool.faces.landmarks import refine68
 from exprtool.images import read_image
-from exprtool.pipeline import Session, load_detector
+from exprtool.pipeline import Session
 from exprtool.timeline import Moment, parse_timeline
 from exprtool.types import Edit, Face
 from exprtool.videos.clip import probe

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from exprtool.pixels.ramps import cubic
 from exprtool_default.card import FINE
 from exprtool_flow.augment import Batch
 from exprtool_flow.compose import compose, fine_flow, fine_shading
@@ -93,7 +94,7 @@ def needed_paint(photo: Tensor, moved: Tensor, target: Tensor, painted: Tensor) 
 
     error = torch.minimum(missed(moved), missed(photo))
     t = ((error - _EXPLAINED) / (_UNEXPLAINED - _EXPLAINED)).clamp(0, 1)
-    return painted * t * t * (3 - 2 * t)
+    return painted * cubic(t)
 
 
 def mask_loss(logit: Tensor, fade: Tensor, needed: Tensor) -> Tensor:

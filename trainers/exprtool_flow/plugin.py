@@ -28,9 +28,9 @@ def _run(config: Any, watcher: Watcher | None = None) -> None:
 
 def _opens(path: Path) -> bool:
     from exprtool_default.card import METADATA_KEY
-    from exprtool_training.checkpoint import holds
+    from exprtool_training.checkpoint import made_by
 
-    return holds(path, METADATA_KEY)
+    return made_by(path, "flow", METADATA_KEY)
 
 
 def _load(path: Path, device: str) -> Backend:

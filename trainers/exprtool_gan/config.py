@@ -16,47 +16,14 @@ from exprtool_usgan.config import ClampPlace, DiscriminatorConfig, GeneratorConf
 
 
 @dataclass(frozen=True)
-class TrainConfig(CropsConfig, TorchConfig):
-    """A training run of US-GAN. The defaults are the recipe ``paper``."""
+class AdversarialConfig(CropsConfig, TorchConfig):
+    """What a generator and a discriminator that learn against each other on labelled crops have in common."""
 
-    trainer: ClassVar[str] = "gan"
-
-    recipe: Literal["paper", "official-code", "photos"] = setting(
-        "paper", "Run", "Starting values: the paper's, what the authors' code does where it differs, or for any photos."
-    )
-    out: Path = setting(
-        Path("runs/usgan"), "Run", "Folder of the run: checkpoints, samples, logs, configuration.", changes=True
-    )
-
-    residual_blocks: int = setting(1, "Networks", "Residual blocks in the generator; the paper compares 1 and 6.")
-    skip: bool = setting(True, "Networks", "The ultimate skip connection, y = G(x, c) + x (eq. 1).")
-    tanh: TanhPlace = setting("before-skip", "Networks", "Where the last tanh meets the skip; the authors: before it.")
-    clamp: ClampPlace = setting(
-        "inference", "Networks", "Where y is cut to [-1, 1]: only in pictures, or always (in the training too)."
-    )
-    channels: int = setting(64, "Networks", "Channels of the generator's first layer.")
     d_channels: int = setting(64, "Networks", "Channels of the discriminator's first layer; they double with each.")
     d_layers: int = setting(6, "Networks", "Layers of the discriminator; each halves the image (5 for 32 pixels).")
 
-    lambda_c: float = setting(1.0, "Losses", "Weight of the expression loss (eqs. 7 and 8).", span=(0, INF))
-    lambda_r: float = setting(10.0, "Losses", "Weight of the reconstruction loss (eq. 8).", span=(0, INF))
     lambda_gp: float = setting(10.0, "Losses", "Weight of the gradient penalty (eq. 2).", span=(0, INF))
-    gp_score: Literal["sum", "mean"] = setting(
-        "sum", "Losses", "Which scalar of D's patch scores the penalty differentiates; StarGAN and the authors: sum."
-    )
 
-    begin_from: str = setting(
-        "", "Training", "Run or checkpoint whose weights to begin with, such as one of the trainer pairs; none: random."
-    )
-    begin_d_from: str = setting(
-        "", "Training", "Run of this trainer whose D to begin with, where it is another than --begin-from."
-    )
-    d_first: int = setting(
-        0,
-        "Training",
-        "Steps at the beginning in which D alone learns, so that it does not spoil a G that is good.",
-        span=(0, INF),
-    )
     epochs: float = setting(
         350.0, "Training", "Passes over the training images through D.", span=(0, INF), changes=True
     )
@@ -96,14 +63,8 @@ class TrainConfig(CropsConfig, TorchConfig):
         "Machine",
         "Of the networks; auto: bfloat16 where the device has it (CUDA, AVX512-BF16, AMX), else float32.",
     )
-    gp_precision: Literal["float32", "as-networks"] = setting(
-        "float32", "Machine", "Of the gradient penalty, which is all that differentiates a gradient."
-    )
     cuda_graphs: Literal["auto", "on", "off"] = setting(
         "auto", "Machine", "Record a step once and replay it; auto: on one CUDA device.", changes=True
-    )
-    compile: bool = setting(
-        False, "Machine", "Compile the networks with torch.compile; the first steps take minutes.", changes=True
     )
     deterministic: bool = setting(
         False,
@@ -129,6 +90,62 @@ class TrainConfig(CropsConfig, TorchConfig):
         super().__post_init__()
         if self.steps == 0 and self.epochs == 0:
             raise UsageError("The run has no length: give --epochs or --steps.")
+
+    def discriminator(self, labels: int) -> DiscriminatorConfig:
+        return DiscriminatorConfig(labels, self.image_size, self.d_channels, self.d_layers)
+
+
+@dataclass(frozen=True)
+class TrainConfig(AdversarialConfig):
+    """A training run of US-GAN. The defaults are the recipe ``paper``."""
+
+    trainer: ClassVar[str] = "gan"
+
+    recipe: Literal["paper", "official-code", "photos"] = setting(
+        "paper", "Run", "Starting values: the paper's, what the authors' code does where it differs, or for any photos."
+    )
+    out: Path = setting(
+        Path("runs/usgan"), "Run", "Folder of the run: checkpoints, samples, logs, configuration.", changes=True
+    )
+
+    residual_blocks: int = setting(1, "Networks", "Residual blocks in the generator; the paper compares 1 and 6.")
+    skip: bool = setting(True, "Networks", "The ultimate skip connection, y = G(x, c) + x (eq. 1).")
+    tanh: TanhPlace = setting("before-skip", "Networks", "Where the last tanh meets the skip; the authors: before it.")
+    clamp: ClampPlace = setting(
+        "inference", "Networks", "Where y is cut to [-1, 1]: only in pictures, or always (in the training too)."
+    )
+    channels: int = setting(64, "Networks", "Channels of the generator's first layer.")
+    attention: bool = setting(False, "Networks", "Weigh what a residual block adds by a mask (SARGAN).")
+    gate: bool = setting(False, "Networks", "Weigh the skip in each pixel, y = tanh(h) + g x (not the paper's).")
+
+    lambda_c: float = setting(1.0, "Losses", "Weight of the expression loss (eqs. 7 and 8).", span=(0, INF))
+    lambda_r: float = setting(10.0, "Losses", "Weight of the reconstruction loss (eq. 8).", span=(0, INF))
+    gp_score: Literal["sum", "mean"] = setting(
+        "sum", "Losses", "Which scalar of D's patch scores the penalty differentiates; StarGAN and the authors: sum."
+    )
+
+    begin_from: str = setting(
+        "", "Training", "Run or checkpoint whose weights to begin with, such as one of the trainer pairs; none: random."
+    )
+    begin_d_from: str = setting(
+        "", "Training", "Run of this trainer whose D to begin with, where it is another than --begin-from."
+    )
+    d_first: int = setting(
+        0,
+        "Training",
+        "Steps at the beginning in which D alone learns, so that it does not spoil a G that is good.",
+        span=(0, INF),
+    )
+
+    gp_precision: Literal["float32", "as-networks"] = setting(
+        "float32", "Machine", "Of the gradient penalty, which is all that differentiates a gradient."
+    )
+    compile: bool = setting(
+        False, "Machine", "Compile the networks with torch.compile; the first steps take minutes.", changes=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.generator(labels=2)  # these raise where the network cannot be built
         self.discriminator(labels=2)
 
@@ -141,11 +158,16 @@ class TrainConfig(CropsConfig, TorchConfig):
 
     def generator(self, labels: int) -> GeneratorConfig:
         return GeneratorConfig(
-            labels, self.image_size, self.channels, self.residual_blocks, self.skip, self.tanh, self.clamp
+            labels,
+            self.image_size,
+            self.channels,
+            self.residual_blocks,
+            self.skip,
+            self.tanh,
+            self.clamp,
+            self.attention,
+            self.gate,
         )
-
-    def discriminator(self, labels: int) -> DiscriminatorConfig:
-        return DiscriminatorConfig(labels, self.image_size, self.d_channels, self.d_layers)
 
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {

@@ -8,20 +8,21 @@ report on.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from exprtool.errors import ModelError
 from exprtool.measures import OnnxClassifier, expression_accuracy, identity
 from exprtool.measures.expression import Classify
-from exprtool_gan.pictures import all_expressions, to_tensor
 from exprtool_training.crops import shown
 from exprtool_training.data import PreparedSet
 from exprtool_training.watch import Look
-from exprtool_usgan.networks import Discriminator, Generator
+
+OutputsOf = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.uint8]]
+"""Pictures (N, S, S, 3) and what they show (N,) -> every picture with every expression (N, C, S, S, 3)."""
 
 
 class Looker:
@@ -44,11 +45,12 @@ class Looker:
         self._known: dict[int, NDArray[np.float64]] = {}
         self._classifier = None if classifier is None else OnnxClassifier(classifier, device)
 
-    def look(self, generator: Generator, discriminator: Discriminator) -> Look:
-        outputs = all_expressions(generator, self._inputs)  # (N, C, S, S, 3)
+    def look(self, outputs_of: OutputsOf, head: Classify) -> Look:
+        """Look at what ``outputs_of`` makes of the pictures; ``head`` judges where no classifier was given."""
+        outputs = outputs_of(self._inputs, self._labels)  # (N, C, S, S, 3)
         # an image's own expression asks for no change; it would only flatter the figures
         n, label = np.nonzero(np.arange(len(self._names)) != self._labels[:, None])
-        classify: Classify = self._classifier or _head(discriminator)
+        classify: Classify = self._classifier or head
         known_to_it = self._names if self._classifier is None else self._classifier.labels
         accuracy = expression_accuracy(classify, known_to_it, outputs[n, label], [self._names[i] for i in label])
         judge = "own head" if self._classifier is None else "classifier"
@@ -85,13 +87,3 @@ class Looker:
         if not len(measured) or math.isnan(float(measured.mean())):
             return None
         return float(measured.mean()), float((measured < 0.36).mean())
-
-
-def _head(discriminator: Discriminator) -> Classify:
-    device = next(discriminator.parameters()).device
-
-    @torch.no_grad()
-    def classify(images: NDArray[np.uint8]) -> NDArray[np.floating]:
-        return discriminator(to_tensor(images, device))[1].float().cpu().numpy()
-
-    return classify

@@ -6,22 +6,25 @@ step is one batch through D; every ``d_steps``-th of them G learns too.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from exprtool.errors import UsageError
-from exprtool_gan.config import TrainConfig
+from exprtool_gan.config import AdversarialConfig, TrainConfig
 from exprtool_gan.feed import Feed
 from exprtool_gan.look import Looker
-from exprtool_gan.pictures import all_expressions
+from exprtool_gan.pictures import all_expressions, to_tensor
 from exprtool_gan.sampler import Sampler
-from exprtool_gan.state import parts_of, restore
-from exprtool_gan.step import LOSS_NAMES, Batch, Learner
+from exprtool_gan.state import check_networks, parts_of, restore
+from exprtool_gan.step import LOSS_NAMES, Adversaries, Batch, Learner
 from exprtool_training import loop
 from exprtool_training.checkpoint import Parts
 from exprtool_training.crops import SHEET_FACES, described, in_words, load_crops, shown
@@ -42,7 +45,99 @@ def train(config: TrainConfig, watcher: Watcher | None = None) -> Outcome:
     return loop.train(config, UsGan, watcher)
 
 
-class UsGan(Method):
+class Adversarial(Method):
+    """A generator and a discriminator that learn against each other on labelled crops.
+
+    A subclass says in `build` what they are and in `card` what their weights are good for; its learner does the steps
+    ``discriminator_step`` and ``both_steps``, each a batch -> losses.
+    """
+
+    recipe = ""
+
+    @property
+    def precision(self) -> str:
+        """In which numbers it computes, for people."""
+        return "bfloat16, gradient penalty float32" if self.half else "float32"
+
+    def __init__(self, config: AdversarialConfig, world: Alone, watcher: Watcher) -> None:
+        self.settings, self.world, self.device = config, world, world.device
+        self.prepared = prepared = load_crops(config, world, watcher.prepared)
+        prepared.require(batch=config.batch_size, test=False)
+        self.total = total_steps(config.steps, config.epochs, len(prepared.train), config.batch_size)
+        self.data, self.manifest = prepared.manifest_hash, prepared.manifest
+        self.half, record = in_bfloat16(config.precision, world.device), _records(config, world)
+        self._looker = None
+        if world.leads and config.look_every:
+            self._looker = Looker(prepared, config.look_images, config.classifier, "cpu")
+        _choose_kernels(config, world.device)
+        with torch.random.fork_rng(devices=[]):  # the same first weights on every device and in every process
+            torch.manual_seed(config.seed)
+            self.learner: Any = self.build()
+        self._fixed = shown(prepared, SHEET_FACES)
+        networks = count_parameters(self.learner.generator), count_parameters(self.learner.discriminator)
+        self.facts = (
+            *in_words(config, prepared),
+            f"G {networks[0]:,} and D {networks[1]:,} parameters{self.recipe}",
+            self.precision + (", CUDA graphs" if record else ""),
+        )
+        sampler = Sampler(
+            prepared.labels[prepared.train], len(prepared.label_names), config.batch_size, config.seed,
+            config.targets, config.flip, config.shift, config.colour,
+        )  # fmt: skip
+        self._feed = Feed(prepared.images[prepared.train], sampler, world.device, share=(world.rank, world.size))
+        self._d_step = Recorded(self.learner.discriminator_step) if record else self.learner.discriminator_step
+        self._d_and_g_step = Recorded(self.learner.both_steps) if record else self.learner.both_steps
+
+    @abstractmethod
+    def build(self) -> Adversaries:
+        """The networks and their steps, with random weights."""
+
+    def step(self, step: int) -> Tensor:
+        self.learner.set_learning_rate(self.rate(step))
+        batch = self._feed.batch(step)  # x_real with c_o, targets c_t
+        if not self.learner.g_learns(step):
+            return self._d_step(batch)  # L_D
+        losses = self._d_and_g_step(batch)  # L_D, then L_G
+        self.learner.follow()  # the running average of G
+        return losses
+
+    def attempt(self, size: int) -> None:
+        """One whole step on grey pictures."""
+        learner, side = self.learner, self.settings.image_size
+        x = torch.zeros(size, 3, side, side, device=learner.device).to(memory_format=learner.memory_format)
+        label = torch.zeros(size, dtype=torch.int64, device=learner.device)
+        learner.both_steps(Batch(x, label, label, torch.full((size,), 0.5, device=learner.device)))
+
+    def rate(self, step: int) -> float:
+        return learning_rate(step, self.total, self.settings.lr, self.settings.decay_from)
+
+    def state(self) -> Parts:
+        return parts_of(self.learner)
+
+    def restore(self, path: Path, progress: Progress) -> None:
+        restore(self.learner, path, progress.step)
+
+    def look(self) -> Look | None:
+        return None if self._looker is None else self._looker.look(self.outputs, self.head)
+
+    def sheet(self) -> Sheet:
+        faces = np.asarray(self.prepared.images[self._fixed])
+        return faces, self.outputs(faces, self.prepared.labels[self._fixed]), self.prepared.label_names
+
+    def outputs(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Every picture (N, S, S, 3), which shows ``labels`` (N,), with every expression: (N, C, S, S, 3)."""
+        return all_expressions(self.learner.best_generator, images)
+
+    @torch.no_grad()
+    def head(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        """D's own opinion of what pictures (N, S, S, 3) show: (N, C), higher for more likely."""
+        return self.learner.discriminator(to_tensor(images, self.learner.device))[1].float().cpu().numpy()
+
+    def close(self) -> None:
+        self._feed.close()
+
+
+class UsGan(Adversarial):
     """The paper's networks, losses and schedule."""
 
     losses = LOSS_NAMES
@@ -59,70 +154,27 @@ class UsGan(Method):
     }
 
     def __init__(self, config: TrainConfig, world: Alone, watcher: Watcher) -> None:
-        self.config, self.device = config, world.device
-        self.prepared = prepared = load_crops(config, world, watcher.prepared)
-        prepared.require(batch=config.batch_size, test=False)
-        self.total = total_steps(config.steps, config.epochs, len(prepared.train), config.batch_size)
-        self.data, self.manifest = prepared.manifest_hash, prepared.manifest
-        half, record = in_bfloat16(config.precision, world.device), _records(config, world)
-        self._looker = None
-        if world.leads and config.look_every:
-            self._looker = Looker(prepared, config.look_images, config.classifier, "cpu")
-        _choose_kernels(config, world.device)
-        with torch.random.fork_rng(devices=[]):  # the same first weights on every device and in every process
-            torch.manual_seed(config.seed)
-            self.learner = Learner(
-                config, len(prepared.label_names), world.device, average=world.average, half=half
-            )  # fmt: skip
-        self.card = _card(config, prepared)
-        self._fixed = prepared.images[shown(prepared, SHEET_FACES)]
-        networks = count_parameters(self.learner.generator), count_parameters(self.learner.discriminator)
-        precision = "bfloat16" if half else "float32"
-        if half and config.gp_precision == "float32":
-            precision += ", gradient penalty float32"
-        self.facts = (
-            *in_words(config, prepared),
-            f"G {networks[0]:,} and D {networks[1]:,} parameters; recipe {config.recipe}",
-            precision + (", CUDA graphs" if record else ""),
-        )
-        sampler = Sampler(
-            prepared.labels[prepared.train], len(prepared.label_names), config.batch_size, config.seed,
-            config.targets, config.flip, config.shift, config.colour,
-        )  # fmt: skip
-        self._feed = Feed(prepared.images[prepared.train], sampler, world.device, share=(world.rank, world.size))
-        self._d_step = Recorded(self.learner.discriminator_step) if record else self.learner.discriminator_step
-        self._d_and_g_step = Recorded(self.learner.both_steps) if record else self.learner.both_steps
+        self.config, self.recipe = config, f"; recipe {config.recipe}"
+        super().__init__(config, world, watcher)
+        self.card = _card(config, self.prepared)
         if config.compile:
             self.learner.compile()
+
+    @property
+    def precision(self) -> str:
+        return "bfloat16" if self.half and self.config.gp_precision == "as-networks" else super().precision
+
+    def build(self) -> Learner:
+        labels, world = len(self.prepared.label_names), self.world
+        return Learner(self.config, labels, world.device, average=world.average, half=self.half)
 
     def begin(self) -> None:
         if self.config.begin_from:
             self.learner.begin_from(Path(self.config.begin_from), self.prepared.label_names)
 
-    def step(self, step: int) -> Tensor:
-        self.learner.set_learning_rate(self.rate(step))
-        batch = self._feed.batch(step)  # x_real with c_o, targets c_t
-        if not self.learner.g_learns(step):
-            return self._d_step(batch)  # L_D of eq. 7
-        losses = self._d_and_g_step(batch)  # L_D of eq. 7, then L_G of eq. 8
-        self.learner.follow()  # the running average of G
-        return losses
-
-    def attempt(self, size: int) -> None:
-        """One whole step on grey pictures."""
-        learner, side = self.learner, self.config.image_size
-        x = torch.zeros(size, 3, side, side, device=learner.device).to(memory_format=learner.memory_format)
-        label = torch.zeros(size, dtype=torch.int64, device=learner.device)
-        learner.both_steps(Batch(x, label, label, torch.full((size,), 0.5, device=learner.device)))
-
-    def rate(self, step: int) -> float:
-        return learning_rate(step, self.total, self.config.lr, self.config.decay_from)
-
-    def state(self) -> Parts:
-        return parts_of(self.learner)
-
     def restore(self, path: Path, progress: Progress) -> None:
-        restore(self.learner, path, progress.step)
+        check_networks(self.learner, path)
+        super().restore(path, progress)
 
     def product(self, step: int, look: Look | None) -> tuple[Parts, Mapping[str, str]]:
         card = replace(self.card, step=step, discriminator=None)
@@ -130,18 +182,6 @@ class UsGan(Method):
 
     def header(self, step: int) -> Mapping[str, str]:
         return {METADATA_KEY: replace(self.card, step=step).to_json()}
-
-    def look(self) -> Look | None:
-        if self._looker is None:
-            return None
-        return self._looker.look(self.learner.best_generator, self.learner.discriminator)
-
-    def sheet(self) -> Sheet:
-        outputs = all_expressions(self.learner.best_generator, self._fixed)
-        return self._fixed, outputs, self.prepared.label_names
-
-    def close(self) -> None:
-        self._feed.close()
 
 
 def _card(config: TrainConfig, prepared: PreparedSet) -> ModelCard:
@@ -171,7 +211,7 @@ def multiplies_bfloat16() -> bool:
     return bool(told.get("avx512_bf16") or told.get("amx_bf16"))
 
 
-def _records(config: TrainConfig, world: Alone) -> bool:
+def _records(config: AdversarialConfig, world: Alone) -> bool:
     """Whether steps are recorded as CUDA graphs."""
     possible = world.device.type == "cuda" and world.size == 1
     if config.cuda_graphs == "on" and not possible:
@@ -179,7 +219,7 @@ def _records(config: TrainConfig, world: Alone) -> bool:
     return possible and config.cuda_graphs != "off"
 
 
-def _choose_kernels(config: TrainConfig, device: torch.device) -> None:
+def _choose_kernels(config: AdversarialConfig, device: torch.device) -> None:
     """Sizes never change, so trying every convolution kernel once pays; unless the bits must be the same each time."""
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -52,9 +52,13 @@ class _Graph:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
-    def conv(self, x: str, name: str, weight: Array, pads: list[int], stride: int = 1) -> str:
+    def conv(
+        self, x: str, name: str, weight: Array, pads: list[int], stride: int = 1, bias: Array | None = None
+    ) -> str:
         kernel = list(weight.shape[2:])
         inputs = [x, self.weight(f"{name}.weight", weight)]
+        if bias is not None:
+            inputs.append(self.weight(f"{name}.bias", bias))
         return self.add("Conv", inputs, name, kernel_shape=kernel, pads=pads, strides=[stride, stride])
 
     def norm(self, x: str, name: str, state: Mapping[str, Array], key: str, relu: bool = True) -> str:
@@ -84,6 +88,9 @@ def generator_graph(config: GeneratorConfig, state: Mapping[str, Array], *, half
         y = graph.norm(y, f"block{block}.norma", state, f"{key}.1")
         y = graph.conv(y, f"block{block}b", state[f"{key}.3.weight"], [1, 1, 1, 1])
         y = graph.norm(y, f"block{block}.normb", state, f"{key}.4", relu=False)
+        if config.attention:
+            mask = _hourglass(graph, y, f"block{block}.mask", state, f"main.{9 + block}.mask")
+            y = graph.add("Mul", [y, mask], f"block{block}.weighed")
         h = graph.add("Add", [h, y], f"block{block}.sum")
     first = 9 + config.residual_blocks
     h = _up(graph, h, "up0", state, first)  # (N, 2f, 4 * S/4, S/4)
@@ -93,6 +100,10 @@ def generator_graph(config: GeneratorConfig, state: Mapping[str, Array], *, half
     h = _up(graph, h, "up1", state, first + 3)  # (N, f, 4 * S/2, S/2)
     graph.integers("shape.up1", [0, 4 * f, side // 2, side // 2])
     h = graph.add("Reshape", [h, "shape.up1"], "up1.packed")  # (N, 4f, S/2, S/2)
+    if config.gate:
+        bias = np.repeat(state["gate.bias"], 4)
+        g = graph.conv(h, "gate.packed", _packed_last(state["gate.weight"]), [2, 2, 2, 2], bias=bias)
+        graph.add("Sigmoid", [graph.add("DepthToSpace", [g], "gate.map", blocksize=2, mode="CRD")], "gate")
     h = graph.conv(h, "last", _packed_last(state[f"main.{first + 6}.weight"]), [2, 2, 2, 2])  # (N, 12, S/2, S/2)
     h = graph.add("DepthToSpace", [h], "last.map", blocksize=2, mode="CRD")  # (N, 3, S, S)
     _outputs(graph, h, config)
@@ -133,6 +144,28 @@ def _up(graph: _Graph, x: str, name: str, state: Mapping[str, Array], i: int) ->
     return graph.norm(h, f"{name}.norm", state, f"main.{i + 1}")
 
 
+def _hourglass(graph: _Graph, x: str, name: str, state: Mapping[str, Array], key: str) -> str:
+    """SARGAN's mask of a map; see `exprtool_usgan.networks.Hourglass`."""
+    pads = graph.integers(f"{name}.pads", [0, 0, 1, 1, 0, 0, 1, 1])
+    twice = graph.weight(f"{name}.twice", np.array([1, 1, 2, 2], np.float32))
+
+    def block(h: str, part: str, stride: int = 1) -> str:
+        h = graph.add("Pad", [h, pads], f"{name}.{part}.padded", mode="reflect")
+        h = graph.conv(h, f"{name}.{part}", state[f"{key}.{part}.conv.weight"], [0, 0, 0, 0], stride)
+        return graph.norm(h, f"{name}.{part}.norm", state, f"{key}.{part}.norm")
+
+    def level(h: str, i: int) -> str:
+        below = block(h, f"down.{i}", 2)
+        below = level(below, i + 1) if f"{key}.down.{i + 1}.conv.weight" in state else block(below, "bottom")
+        nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+        below = graph.add("Resize", [below, "", twice], f"{name}.{i}.doubled", **nearest)
+        return graph.add("Add", [block(h, f"beside.{i}"), block(below, f"up.{i}")], f"{name}.{i}.sum")
+
+    h = graph.add("Pad", [level(x, 0), pads], f"{name}.out.padded", mode="reflect")
+    h = graph.conv(h, f"{name}.out", state[f"{key}.out.weight"], [0, 0, 0, 0], bias=state[f"{key}.out.bias"])
+    return graph.add("Sigmoid", [h], name)
+
+
 def _packed_last(weight: Array) -> Array:
     """The kernel (3, f, 7, 7) on maps packed two by two: (12, 4f, 5, 5), both sides as channel, row, column parity."""
     outputs, channels = weight.shape[:2]
@@ -152,7 +185,10 @@ def _outputs(graph: _Graph, h: str, config: GeneratorConfig) -> None:
     if config.tanh == "before-skip":
         h = graph.add("Tanh", [h], "tanh")
     plain_sum = config.skip and config.tanh != "after-skip"
-    if plain_sum:
+    if config.gate:
+        y = graph.add("Add", [h, graph.add("Mul", ["gate", "image"], "passed")], "sum")
+        graph.add("Sub", [y, "image"], "residual")
+    elif plain_sum:
         residual = graph.add("Identity", [h], "residual")
         y = graph.add("Add", [residual, "image"], "sum")
     else:

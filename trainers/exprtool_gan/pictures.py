@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-from exprtool_usgan.networks import Generator
 
 _BATCH = 16
 
@@ -24,15 +24,14 @@ def to_images(tensor: torch.Tensor) -> NDArray[np.uint8]:
 
 
 @torch.no_grad()
-def all_expressions(generator: Generator, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Every image with every label: (N, S, S, 3) uint8 -> (N, C, S, S, 3) uint8."""
-    device = next(generator.parameters()).device
-    n, labels = len(images), generator.config.labels
+def all_expressions(generator: torch.nn.Module, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Every image with every label: (N, S, S, 3) uint8 -> (N, C, S, S, 3) uint8, by the generator's ``edit``."""
+    net: Any = generator
+    device, labels = next(generator.parameters()).device, net.config.labels
     eye = torch.eye(labels, device=device)
-    outputs = np.empty((n, labels, *images.shape[1:]), dtype=np.uint8)
-    for start in range(0, n, _BATCH):
+    outputs = np.empty((len(images), labels, *images.shape[1:]), dtype=np.uint8)
+    for start in range(0, len(images), _BATCH):
         x = to_tensor(images[start : start + _BATCH], device)
         for label in range(labels):
-            c = eye[label].expand(len(x), -1)
-            outputs[start : start + len(x), label] = to_images(generator.edit(x, c))
+            outputs[start : start + len(x), label] = to_images(net.edit(x, eye[label].expand(len(x), -1)))
     return outputs

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exprtool import hookimpl
-from exprtool.types import Backend, Exported, ExportWish, TrainerSpec, packages_ready
+from exprtool.types import Backend, Exported, ExportWish, TrainerSpec, Variant, packages_ready
 
 if TYPE_CHECKING:
     from exprtool.measures.evaluation import Classifier
@@ -41,10 +41,10 @@ def _run_pairs(config: Any, watcher: Watcher | None = None) -> None:
 
 
 def _opens(path: Path) -> bool:
-    from exprtool_training.checkpoint import holds
+    from exprtool_training.checkpoint import made_by
     from exprtool_usgan.card import METADATA_KEY
 
-    return holds(path, METADATA_KEY)
+    return made_by(path, "gan", METADATA_KEY)
 
 
 def _load(path: Path, device: str) -> Backend:
@@ -77,6 +77,12 @@ def register_trainers(register: Callable[[TrainerSpec], None]) -> None:
             load=_load,
             export=_export,
             own_head=_head,
+            variants=(
+                Variant("US-GAN", {}, (2, 4, 7, 8, 10, 11)),
+                Variant("US-GAN without skip", {"skip": False}, (10,)),
+                Variant("US-GAN-0", {"residual_blocks": 0}),
+                Variant("US-GAN-6", {"residual_blocks": 6}, (11,)),
+            ),
             readiness=lambda: packages_ready("torch", "safetensors"),
         )
     )

@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from exprtool.errors import TrainingError
-from exprtool_gan.step import Learner
+from exprtool_gan.step import Adversaries, Learner
 from exprtool_training.checkpoint import Parts, fill, read_part
 from exprtool_training.moments import fill_moments, moments
 from exprtool_usgan.checkpoint import read_card
 
 
-def parts_of(learner: Learner) -> Parts:
+def parts_of(learner: Adversaries) -> Parts:
     parts = {
         "generator": learner.generator.state_dict(),
         "discriminator": learner.discriminator.state_dict(),
@@ -25,9 +25,8 @@ def parts_of(learner: Learner) -> Parts:
     return parts if learner.ema is None else {**parts, "ema": learner.ema.state_dict()}
 
 
-def restore(learner: Learner, path: Path, step: int) -> None:
-    """Put the state after ``step`` steps into a learner of the same architecture; raises `ModelError` or
-    `TrainingError` where it does not fit."""
+def check_networks(learner: Learner, path: Path) -> None:
+    """Raise `TrainingError` where a checkpoint of US-GAN holds networks of other layers."""
     card = read_card(path)
     for name, mine, theirs in (
         ("generator", learner.generator.config, card.generator),
@@ -38,6 +37,11 @@ def restore(learner: Learner, path: Path, step: int) -> None:
                 f"{path} holds another {name} ({theirs}) than the run is configured for ({mine}). Resume without "
                 "changing the network, or start a new run in another --out."
             )
+
+
+def restore(learner: Adversaries, path: Path, step: int) -> None:
+    """Put the state after ``step`` steps into a learner of the same architecture; raises `ModelError` where it does
+    not fit."""
     learner.g_updates = sum(map(learner.g_learns, range(step)))
     fill(learner.generator, read_part(path, "generator"), path)
     fill(learner.discriminator, read_part(path, "discriminator"), path)

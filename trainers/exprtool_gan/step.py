@@ -6,10 +6,11 @@ generator's graph is not built where only D learns, and D's weights get no gradi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +19,11 @@ from torch import Tensor
 from exprtool.errors import TrainingError
 from exprtool_gan import losses
 from exprtool_gan.begin import begin_discriminator, begin_generator
-from exprtool_gan.config import TrainConfig
+from exprtool_gan.config import AdversarialConfig, TrainConfig
 from exprtool_training.schedule import ema_decay
 from exprtool_usgan.networks import Discriminator, Generator
 
 LOSS_NAMES = ("d_real", "d_fake", "d_gp", "d_expr", "d_total", "g_fake", "g_expr", "g_rec", "g_total")
-D_LOSSES = 5
-"""How many of the names belong to the discriminator's step; the rest exist only where the generator learned."""
-
 Net = TypeVar("Net", bound=torch.nn.Module)
 AverageGradients = Callable[[Sequence[Tensor]], None]
 
@@ -40,32 +38,96 @@ class Batch:
     epsilon: Tensor
 
 
-class Learner:
-    """Both networks with their optimizers, and what one step does to them.
+class Adversaries:
+    """A generator and a discriminator with their optimizers, and what any step needs of them.
 
     ``average`` is called with the gradients before they are used: across processes it makes them those of the whole
-    batch. ``half`` runs the networks in bfloat16 where that is safe; the gradient penalty stays in float32 unless the
-    configuration says otherwise.
+    batch. ``half`` runs the networks in bfloat16 where that is safe.
     """
+
+    def __init__(
+        self, settings: AdversarialConfig, labels: int, generator: torch.nn.Module, discriminator: torch.nn.Module,
+        device: torch.device, *, average: AverageGradients, half: bool = False,
+    ) -> None:  # fmt: skip
+        self.labels, self.device, self.half = labels, device, half
+        self.settings, self._average = settings, average
+        # what CUDA's kernels want; on the CPU group_norm's backward alone would lose a third of a step in channels last
+        self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self.generator: Any = self._placed(generator)
+        self.discriminator: Any = self._placed(discriminator)
+        self.ema: Any = copy.deepcopy(self.generator).requires_grad_(False).eval() if settings.ema else None
+        self.g_updates = 0
+        self.g_adam, self.d_adam = self._adam(self.generator), self._adam(self.discriminator)
+        self._g_parameters = list(self.generator.parameters())
+        self._d_parameters = list(self.discriminator.parameters())
+
+    def g_learns(self, step: int) -> bool:
+        """Whether G learns in a step, numbered from 0, after D."""
+        return (step + 1) % self.settings.d_steps == 0
+
+    def _placed(self, net: Net) -> Net:
+        return net.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+
+    def _apply(self, loss: Tensor, parameters: list[torch.nn.Parameter], adam: torch.optim.Adam) -> None:
+        gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = _same_layout(gradient, parameter)
+        self._average([parameter.grad for parameter in parameters if parameter.grad is not None])
+        adam.step()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the running average towards the generator, after each generator step."""
+        if self.ema is not None:
+            keep = ema_decay(self.g_updates, self.settings.ema)
+            for average, parameter in zip(self.ema.parameters(), self._g_parameters, strict=True):
+                average.lerp_(parameter, 1 - keep)
+            for average, buffer in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
+                average.copy_(buffer)
+        self.g_updates += 1
+
+    def set_learning_rate(self, rate: float) -> None:
+        for adam in (self.g_adam, self.d_adam):
+            for group in adam.param_groups:
+                if isinstance(group["lr"], Tensor):  # a recorded CUDA graph reads it from there
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+
+    @property
+    def best_generator(self) -> Any:
+        """The weights to make pictures with: the running average where there is one."""
+        return self.generator if self.ema is None else self.ema
+
+    def _one_hot(self, label: Tensor) -> Tensor:
+        return F.one_hot(label, self.labels).float()  # (N, C)
+
+    def _laid_out(self, batch: Batch) -> Batch:
+        return replace(batch, x_real=batch.x_real.contiguous(memory_format=self.memory_format))
+
+    def _autocast(self, wanted: bool = True) -> torch.autocast:
+        # the cache of cast weights would outlive a recorded CUDA graph
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half and wanted, cache_enabled=False)
+
+    def _adam(self, net: torch.nn.Module) -> torch.optim.Adam:
+        config, cuda = self.settings, self.device.type == "cuda"
+        rate = torch.tensor(config.lr, device=self.device) if cuda else config.lr
+        return torch.optim.Adam(
+            net.parameters(), lr=rate, betas=(config.beta1, config.beta2), fused=True, capturable=cuda
+        )
+
+
+class Learner(Adversaries):
+    """US-GAN's two networks and what one step does to them. The gradient penalty stays in float32 unless the
+    configuration says otherwise."""
 
     def __init__(
         self, config: TrainConfig, labels: int, device: torch.device, *, average: AverageGradients, half: bool = False
     ) -> None:
-        self.config, self.labels, self.device, self.half = config, labels, device, half
-        self._average = average
-        # what CUDA's kernels want; on the CPU group_norm's backward alone would lose a third of a step in channels last
-        self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        self.generator = self._placed(Generator(config.generator(labels)))
-        self.discriminator = self._placed(Discriminator(config.discriminator(labels)))
-        self.ema = self._placed(Generator(config.generator(labels))) if config.ema else None
-        if self.ema is not None:
-            self.ema.load_state_dict(self.generator.state_dict())
-            self.ema.requires_grad_(False).eval()
-        self.g_updates = 0
+        generator, discriminator = Generator(config.generator(labels)), Discriminator(config.discriminator(labels))
+        super().__init__(config, labels, generator, discriminator, device, average=average, half=half)
+        self.config = config
         self._score_gradient = losses.score_gradient
-        self.g_adam, self.d_adam = self._adam(self.generator), self._adam(self.discriminator)
-        self._g_parameters = list(self.generator.parameters())
-        self._d_parameters = list(self.discriminator.parameters())
 
     def begin_from(self, path: Path, labels: tuple[str, ...]) -> None:
         """Take G's weights of another run or file, and D's where that, or ``begin_d_from``, has one of this kind."""
@@ -78,16 +140,13 @@ class Learner:
 
     def g_learns(self, step: int) -> bool:
         """Whether G learns in a step, numbered from 0, after D."""
-        return step >= self.config.d_first and (step + 1) % self.config.d_steps == 0
+        return step >= self.config.d_first and super().g_learns(step)
 
     def compile(self) -> None:
         """Have torch.compile make kernels of its own for both networks at their first use."""
         self.generator.compile()
         self.discriminator.compile()
         self._score_gradient = torch.compile(losses.score_gradient)
-
-    def _placed(self, net: Net) -> Net:
-        return net.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def discriminator_step(self, batch: Batch) -> Tensor:
         """Improve D once; returns its losses (5,), see `LOSS_NAMES`."""
@@ -135,52 +194,6 @@ class Learner:
         )
         self._apply(total, self._g_parameters, self.g_adam)
         return torch.stack([scores.float().mean(), expr_fake, reconstructed, total]).detach()
-
-    def _apply(self, loss: Tensor, parameters: list[torch.nn.Parameter], adam: torch.optim.Adam) -> None:
-        gradients = torch.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = _same_layout(gradient, parameter)
-        self._average([parameter.grad for parameter in parameters if parameter.grad is not None])
-        adam.step()
-
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Move the running average towards the generator, after each generator step."""
-        if self.ema is not None:
-            keep = ema_decay(self.g_updates, self.config.ema)
-            for average, parameter in zip(self.ema.parameters(), self._g_parameters, strict=True):
-                average.lerp_(parameter, 1 - keep)
-        self.g_updates += 1
-
-    def set_learning_rate(self, rate: float) -> None:
-        for adam in (self.g_adam, self.d_adam):
-            for group in adam.param_groups:
-                if isinstance(group["lr"], Tensor):  # a recorded CUDA graph reads it from there
-                    group["lr"].fill_(rate)
-                else:
-                    group["lr"] = rate
-
-    @property
-    def best_generator(self) -> Generator:
-        """The weights to make pictures with: the running average where there is one."""
-        return self.generator if self.ema is None else self.ema
-
-    def _one_hot(self, label: Tensor) -> Tensor:
-        return F.one_hot(label, self.labels).float()  # (N, C)
-
-    def _laid_out(self, batch: Batch) -> Batch:
-        return replace(batch, x_real=batch.x_real.contiguous(memory_format=self.memory_format))
-
-    def _autocast(self, wanted: bool = True) -> torch.autocast:
-        # the cache of cast weights would outlive a recorded CUDA graph
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half and wanted, cache_enabled=False)
-
-    def _adam(self, net: torch.nn.Module) -> torch.optim.Adam:
-        config, cuda = self.config, self.device.type == "cuda"
-        rate = torch.tensor(config.lr, device=self.device) if cuda else config.lr
-        return torch.optim.Adam(
-            net.parameters(), lr=rate, betas=(config.beta1, config.beta2), fused=True, capturable=cuda
-        )
 
 
 def _same_layout(gradient: Tensor, parameter: Tensor) -> Tensor:

@@ -165,7 +165,7 @@ class _Worker:
     def __init__(self, out: Path, wish: Wish) -> None:
         import cv2
 
-        from exprtool.pipeline import load_detector
+        from exprtool.choice import load_detector
         from exprtool_blendshape.backend import BlendshapeBackend
 
         cv2.setNumThreads(1)

@@ -91,6 +91,7 @@ class VariantResult:
     parameters: int | None
     seeds: int
     acd: Stat
+    distance: Stat
     local_verification: Stat
     accuracy: Stat
     own_head: Stat
@@ -102,6 +103,7 @@ class VariantResult:
             "parameters": self.parameters,
             "seeds": self.seeds,
             "acd": self.acd.to_json(),
+            "distance": self.distance.to_json(),
             "local_verification": self.local_verification.to_json(),
             "expression_accuracy": self.accuracy.to_json(),
             "own_head_accuracy": self.own_head.to_json(),
@@ -182,8 +184,8 @@ def run_ablation(
             key = _key(config, classifier, expressions, limit)
             measured = _measured(config.out, key)
             if measured is None:
-                if not _finished(config):
-                    _spec(config).run(_resumed(config), watcher(name, seed) if watcher else Watcher())
+                if not finished(config):
+                    _spec(config).run(prepared_to_run(config), watcher(name, seed) if watcher else Watcher())
                 measured = _measure(config, name, key, classifier, expressions, limit).to_json()
                 entry = {"key": key, "measures": measured}
                 write_bytes(config.out / MEASURES, json.dumps(entry, indent=1).encode())
@@ -194,22 +196,17 @@ def run_ablation(
 def subjects_of(ablation: Ablation, out: Path, seed: int | None = None) -> list[Subject]:
     """The trained variants of one seed (the first), for the sheet."""
     seed = ablation.seeds[0] if seed is None else seed
-    return [_subject(ablation.config(name, seed, out), name) for name in ablation.variants]
+    return [subject_of(ablation.config(name, seed, out), name) for name in ablation.variants]
 
 
 def held_out(config: CropsConfig, limit: int | None = None) -> Pictures:
     """The held-out people's crops of a run's data, evenly spread."""
-    import numpy as np
-
-    from exprtool_training.data.measured import as_pictures, with_landmarks
+    from exprtool_training.data.measured import chosen_of
 
     prepared = load_crops(config)
-    test = prepared.test
-    if not len(test):
+    if not len(prepared.test):
         raise DataError("Nobody is held out, so nothing can be measured: raise test_fraction under [train].")
-    if limit is not None and limit < len(test):
-        test = test[np.linspace(0, len(test) - 1, limit).astype(int)]
-    return with_landmarks(as_pictures(prepared, config.data, "held-out").take(test))
+    return chosen_of(prepared, config.data, "test", limit)
 
 
 def _measure(
@@ -224,13 +221,14 @@ def _measure(
 
     own_head = _spec(config).own_head
     pictures = held_out(config, limit)
-    subject = _subject(config, name)
+    subject = subject_of(config, name)
     return evaluate(
         subject, pictures, expressions, classifier=classifier, own_head=own_head and own_head(_last(config))
     )
 
 
-def _subject(config: CropsConfig, name: str) -> Subject:
+def subject_of(config: CropsConfig, name: str) -> Subject:
+    """What a run has trained, as it stands after its last step. Raises `UsageError` where it does not work on crops."""
     from exprtool.crop_backend import CropBackend
     from exprtool.measures.subjects import CropSubject
 
@@ -251,14 +249,16 @@ def _last(config: RunConfig) -> Path:
     return config.out / CHECKPOINTS / LAST
 
 
-def _finished(config: RunConfig) -> bool:
+def finished(config: RunConfig) -> bool:
+    """Whether a run has reached its last step."""
     if not _last(config).is_file():
         return False
     progress, _ = read_progress(_last(config), config.trainer)
     return progress.step >= progress.total
 
 
-def _resumed(config: CropsConfig) -> CropsConfig:
+def prepared_to_run(config: CropsConfig) -> CropsConfig:
+    """The configuration that goes on with what was saved, or begins."""
     from dataclasses import replace
 
     if _last(config).is_file():
@@ -303,6 +303,7 @@ def _sum_up(name: str, runs: Sequence[Mapping[str, Any]]) -> VariantResult:
         runs[0]["parameters"],
         len(runs),
         over_seeds("acd", "mean"),
+        over_seeds("distance", "mean"),
         over_seeds("local_verification", "mean"),
         over_seeds("expression_accuracy", "share"),
         over_seeds("own_head_accuracy", "share"),

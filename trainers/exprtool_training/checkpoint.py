@@ -21,6 +21,9 @@ SUFFIX = ".safetensors"
 CHECKPOINTS = "checkpoints"
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 
+TRAINER_KEY = "exprtool_trainer"
+"""The entry of a header that names the trainer."""
+
 Parts = Mapping[str, Mapping[str, Any]]
 """Arrays by part and name."""
 
@@ -39,12 +42,14 @@ def find_checkpoint(path: Path) -> Path:
     )
 
 
-def holds(path: Path, key: str) -> bool:
-    """Whether a run's folder or a checkpoint carries an entry ``key`` in its header; False for any other path."""
+def made_by(path: Path, trainer: str, entry: str = "") -> bool:
+    """Whether a run's folder or a checkpoint is a trainer's; False for any other path. A file that names none, as old
+    and imported ones do, is known by an ``entry`` of its header."""
     try:
-        return key in read_metadata(find_checkpoint(path))
+        header = read_metadata(find_checkpoint(path))
     except ModelError:
         return False
+    return header[TRAINER_KEY] == trainer if TRAINER_KEY in header else entry in header
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from exprtool.errors import TrainingError
 from exprtool.settings import to_plain
-from exprtool_training.checkpoint import Parts, save
+from exprtool_training.checkpoint import TRAINER_KEY, Parts, save
 from exprtool_training.config import RunConfig
 from exprtool_training.loss_log import LossLog
 from exprtool_training.method import Method
@@ -121,14 +121,15 @@ class Desk:
         training = progress.to_json(self.config.trainer, to_plain(self.config))
         state = self.method.state()
         check_finite(state, step, self.folder.last)
-        save(self.folder.last, state, {**self.method.header(step), PROGRESS_KEY: training})
+        header = {**self.method.header(step), TRAINER_KEY: self.config.trainer, PROGRESS_KEY: training}
+        save(self.folder.last, state, header)
         self._saved_at, self._saved_step = time.monotonic(), step
         self.watcher.saved(step, self.folder.last)
 
     def _save_product(self, path: Path, step: int, look: Look | None = None) -> None:
         product, header = self.method.product(step, look)
         check_finite(product, step, self.folder.last)
-        save(path, product, header)
+        save(path, product, {**header, TRAINER_KEY: self.config.trainer})
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
         if self._board is not None:

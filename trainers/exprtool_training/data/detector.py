@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool import plugins
+from exprtool.choice import load_detector
 from exprtool.errors import ModelError
-from exprtool.pipeline import load_detector
 from exprtool.types import Detector, Image
 from exprtool.weights.catalogue import commercial_only_from_environment, readiness
 

@@ -13,13 +13,13 @@ from exprtool.faces.align import CropTemplate
 from exprtool.measures.pictures import Pictures
 from exprtool_training.data.detector import landmarks_in, load_detector
 from exprtool_training.data.prepare import Progress, load_prepared
-from exprtool_training.data.prepared import PreparedSet
+from exprtool_training.data.prepared import PreparedSet, is_prepared
 from exprtool_training.data.sources import ScanOptions
 
 
 def pictures_of(
     roots: Sequence[Path],
-    size: int,
+    size: int | None,
     template: CropTemplate | None = None,
     *,
     split: str = "all",
@@ -31,28 +31,37 @@ def pictures_of(
     """The crops under ``roots`` for measuring; pictures whose expression nobody tells are welcome.
 
     ``split`` is "test", "train" or "all" (``test_fraction`` and ``split_seed`` are those of the training, for data that
-    was not prepared before); ``limit`` takes evenly spread ones. In centre crops the faces are looked for. Raises
-    `DataError` where nothing is left, or where a prepared folder was cut out by another template.
+    was not prepared before); ``limit`` takes evenly spread ones. A prepared folder is taken as it was cut, photos are
+    cut to ``size`` and ``template``; `Pictures.recut` makes other crops of the same faces. In centre crops the faces
+    are looked for. Raises `DataError` where nothing is left.
     """
     prepared = load_prepared(
         roots,
-        size,
+        None if any(map(is_prepared, roots)) else size,
         template=template,
         test_fraction=test_fraction,
         split_seed=split_seed,
         scan_options=ScanOptions(labelled=False),
         progress=progress,
     )
-    if template is not None and prepared.template != template and prepared.landmarks is not None:
-        raise DataError(
-            f"{roots[0]} was cut out with another template than the model's. Give the photos, or prepare them anew."
-        )
+    return chosen_of(prepared, roots, split, limit)
+
+
+def chosen_of(
+    prepared: PreparedSet, roots: Sequence[Path] = (), split: str = "all", limit: int | None = None
+) -> Pictures:
+    """The pictures of a split of a prepared set, evenly spread where ``limit`` takes but some, with all of the same
+    people's as their pool. Raises `DataError` where the split is empty."""
     chosen = {"test": prepared.test, "train": prepared.train}.get(split, np.arange(len(prepared)))
     if not len(chosen):
         raise DataError(f"The {split} split of {', '.join(map(str, roots))} is empty. Use --split all.")
     if limit is not None and limit < len(chosen):
         chosen = chosen[np.linspace(0, len(chosen) - 1, limit).astype(int)]
-    return with_landmarks(as_pictures(prepared, roots, split).take(chosen))
+    everything = as_pictures(prepared, roots, split)
+    shown = with_landmarks(everything.take(chosen))
+    if everything.landmarks is None:  # centre crops: only the photos that will be looked at are searched for faces
+        everything = with_landmarks(everything.take(shown.partners_in(everything)))
+    return replace(shown, pool=everything)
 
 
 def as_pictures(prepared: PreparedSet, roots: Sequence[Path] = (), split: str = "all") -> Pictures:
@@ -69,6 +78,9 @@ def as_pictures(prepared: PreparedSet, roots: Sequence[Path] = (), split: str = 
         f"{where} ({'all people' if split == 'all' else split + ' people'})",
         files if there else None,
         np.array([np.reshape(sample["crop_from_image"], (2, 3)) for sample in samples]) if there else None,
+        prepared.people,
+        tuple(sample["dataset"] for sample in samples),
+        prepared.template,
     )
 
 

@@ -129,7 +129,7 @@ def prepare(
 
 def load_prepared(
     roots: Sequence[Path],
-    size: int = 128,
+    size: int | None = 128,
     *,
     crop: CropMode = "aligned",
     template: CropTemplate | None = None,
@@ -156,7 +156,7 @@ def load_prepared(
                 "roots. Prepare all raw folders together with `exprtool data prepare A B -o OUT`."
             )
         return read_prepared(prepared[0], size)
-    options = PrepareOptions(size, crop, template, detector, test_fraction, split_seed)
+    options = PrepareOptions(size or 128, crop, template, detector, test_fraction, split_seed)
     found = scan(roots, scan_options)
     settings = _settings(options)
     out = (cache or _cache()) / _cache_name(roots, settings)

@@ -1,0 +1,1 @@
+"""Trains the painter of mouths: see `exprtool_mouth.loop`."""
