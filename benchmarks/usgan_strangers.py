@@ -47,6 +47,8 @@ PEOPLE = 40
 ROWS = 10  # people per sheet
 CHANGED = 8.0
 """Grey levels from which a pixel counts as changed where sharpness is compared."""
+SAME_PERSON = 0.6
+"""dlib's threshold: faces nearer than this are taken for one person."""
 
 
 def strangers(faces: Path) -> list[Path]:
@@ -108,45 +110,45 @@ def edit(names: list[str], paths: list[Path], out: Path) -> None:
 
 
 def laplacian(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The Laplacian of the grey pictures, (..., H, W, 3) -> (..., H, W)."""
     grey = images.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
-    return np.stack([cv2.Laplacian(each, cv2.CV_64F) for each in grey])
+    flat = grey.reshape(-1, *grey.shape[-2:])
+    return np.stack([cv2.Laplacian(each, cv2.CV_64F) for each in flat]).reshape(grey.shape)
 
 
-def table(out: Path, classifier: Path | None) -> list[dict[str, object]]:
-    kept = [dict(np.load(path)) for path in sorted(out.glob("*.npz"))]
-    teacher = next((each for each in kept if str(each["name"]) == "blendshape"), None)
-    everywhere = np.logical_and.reduce([each["edited"] for each in kept])  # the same people for all
+def table(out: Path, classifier: Path | None, only: list[str]) -> list[dict[str, object]]:
+    """A row of figures for the untouched photos and for each backend in ``out`` (those of ``only``, if any)."""
+    kept = {str(each["name"]): each for each in (dict(np.load(path)) for path in sorted(out.glob("*.npz")))}
+    everywhere = np.logical_and.reduce([each["edited"] for each in kept.values()])  # the same people for all
     judge = OnnxClassifier(classifier) if classifier else None
-    wanted = list(EXPRESSIONS) * int(everywhere.sum())
+    first = next(iter(kept.values()))
+    inputs, landmarks = first["inputs"][everywhere], first["landmarks"][everywhere]
+    people, known = len(inputs), {}
+    outputs = {"untouched": np.repeat(inputs[:, None], len(EXPRESSIONS), axis=1)}
+    outputs |= {name: each["outputs"][everywhere] for name, each in kept.items()}
+    rendered = outputs.get("blendshape")
     rows: list[dict[str, object]] = []
-    inputs, landmarks = (kept[0][name][everywhere].repeat(len(EXPRESSIONS), 0) for name in ("inputs", "landmarks"))
-    rendered = teacher["outputs"][everywhere].reshape(-1, SIDE, SIDE, 3) if teacher is not None else None
-    untouched = {"name": "untouched", "outputs": inputs, "edited": kept[0]["edited"]}
-    for each in [untouched, *kept]:
-        outputs = each["outputs"]
-        if outputs.ndim == 5:
-            outputs = outputs[everywhere].reshape(-1, SIDE, SIDE, 3)
-        difference = np.abs(outputs.astype(np.float64) - inputs).mean(-1)
-        squared = identity(inputs, outputs, landmarks).squared
+    for name in [name for name in outputs if not only or name in only]:
+        found = outputs[name]
+        squared = np.zeros((people, len(EXPRESSIONS)))
+        for k in range(len(EXPRESSIONS)) if name != "untouched" else ():
+            squared[:, k] = identity(inputs, found[:, k], landmarks, known=known).squared
         plain = np.sqrt(squared)
+        difference = np.abs(found.astype(np.float64) - inputs[:, None])
         row: dict[str, object] = {
-            "backend": str(each["name"]), "people": int(everywhere.sum()), "edited": int(each["edited"].sum()),
-            "change": float(difference.mean()), "acd": float(np.nanmean(squared)),
-            "plain": float(np.nanmean(plain)), "same": float(np.nanmean(plain < 0.6)),
+            "backend": name, "people": people, "change": float(difference.mean()), "acd": float(np.nanmean(squared)),
+            "plain": float(np.nanmean(plain)), "same": float(np.nanmean(plain < SAME_PERSON)),
         }  # fmt: skip
         if rendered is not None:
-            row["to_render"] = float(np.abs(outputs.astype(np.float64) - rendered).mean())
-            changed = np.abs(rendered.astype(np.float64) - inputs).mean(-1) > CHANGED
-            row["sharp"] = float(laplacian(outputs)[changed].var() / laplacian(rendered)[changed].var())
+            row["to_render"] = float(np.abs(found.astype(np.float64) - rendered).mean())
+            changed = np.abs(rendered.astype(np.float64) - inputs[:, None]).mean(-1) > CHANGED
+            row["sharp"] = float(laplacian(found)[changed].var() / laplacian(rendered)[changed].var())
         if judge is not None:
-            found = expression_accuracy(judge, judge.labels, outputs, wanted)
-            row["shown"] = found.share
-            row["shown_by_expression"] = {
-                name: expression_accuracy(
-                    judge, judge.labels, outputs[k :: len(EXPRESSIONS)], [name] * len(wanted[::6])
-                ).share
-                for k, name in enumerate(EXPRESSIONS)
+            by_expression = {
+                expression: expression_accuracy(judge, judge.labels, found[:, k], [expression] * people).share
+                for k, expression in enumerate(EXPRESSIONS)
             }
+            row |= {"shown": float(np.mean(list(by_expression.values()))), **by_expression}
         rows.append(row)
     return rows
 
@@ -168,8 +170,9 @@ def main() -> None:
     if options.part == "edit":
         edit(options.backends, strangers(options.faces), options.out)
         return
-    rows = table(options.out, options.classifier)
-    write_bytes(options.out / "table.json", json.dumps(rows, indent=1).encode())
+    rows = table(options.out, options.classifier, options.backends)
+    name = "-".join(["table", *(file_of(Path(), each).stem for each in options.backends)])
+    write_bytes(options.out / f"{name}.json", json.dumps(rows, indent=1).encode())
     for row in rows:
         print(
             "  ".join(
