@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import exprtool
+from exprtool.documents import parse_json
 from exprtool.errors import ImageError
 from exprtool.files import write_bytes
 from exprtool.pictures import xmp as _xmp
+from exprtool.plan import SIDECAR_SUFFIX
 from exprtool.types import Edit
 
 COMPOSITE_WITH_TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
@@ -28,7 +30,6 @@ _STRENGTH = {COMPOSITE_SYNTHETIC: 1, COMPOSITE_WITH_TRAINED_MODEL: 2, _WHOLLY_GE
 
 _IPTC_EXT, _IPTC_PREFIX = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/", "Iptc4xmpExt"
 _OWN, _OWN_PREFIX = "urn:exprtool:provenance:1/", "exprtool"
-SIDECAR_SUFFIX = ".provenance.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Provenance:
 
     ``weights`` are amounts of the named expressions, ``controls`` those of blendshapes, as in `exprtool.types.Edit`.
     ``trained`` tells whether a trained model made the new pixels. ``faces`` counts the edited faces.
-    ``timeline`` is the text of an edit of a film that changes over time.
+    ``timeline`` is the text of an edit of a film that changes over time. ``removed`` names what the edit made untrue
+    and was therefore left out, such as a C2PA manifest.
     """
 
     backend: str
@@ -48,6 +50,7 @@ class Provenance:
     seed: int = 0
     faces: int | None = None
     timeline: str = ""
+    removed: str = ""
     tool: str = "exprtool"
     version: str = exprtool.__version__
 
@@ -134,38 +137,58 @@ def read(path: Path) -> Declaration:
     return _read_sidecar(beside)
 
 
-def film_comment(record: Provenance) -> str:
-    """The record as the comment of a film's container: words for people, with the record as JSON at the end."""
-    return (
+_FILM_TAGS = ("comment", "description", "synopsis")
+"""Where a film carries its records: in the first of these tags that holds nothing else."""
+_RECORD_AT = "; record "
+
+
+def film_tags(tags: Mapping[str, str], record: Provenance) -> dict[str, str]:
+    """A film's tags with one more record; what stood in them before is kept, with earlier records.
+
+    The record stands as words for people, with itself as JSON at the end. Where no tag is free it follows the comment.
+    """
+    text = (
         f"Facial expression edited with {record.tool} {record.version}; "
-        f"DigitalSourceType {record.digital_source_type}; record {json.dumps(asdict(record), separators=(',', ':'))}"
+        f"DigitalSourceType {record.digital_source_type}{_RECORD_AT}{json.dumps(asdict(record), separators=(',', ':'))}"
     )
+    named = {name.lower(): name for name in tags}
+    for tag in _FILM_TAGS:
+        name = named.get(tag, tag)
+        before = tags.get(name, "")
+        if not before or _RECORD_AT in before:
+            break
+    else:
+        name = named[_FILM_TAGS[0]]
+        before = tags[name]
+    return {**tags, name: f"{before}\n{text}" if before else text}
 
 
-def read_film_comment(comment: str) -> Declaration:
-    """What `film_comment` wrote; an empty declaration for any other text. Raises `ImageError` for a broken record."""
-    declared = re.search(r"DigitalSourceType (http://cv\.iptc\.org/[\w/]+)", comment)
-    record = re.search(r"; record (\{.*\})", comment, re.DOTALL)
-    if record is None:
-        return Declaration(declared[1] if declared else None)
-    try:
-        edits = (Provenance(**json.loads(record[1])),)
-    except (ValueError, TypeError) as error:
-        raise ImageError(f"the record in the film's comment is damaged: {error}; get another copy.") from error
-    return Declaration(declared[1] if declared else None, edits)
+def read_film_tags(tags: Mapping[str, str]) -> Declaration:
+    """What `film_tags` wrote; an empty declaration for any other tags. Raises `ImageError` for a broken record."""
+    texts = [text for name, text in tags.items() if name.lower() in _FILM_TAGS]
+    declared: set[str] = set()
+    edits: list[Provenance] = []
+    for text in texts:
+        declared.update(re.findall(r"DigitalSourceType (http://cv\.iptc\.org/[\w/]+)", text))
+        for piece in text.split(_RECORD_AT)[1:]:
+            try:
+                edits.append(Provenance(**json.JSONDecoder().raw_decode(piece)[0]))
+            except (ValueError, TypeError, RecursionError) as error:
+                raise ImageError(f"the record in the film's tags is damaged: {error}; get another copy.") from error
+    strongest = max(declared, key=lambda kind: (_STRENGTH.get(kind, 0), kind), default=None)
+    return Declaration(strongest, tuple(edits))
 
 
 def _read_film(path: Path) -> Declaration | None:
-    """What a film's comment declares; None for what is not a film."""
-    import av
-    from av.error import FFmpegError
+    """What a film's tags declare; None for what is not a film."""
+    from exprtool.errors import VideoError
+    from exprtool.videos.clip import opened
 
     try:
-        with av.open(str(path)) as film:
-            tags = {name.lower(): text for name, text in film.metadata.items()}
-    except (FFmpegError, OSError, ValueError):
+        with opened(path) as film:
+            return read_film_tags(dict(film.metadata))
+    except VideoError:
         return None
-    return read_film_comment(tags.get("comment", ""))
 
 
 def sidecar_path(picture: Path) -> Path:
@@ -184,7 +207,7 @@ def write_sidecar(picture: Path, records: Sequence[Provenance]) -> Path:
 
 def _read_sidecar(path: Path) -> Declaration:
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         return Declaration(content["digital_source_type"], tuple(Provenance(**record) for record in content["edits"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ImageError(f"{path} is not a provenance file of exprtool: {error}. Delete it or restore it.") from error
@@ -206,6 +229,8 @@ def _fields(provenance: Provenance) -> dict[str, str]:
         fields["Faces"] = str(provenance.faces)
     if provenance.timeline:
         fields["Timeline"] = provenance.timeline
+    if provenance.removed:
+        fields["Removed"] = provenance.removed
     return fields
 
 
@@ -216,12 +241,13 @@ def _from_fields(fields: Mapping[str, str]) -> Provenance:
         return Provenance(
             backend=fields["Backend"],
             trained=fields["Trained"] == "True",
-            weights={str(name): float(value) for name, value in json.loads(fields["Expression"]).items()},
-            controls={str(name): float(value) for name, value in json.loads(fields["Controls"]).items()},
+            weights={str(name): float(value) for name, value in parse_json(fields["Expression"]).items()},
+            controls={str(name): float(value) for name, value in parse_json(fields["Controls"]).items()},
             strength=float(fields["Strength"]),
             seed=int(fields["Seed"]),
             faces=None if faces is None else int(faces),
             timeline=fields.get("Timeline", ""),
+            removed=fields.get("Removed", ""),
             tool=fields["Tool"],
             version=fields["Version"],
         )

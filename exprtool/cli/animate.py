@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.common import OUTPUT_PANEL
-from exprtool.cli.video import VIDEO_PANEL, Ramp, TimelineExpr
+from exprtool.cli.video import VIDEO_PANEL, KeepTimes, Ramp, TimelineExpr
 from exprtool.errors import UsageError
 
 
@@ -25,7 +24,12 @@ def animate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="OUT", help="A clip or GIF. [default: an MP4 here]", rich_help_panel=OUTPUT_PANEL
+            "--output",
+            "--out",
+            "-o",
+            metavar="OUT",
+            help="A clip or GIF. [default: an MP4 here]",
+            rich_help_panel=OUTPUT_PANEL,
         ),
     ] = None,
     seconds: Annotated[
@@ -62,9 +66,11 @@ def animate(
         float | None, typer.Option(min=1, max=100, help="In one scale for every codec.", rich_help_panel=VIDEO_PANEL)
     ] = None,
     clip_format: Annotated[
-        str | None, typer.Option("--format", help="mp4, mov, mkv, webm, gif or webp.", rich_help_panel=VIDEO_PANEL)
+        str | None, typer.Option("--format", help="mp4, mov, mkv, webm, gif, webp or png.", rich_help_panel=VIDEO_PANEL)
     ] = None,
     overwrite: common.Overwrite = False,
+    no_provenance: common.NoProvenance = False,
+    keep_times: KeepTimes = False,
     as_json: common.AsJson = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -111,18 +117,20 @@ def animate(
         max_side=max_side or (480 if is_gif else 1280),
         format=clip_format,
         encode=EncodeOptions(codec=codec, crf=crf, quality=quality),
+        provenance=not no_provenance,
+        keep_times=keep_times,
     )
     picture = images.read_image(photo).rgb
-    console = common.stderr()
-    result = make(session, picture, output, edit, timeline, options, stop=threading.Event())
+    console = printing.console()
+    result = make(session, picture, output, edit, timeline, options, source=photo, stop=threading.Event())
     if as_json:
         record = {
             "input": str(photo), "output": str(result.output), "expression": timeline.label, "status": "edited",
             "timeline": timeline.text, "frames": result.frames, "size": list(result.size), "notes": list(result.notes),
             "timings": {stage: round(value, 4) for stage, value in result.timings.items()},
         }  # fmt: skip
-        print(json.dumps(record, ensure_ascii=False), flush=True)
+        printing.json_line(record)
     if not quiet:
-        console.print(f"{photo} -> {result.output}: {result.frames} frames", markup=False)
+        console.print(f"{photo} -> {result.output}: {result.frames} frames")
         for note in dict.fromkeys([*result.notes, *session.notes]):
-            console.print(f"  note: {note}", markup=False)
+            console.print(f"  note: {note}")

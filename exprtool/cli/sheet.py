@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.common import OUTPUT_PANEL
 from exprtool.errors import UsageError
 
@@ -22,6 +22,7 @@ def sheet(
         Path | None,
         typer.Option(
             "--output",
+            "--out",
             "-o",
             metavar="OUT",
             help="The sheet's file. By default PHOTO.sheet.jpg beside the photo.",
@@ -56,6 +57,7 @@ def sheet(
     """
     common.quieten_libraries()
     from exprtool import images, provenance
+    from exprtool.door import Door
     from exprtool.expressions import EXPRESSIONS
     from exprtool.pipeline import Session
     from exprtool.reports.sheet import make_sheet
@@ -76,20 +78,21 @@ def sheet(
     selection = common.make_selection(session, faces, None, common.DEFAULT_SIMILARITY, 0.0)
     made = make_sheet(session, images.read_image(photo).rgb, edits, amounts, cell=cell, selection=selection)
     picture = images.Photo.from_rgb(made.image, str(target))
-    packet = None
-    if not no_provenance:
-        for name in made.backends:
-            record = provenance.Provenance.of(next(iter(edits.values())), name, trained=made.trained, faces=1)
-            if images.holds_xmp(images.output_format(picture, target)):
-                packet = provenance.stamp(packet, record)
-    images.write_image(picture, made.image, target, quality=92, xmp=packet)
+    edit = next(iter(edits.values()))
+    records = [provenance.Provenance.of(edit, name, trained=made.trained, faces=1) for name in made.backends]
+    door = Door(photo, () if no_provenance else records)
+    kind = images.output_format(picture, target)
+    held = images.holds_xmp(kind)
+    data = images.write_image(picture, made.image, None, format=kind, quality=92, xmp=door.xmp() if held else None)
+    assert data is not None
+    door.write(target, data, beside=not held)
     if not quiet:
-        console = common.stderr()
+        console = printing.console()
         for which, reason in made.missing.items():
-            console.print(f"{which}: left alone, {reason}", markup=False)
+            console.print(f"{which}: left alone, {reason}")
         for note in (*made.notes, *session.notes):
-            console.print(note, markup=False)
-    print(target)
+            console.print(note)
+    printing.line(str(target))
 
 
 def _strengths(text: str) -> tuple[float, ...]:

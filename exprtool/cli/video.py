@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.common import EXPRESSION_PANEL, OUTPUT_PANEL
 from exprtool.errors import ExprtoolError, UsageError
+from exprtool.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from exprtool.pipeline import Session
     from exprtool.plan import Input, Output
     from exprtool.reports.gallery import Report
@@ -47,6 +46,10 @@ Ramp = Annotated[
     ),
 ]
 
+KeepTimes = Annotated[
+    bool, typer.Option("--keep-times", help="Give outputs the input's file times.", rich_help_panel=OUTPUT_PANEL)
+]
+
 
 def add_to(app: typer.Typer) -> None:
     app.command()(video)
@@ -61,6 +64,7 @@ def video(
         str | None,
         typer.Option(
             "--output",
+            "--out",
             "-o",
             metavar="OUT",
             help="A file for one clip, a folder for more. [default: beside the input]",
@@ -129,11 +133,18 @@ def video(
     video_format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="mp4, mov, mkv, webm, gif or webp. [default: the input's]", rich_help_panel=VIDEO_PANEL
+            "--format",
+            help="mp4, mov, mkv, webm, gif, webp or png. [default: the input's]",
+            rich_help_panel=VIDEO_PANEL,
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run that was cut short.", rich_help_panel=OUTPUT_PANEL)
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a run that was cut short; without it, the same command does so, too.",
+            rich_help_panel=OUTPUT_PANEL,
+        ),
     ] = False,
     keep: Annotated[
         bool,
@@ -147,15 +158,18 @@ def video(
         typer.Option(metavar="DIR", help="Write a gallery of before and after there.", rich_help_panel=OUTPUT_PANEL),
     ] = None,
     no_provenance: common.NoProvenance = False,
+    keep_times: KeepTimes = False,
     quiet: common.Quiet = False,
     verbose: common.Verbose = False,
 ) -> None:
     """Give the faces in clips an expression; sound, time stamps and all other pixels stay as they are.
 
-    A run that was interrupted or killed goes on with --resume. Exit codes: 0 all edited; 1 some failed or had no face,
-    the rest is done; 2 refused, nothing written; 130 interrupted, finished segments kept.
+    A run that was interrupted or killed goes on where the same command is given again. Exit codes: 0 all edited; 1 some
+    failed or had no face, the rest is done; 2 refused, nothing written; 130 interrupted, finished segments kept.
     """
     common.quieten_libraries()
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite contradict each other; give one of them.")
     from exprtool.pipeline import Session
     from exprtool.plan import expand_inputs
     from exprtool.timeline import parse_moment
@@ -181,10 +195,10 @@ def video(
         start=parse_moment(start, "--start") if start is not None else None,
         end=parse_moment(end, "--end") if end is not None else None,
         audio=not no_audio,
-        resume=resume,
         overwrite=overwrite,
         keep=keep,
         provenance=not no_provenance,
+        keep_times=keep_times,
     )
     policy = common.existing_policy(overwrite, skip_existing)
     if preview is not None:
@@ -200,7 +214,7 @@ def video(
     if run.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if not run.all_edited:
-        raise typer.Exit(1)
+        raise typer.Exit(2 if run.refused_all else 1)
 
 
 def make_timelines(expr: Sequence[str] | None, ramp: float, *, custom: bool) -> dict[str, Timeline]:
@@ -258,7 +272,7 @@ def _suffixes(
 ) -> dict[Input, str]:
     """The ending of each input's output."""
     from exprtool.videos.clip import probe
-    from exprtool.videos.container import output_format
+    from exprtool.videos.container import kept_suffix, output_format
 
     single = output is not None and len(sources) == 1 and len(timelines) == 1 and Path(output).suffix != ""
     if options.format is None and single and not Path(str(output)).is_dir():
@@ -267,10 +281,12 @@ def _suffixes(
     for source in sources:
         assert source.path is not None
         try:
-            endings[source] = "." + output_format(probe(source.path), options.format, None)
+            ending = output_format(probe(source.path), options.format, None)
+            own = source.path.suffix.lower()
+            endings[source] = own if kept_suffix(own) == ending else f".{ending}"
         except UsageError:
             raise
-        except ExprtoolError:
+        except Exception:
             endings[source] = ".mp4"  # it will be reported when its turn comes
     return endings
 
@@ -324,9 +340,11 @@ class _Run:
     ) -> None:
         self.session, self.edit, self.timelines, self.options = session, edit, dict(timelines), options
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
-        self.console: Console = common.stderr()
-        self.stop = threading.Event()
+        self.console = printing.console()
+        self._stopping = StopRequest(self._say_stopping)
+        self.stop = self._stopping.event
         self.all_edited = True
+        self.refused_all = True
         self.interrupted = False
         self._analysis: tuple[Path, Analysis] | None = None
         self._gallery: Report | None = None
@@ -336,25 +354,19 @@ class _Run:
             self._gallery = Report(report)
 
     def __enter__(self) -> _Run:
-        self._previous = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._on_interrupt)
+        self._stopping.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._previous)
+        self._stopping.__exit__(None, None, None)
         if self._gallery is not None:
             self._gallery.close()
         if not self.quiet:
             for note in dict.fromkeys(self.session.notes):
-                self.console.print(f"note: {note}", markup=False)
+                self.console.print(f"note: {note}")
 
-    def _on_interrupt(self, number: int, frame: Any) -> None:
-        if self.stop.is_set():
-            raise KeyboardInterrupt
-        self.stop.set()
-        self.console.print("finishing the segment at work; press Ctrl-C again to stop at once", markup=False)
+    def _say_stopping(self) -> None:
+        self.console.print("finishing the segment at work; press Ctrl-C again to stop at once")
 
     def do(self, item: Output, preview: int | None) -> None:
         """Make one output and report it; errors of one clip do not keep the next from its turn."""
@@ -367,28 +379,42 @@ class _Run:
         source, target = item.source.path, item.path
         label = item.label.removesuffix("-preview") if preview else item.label
         timeline = self.timelines[label]
-        if target.exists() and not self.options.overwrite:
+        if os.path.lexists(target) and not self.options.overwrite:
+            self.refused_all = False
             self._say(f"{source} -> {target}: already there")
             return
         try:
             with self._progress(source.name) as progress:
-                if preview:
+                report = (
                     self._preview(source, target, timeline, preview, progress)
-                else:
-                    self._edit(source, target, timeline, progress)
+                    if preview
+                    else self._edit(source, target, timeline, progress)
+                )
         except VideoInterrupted as error:
             self.interrupted = True
-            self.console.print(f"exprtool: {error}", markup=False)
-        except UsageError:
-            raise
-        except ExprtoolError as error:
-            self.all_edited = False
-            self.console.print(f"exprtool: {error}", markup=False, style="red")
-            self._record(
-                {"input": str(source), "output": None, "expression": label, "status": "failed", "error": str(error)}
-            )
+            self.console.print(f"exprtool: {error}")
+        except Exception as error:  # whatever one clip has in store, the next one gets its turn
+            self._failed(source, label, error)
+        else:
+            self.refused_all = False
+            report()
 
-    def _edit(self, source: Path, target: Path, timeline: Timeline, progress: Any) -> None:
+    def _failed(self, source: Path, label: str, error: Exception) -> None:
+        from exprtool.errors import WriteError
+
+        self.all_edited = False
+        self.refused_all = self.refused_all and isinstance(error, UsageError)
+        known = isinstance(error, ExprtoolError)
+        text = str(error) if known else f"{source}: {type(error).__name__}: {error}"
+        if isinstance(error, UsageError | WriteError) or not known:
+            text = common.naming(str(source), text)
+        self.console.print(f"exprtool: {text}", style="red")
+        if self.verbose and not known:
+            self.console.trace("".join(traceback.format_exception(error)))
+        self._record({"input": str(source), "output": None, "expression": label, "status": "failed", "error": text})
+
+    def _edit(self, source: Path, target: Path, timeline: Timeline, progress: Any) -> Callable[[], None]:
+        """Make one output; returns what reports it."""
         from exprtool.videos.edit import edit_video
 
         known = self._analysis[1] if self._analysis and self._analysis[0] == source else None
@@ -397,36 +423,45 @@ class _Run:
             progress=progress,
         )  # fmt: skip
         self._analysis = (source, result.analysis)
-        record = result.as_json(self.edit, timeline)
+        return partial(self._report, result, result.as_json(self.edit, timeline))
+
+    def _report(self, result: VideoResult, record: Mapping[str, Any]) -> None:
         self._record(record)
         self._gallery_entry(result, record)
         if result.status != "edited":
             self.all_edited = False
-            self.console.print(f"{source}: {result.error}", markup=False)
+            self.console.print(f"{result.input}: {result.error}")
         else:
             self._say(_line(result))
         if not self.quiet:
             for note in result.notes:
-                self.console.print(f"  note: {note}", markup=False)
+                self.console.print(f"  note: {note}")
 
-    def _preview(self, source: Path, target: Path, timeline: Timeline, count: int, progress: Any) -> None:
+    def _preview(self, source: Path, target: Path, timeline: Timeline, count: int, progress: Any) -> Callable[[], None]:
+        from exprtool.door import Door
         from exprtool.videos.edit import preview as make_preview
         from exprtool.videos.sheet import save_sheet
 
-        sheet, times = make_preview(
+        made = make_preview(
             self.session, source, self.edit, timeline, count, self.options, stop=self.stop, progress=progress
         )
-        save_sheet(sheet, target)
+        records = (made.record,) if self.options.provenance else ()
+        save_sheet(made.sheet, target, Door(source, records, self.options.keep_times))
+        times = made.times
         record = {
             "input": str(source), "output": str(target), "expression": timeline.label, "status": "edited",
             "error": None, "frames": {str(index): round(time, 4) for index, time in times.items()},
         }  # fmt: skip
-        self._record(record)
-        self._say(f"{source} -> {target}: {len(times)} frames")
+
+        def report() -> None:
+            self._record(record)
+            self._say(f"{source} -> {target}: {len(times)} frames")
+
+        return report
 
     def _record(self, record: Mapping[str, Any]) -> None:
         if self.as_json:
-            print(json.dumps(record, ensure_ascii=False), flush=True)
+            printing.json_line(record)
 
     def _gallery_entry(self, result: VideoResult, record: Mapping[str, Any]) -> None:
         if self._gallery is None:
@@ -451,7 +486,7 @@ class _Run:
 
     def _say(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(text)
 
     @contextmanager
     def _progress(self, name: str) -> Iterator[Any]:
@@ -459,7 +494,7 @@ class _Run:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
@@ -473,7 +508,7 @@ class _Run:
 
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(f"{words[stage]} {name}", total=total or None, rate="")
+                tasks[stage] = bar.add_task(printing.printable(f"{words[stage]} {name}"), total=total or None, rate="")
             task = next(one for one in bar.tasks if one.id == tasks[stage])
             rate = f"{done / task.elapsed:.1f}/s" if task.elapsed else ""
             bar.update(tasks[stage], completed=done, rate=rate)

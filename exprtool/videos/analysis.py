@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,10 @@ from exprtool.faces.cover import own_level, uncovered
 from exprtool.faces.landmarks import with_landmarks
 from exprtool.faces.pose import pose_of
 from exprtool.faces.track import Sample, SteadyStretch, Tracker, TrackerSettings, steady
-from exprtool.files import write_bytes
 from exprtool.timeline import Moment, ease
 from exprtool.types import Detector, Face
-from exprtool.videos.clip import ClipInfo
-from exprtool.videos.reader import ClipFrame, ReadLog, read_frames
+from exprtool.videos.reader import read_frames
+from exprtool.videos.types import ClipFrame, ClipInfo, ReadLog
 
 EASE = 0.4
 """Seconds over which a track fades in and out; also the width over which turning away does."""
@@ -336,8 +334,8 @@ def _blurred(values: NDArray[np.float64], at: NDArray[np.float64], sigma: float)
     return np.where(values == 0, np.minimum(result, 0.5), result)
 
 
-def save_analysis(analysis: Analysis, path: Path) -> None:
-    """Store an analysis as plain arrays and JSON (no pickle), in one step."""
+def pack_analysis(analysis: Analysis) -> bytes:
+    """An analysis as plain arrays and JSON (no pickle)."""
     arrays: dict[str, NDArray[Any]] = {
         "pts": np.array(analysis.pts, np.int64),
         "durations": np.array(analysis.durations, np.int64),
@@ -371,12 +369,12 @@ def save_analysis(analysis: Analysis, path: Path) -> None:
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def load_analysis(path: Path) -> Analysis:
-    """Read what `save_analysis` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
+def unpack_analysis(data: bytes) -> Analysis:
+    """Read what `pack_analysis` made."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
         facts = json.loads(stored["facts"].tobytes())
         tracks = []
         for entry in facts["tracks"]:

@@ -7,35 +7,41 @@ re-encoded (sound) or left out (the rest), and said so.
 from __future__ import annotations
 
 import heapq
+import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from exprtool.door import Door
 from exprtool.errors import UsageError, VideoError
-from exprtool.files import atomic_write
-from exprtool.videos.clip import ClipInfo, is_cover, main_stream, opened
+from exprtool.videos.clip import codec_of, file_url, is_cover, main_stream, opened
+from exprtool.videos.clock import Follower, move, offsets_of
 from exprtool.videos.encoder import EncoderPlan
-from exprtool.videos.segments import StoredPacket, decoding_times, read_segment
+from exprtool.videos.segments import BESIDE, Segment, decoding_times
+from exprtool.videos.types import ClipInfo
 
-FORMATS = ("mp4", "mov", "mkv", "webm", "gif", "webp")
+FORMATS = ("mp4", "mov", "mkv", "webm", "gif", "webp", "png")
+MOVING_PICTURES = {"gif": "GIF", "webp": "WEBP", "png": "PNG"}
+"""Those that `exprtool.pictures.moving` writes, under its own names."""
 _MUXER = {"mkv": "matroska", "mp4": "mp4", "mov": "mov", "webm": "webm"}
-_KEPT_SUFFIXES = {"mp4": "mp4", "m4v": "mp4", "mov": "mov", "mkv": "mkv", "webm": "webm", "gif": "gif", "webp": "webp"}
+_KEPT_SUFFIXES = {**{name: name for name in FORMATS}, "m4v": "mp4", "apng": "png"}
 _SOUND = {"mp4": "aac", "mov": "aac", "mkv": "libopus", "webm": "libopus"}
 
 
 @dataclass(frozen=True)
 class Trim:
-    """A stretch of the input in exact seconds, ``end`` excluded; None reaches to the clip's own end."""
+    """A stretch of the input in exact seconds of its clock, ``end`` excluded; None reaches to the clip's own end.
+
+    ``shift`` is what is taken off every time stamp.
+    """
 
     start: Fraction | None = None
     end: Fraction | None = None
-
-    @property
-    def shift(self) -> Fraction:
-        return self.start or Fraction(0)
+    shift: Fraction = Fraction(0)
 
     def holds(self, start: Fraction, end: Fraction) -> bool:
         """Whether something shown from ``start`` to ``end`` lies at least partly inside."""
@@ -48,8 +54,12 @@ class CopyOptions:
 
     audio: bool = True
     trim: Trim = field(default_factory=Trim)
-    metadata: dict[str, str] = field(default_factory=dict)
-    """Entries added to the container's own (provenance)."""
+    door: Door = field(default_factory=Door)
+
+
+def kept_suffix(suffix: str) -> str | None:
+    """The container that a file name's ending stands for, or None for one that exprtool does not write."""
+    return _KEPT_SUFFIXES.get(suffix.lower().lstrip("."))
 
 
 def output_format(info: ClipInfo, wanted: str | None, output: Path | None) -> str:
@@ -65,14 +75,14 @@ def output_format(info: ClipInfo, wanted: str | None, output: Path | None) -> st
             raise UnknownNameError("video format", wanted, FORMATS)
         return name
     if output is not None and output.suffix:
-        name = _KEPT_SUFFIXES.get(output.suffix.lower().lstrip("."))
+        name = kept_suffix(output.suffix)
         if name is None:
             raise UsageError(
                 f"{output}: exprtool does not write {output.suffix} files. Use one of "
                 f"{', '.join('.' + one for one in FORMATS)}."
             )
         return name
-    kept = _KEPT_SUFFIXES.get(info.path.suffix.lower().lstrip("."))
+    kept = kept_suffix(info.path.suffix)
     if kept:
         return kept
     sounds = {stream.split()[1] for stream in info.streams if stream.startswith("audio ")}
@@ -86,12 +96,26 @@ class _Copied:
     source: Any
     target: Any
     encoder: _SoundEncoder | None = None
+    moved: int = 0
+    written: int = 0
+    _last: int | None = None
+
+    def keep_order(self, packet: Any) -> None:
+        """Let decoding times rise strictly: a file with any that does not is refused by most containers."""
+        wanted = packet.dts if packet.dts is not None else packet.pts
+        if wanted is None or (self._last is not None and wanted <= self._last):
+            wanted = self._last + 1 if self._last is not None else 0
+            self.moved += 1
+        self.written += 1
+        packet.dts = self._last = wanted
+        if packet.pts is None or packet.pts < wanted:
+            packet.pts = wanted
 
 
 def write_container(
     info: ClipInfo,
     plan: EncoderPlan,
-    segments: Sequence[Path],
+    segments: Sequence[Segment],
     target: Path,
     container: str,
     options: CopyOptions,
@@ -105,21 +129,31 @@ def write_container(
 
     notes: list[str] = []
     shift = _exact(options.trim.shift, info.time_base)
-    times = [packet.pts - shift for path in segments for packet in read_segment(path, payload=False)]
+    times = [one.pts - shift for segment in segments for one in segment.read(payload=False)]
     if not times:
         raise VideoError(f"{target}: no frame lies in the wanted stretch. Check --start and --end.")
     if len(set(times)) != len(times):
         raise VideoError(f"{target}: the work folder holds a frame twice. Start anew with --overwrite.")
     step = max(1, round(1 / (plan.rate * plan.time_base))) if plan.rate else 1
-    decode = decoding_times(times, step)
-    with atomic_write(target) as temporary:
+    schedule = _Schedule(shift, decoding_times(times, step), step)
+    with options.door.open(target) as temporary:
         try:
-            _write(info, plan, segments, temporary, container, options, decode, shift, notes)
+            tags = _write(info, plan, segments, temporary, container, options, schedule, notes)
+            notes += _lost_tags(tags, temporary, container)
         except (FFmpegError, ValueError) as error:
             if isinstance(error, OSError) and error.errno and error.errno < 1000:
                 raise OSError(error.errno, error.strerror) from error
             raise VideoError(f"{target}: cannot be written as {container} ({error}). Try --format mkv.") from error
     return notes
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """Times of the picture in its own ticks: what is taken off, when each packet is decoded, the nominal duration."""
+
+    shift: int
+    decode: Sequence[int]
+    step: int
 
 
 def _exact(seconds: Fraction, time_base: Fraction) -> int:
@@ -129,46 +163,81 @@ def _exact(seconds: Fraction, time_base: Fraction) -> int:
 def _write(
     info: ClipInfo,
     plan: EncoderPlan,
-    segments: Sequence[Path],
+    segments: Sequence[Segment],
     temporary: Path,
     container: str,
     options: CopyOptions,
-    decode: Sequence[int],
-    shift: int,
+    schedule: _Schedule,
     notes: list[str],
-) -> None:
+) -> dict[str, str]:
+    """Write everything; returns the tags of the whole file that it was given."""
     import av
 
-    settings: dict[str, str] = {}
-    if container in ("mp4", "mov"):
-        settings["movflags"] = "+faststart+use_metadata_tags" if container == "mov" else "+faststart"
-        settings["video_track_timescale"] = str(_timescale(info.time_base))
-        settings["movie_timescale"] = str(_movie_timescale(info))
-    if container in ("mkv", "webm"):
-        # Sound may begin a little before zero (the codec's priming); moving everything would move the picture.
-        settings["avoid_negative_ts"] = "disabled"
-        if any((time - shift) * info.time_base % Fraction(1, 1000) for time in decode):
-            notes.append("Matroska counts in milliseconds: time stamps were rounded to the nearest")
-    source = None if info.animation else opened(info.path)
-    with av.open(str(temporary), "w", format=_MUXER[container], container_options=settings) as out:
-        if source is None:
-            video = _video_stream(out, plan, info, None)
-            out.metadata.update(options.metadata)
-            packets: Iterator[tuple[Fraction, int, Any]] = _picture_packets(segments, decode, shift, video, plan)
-            for _, _, packet in packets:
-                out.mux(packet)
-            return
-        with source as container_in:
-            main = main_stream(container_in, info.path)
-            video = _video_stream(out, plan, info, main)
-            copied = _other_streams(container_in, main, out, options, container, notes)
-            out.metadata.update({k: v for k, v in container_in.metadata.items() if k not in _OWN_TAGS})
-            out.metadata.update(options.metadata)
-            _chapters(container_in, out, options.trim)
-            pictures = _picture_packets(segments, decode, shift, video, plan)
-            others = _other_packets(container_in, copied, options.trim)
-            for _, _, packet in heapq.merge(pictures, others, key=lambda item: item[:2]):
-                out.mux(packet)
+    with ExitStack() as stack:
+        source: Any = None if info.animation else stack.enter_context(opened(info.path))
+        tags = _tags(source.metadata if source is not None else {}, options.door)
+        settings: dict[str, str] = {}
+        if container in ("mp4", "mov"):
+            free = container == "mov" or not {name.lower() for name in tags} <= _MP4_TAGS
+            settings["movflags"] = "+faststart" + "+use_metadata_tags" * free
+            settings["video_track_timescale"] = str(_timescale(info.time_base))
+            settings["movie_timescale"] = str(_movie_timescale(info))
+        if container in ("mkv", "webm"):
+            # Sound may begin a little before zero (the codec's priming); moving everything would move the picture.
+            settings["avoid_negative_ts"] = "disabled"
+            if any(time * info.time_base % Fraction(1, 1000) for time in schedule.decode):
+                notes.append("Matroska counts in milliseconds: time stamps were rounded to the nearest")
+        out = stack.enter_context(
+            av.open(file_url(temporary), "w", format=_MUXER[container], container_options=settings)
+        )
+        main = main_stream(source, info.path) if source is not None else None
+        video = _video_stream(out, plan, info, main)
+        out.metadata.update(tags)
+        packets: Iterator[_Timed] = _picture_packets(segments, schedule, video, plan)
+        if source is not None:
+            copied = _other_streams(source, info, video, out, options, container, notes)
+            _chapters(source, out, options.trim)
+            packets = heapq.merge(packets, _other_packets(source, info, copied, options.trim, notes), key=_order)
+        for _, _, packet in packets:
+            out.mux(packet)
+    return tags
+
+
+_Timed = tuple[Fraction, int, Any]
+"""(seconds by which it is interleaved, number of the output's stream, packet)"""
+
+
+def _order(item: _Timed) -> tuple[Fraction, int]:
+    return item[:2]
+
+
+_MP4_TAGS = frozenset(
+    {
+        "album", "album_artist", "artist", "comment", "compilation", "composer", "copyright", "creation_time", "date",
+        "description", "disc", "encoder", "episode_id", "episode_sort", "gapless_playback", "genre", "grouping",
+        "hd_video", "keywords", "location", "lyrics", "media_type", "network", "rating", "season_number", "show",
+        "sort_album", "sort_album_artist", "sort_artist", "sort_composer", "sort_name", "sort_show", "synopsis",
+        "title", "track",
+    }
+)  # fmt: skip
+"""Tags for which MP4 has places that every program knows; with any other, all go under their full names instead."""
+
+
+def _tags(given: Mapping[str, str], door: Door) -> dict[str, str]:
+    """The whole file's tags: the input's own, the user's comment among them, and the record of the edit."""
+    tags = {name: text for name, text in given.items() if name.lower() not in _OWN_TAGS}
+    for name in [name for name in tags if "-" in name]:
+        if tags.get(name.partition("-")[0]) == tags[name]:  # FFmpeg reads MP4's place twice, once with its language
+            del tags[name]
+    return door.tags(tags)
+
+
+def _lost_tags(tags: Mapping[str, str], written: Path, container: str) -> list[str]:
+    """What of the tags cannot be read back."""
+    with opened(written) as again:
+        kept = {name.lower(): text for name, text in again.metadata.items()}
+    lost = sorted(name for name in tags if name.lower() not in kept and name.lower() != "creation_time")
+    return [f"{container} did not keep the tags {', '.join(lost)}"] if lost else []
 
 
 _OWN_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
@@ -201,80 +270,108 @@ def _video_stream(out: Any, plan: EncoderPlan, info: ClipInfo, main: Any) -> Any
     if plan.codec == "libx265" and out.format.name in ("mp4", "mov"):
         stream.codec_context.codec_tag = "hvc1"  # the tag that every player takes
     if main is not None:
-        stream.metadata.update({k: v for k, v in main.metadata.items() if k not in ("encoder", "vendor_id")})
+        _carry_tags(main, stream)
+        if not plan.alpha:
+            stream.metadata.pop("alpha_mode", None)
         stream.disposition = main.disposition
     return stream
 
 
 def _picture_packets(
-    segments: Sequence[Path], decode: Sequence[int], shift: int, stream: Any, plan: EncoderPlan
-) -> Iterator[tuple[Fraction, int, Any]]:
-    from av.packet import Packet
+    segments: Sequence[Segment], schedule: _Schedule, stream: Any, plan: EncoderPlan
+) -> Iterator[_Timed]:
+    from av.packet import Packet, PacketSideData, packet_sidedata_type_from_literal
 
-    number = 0
-    for path in segments:
-        for stored in read_segment(path):
+    times = iter(schedule.decode)
+    for segment in segments:
+        for stored in segment.read():
             packet = Packet(stored.data)
             packet.stream = stream
             packet.time_base = plan.time_base
-            packet.pts, packet.dts = stored.pts - shift, decode[number]
-            packet.duration = stored.duration
+            packet.pts, packet.dts = stored.pts - schedule.shift, next(times)
+            packet.duration = stored.duration or schedule.step
             packet.is_keyframe = stored.key
-            yield Fraction(decode[number]) * plan.time_base, 0, packet
-            number += 1
+            if stored.extra:
+                make: Any = PacketSideData  # its constructor is missing from PyAV's type stubs
+                beside = make(packet_sidedata_type_from_literal(BESIDE), len(stored.extra))
+                beside.update(stored.extra)
+                beside.to_packet(packet)
+            yield Fraction(packet.dts) * plan.time_base, 0, packet
 
 
 def _other_streams(
-    source: Any, main: Any, out: Any, options: CopyOptions, container: str, notes: list[str]
+    source: Any, info: ClipInfo, video: Any, out: Any, options: CopyOptions, container: str, notes: list[str]
 ) -> dict[int, _Copied]:
-    """Make a stream in the output for every other one of the input that it can hold."""
+    """Make a stream in the output for every other one of the input that it can hold; the rest is named in a note.
+
+    ``video`` is the picture's own stream in the output.
+    """
+    from av.stream import Discard
+
+    main = main_stream(source, info.path)
     copied: dict[int, _Copied] = {}
     supported = out.supported_codecs
     for stream in source.streams:
-        if stream is main or stream.index == main.index:
+        if stream.index == main.index or (stream.type == "audio" and not options.audio):
             continue
-        if stream.type == "audio" and not options.audio:
-            continue
-        label = f"{stream.type} stream {stream.index}"
+        name = codec_of(stream)
+        label = f"{stream.type} stream {stream.index} ({name})"
         if stream.type == "attachment":
             if container == "mkv":
                 out.add_attachment(stream.name or f"attachment{stream.index}", stream.mimetype or "", stream.data)
             else:
-                notes.append(f"{label} left out: {container} holds no attachments")
-            continue
-        context = stream.codec_context
-        name = context.codec.name if context is not None else None
-        if stream.type == "audio" and context is None:
-            notes.append(f"{label} left out: this build of FFmpeg does not know its codec")
-            continue
-        target = _same_stream(out, stream, supported)
-        if target is not None:
+                notes.append(f"{label} left out: {container} holds no attachments (--format mkv does)")
+        elif stream.type == "video" and is_cover(stream):
+            _cover(info, stream, out, container, copied, notes)
+        elif stream.type == "data" and "timecode" in stream.metadata:
+            video.metadata.setdefault("timecode", stream.metadata["timecode"])  # makes a track of its own in MP4
+        elif stream.discard == Discard.all and source.chapters():
+            pass  # MP4's text track of the chapters, which the output gets from them
+        elif (target := _same_stream(source, out, stream, supported, container)) is not None:
             _carry(stream, target)
             copied[stream.index] = _Copied(stream, target)
-        elif stream.type == "audio":
+        elif stream.type == "audio" and stream.codec_context is not None:
             encoder = _SoundEncoder(out, stream, _SOUND[container])
             _carry(stream, encoder.target)
             copied[stream.index] = _Copied(stream, encoder.target, encoder)
-            notes.append(
-                f"{label} re-encoded from {name} to {_SOUND[container]}: {container} cannot hold {name} "
-                "(--format mkv keeps it as it is)"
-            )
+            way = "" if container == "mkv" else " (--format mkv holds more)"
+            notes.append(f"{label} re-encoded as {_SOUND[container]}: {container} cannot hold it{way}")
+        elif stream.codec_context is None and stream.type in ("audio", "video", "subtitle"):
+            notes.append(f"{label} left out: this build of FFmpeg does not know its codec")
         else:
-            what = "cover picture" if stream.type == "video" and is_cover(stream) else label
-            notes.append(f"{what} left out: {container} cannot hold {name or 'it'} (--format mkv may)")
+            notes.append(f"{label} left out: {container} cannot hold it")
     return copied
 
 
-def _same_stream(out: Any, stream: Any, supported: set[str]) -> Any:
+_COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+
+
+def _cover(info: ClipInfo, stream: Any, out: Any, container: str, copied: dict[int, _Copied], notes: list[str]) -> None:
+    """Take a cover picture along: in Matroska as the attachment that it is there, in MP4 as a picture of its own."""
+    kind = _COVERS.get(codec_of(stream))
+    target = None
+    if container == "mkv" and kind is not None:
+        with opened(info.path) as again:
+            data = next((bytes(one) for one in again.demux(again.streams[stream.index]) if one.size), None)
+        if data is not None:
+            tags = {name.lower(): text for name, text in stream.metadata.items()}
+            out.add_attachment(tags.get("filename", kind[0]), tags.get("mimetype", kind[1]), data)
+            target = out
+    elif container in ("mp4", "mov") and kind is not None:
+        target = out.add_stream_from_template(stream, opaque=True)
+        _carry(stream, target)
+        copied[stream.index] = _Copied(stream, target)
+    if target is None:
+        notes.append(f"cover picture left out: {container} cannot hold it (--format mkv may)")
+    else:
+        notes.append("the cover picture was kept as it is: it is not edited")
+
+
+def _same_stream(source: Any, out: Any, stream: Any, supported: set[str], container: str) -> Any:
     """A stream of the same codec in the output, or None where the container cannot hold it."""
     context = stream.codec_context
     if context is None:
-        if stream.type != "data" or out.format.name not in ("mov",):
-            return None
-        try:
-            return out.add_stream_from_template(stream)
-        except (ValueError, RuntimeError):
-            return None
+        return out.add_stream_from_template(stream) if _holds_data(source, stream, container) else None
     names = {context.codec.name, context.codec.canonical_name}
     if not names & supported:
         return None
@@ -284,20 +381,54 @@ def _same_stream(out: Any, stream: Any, supported: set[str]) -> Any:
         return None
 
 
+def _holds_data(source: Any, stream: Any, container: str) -> bool:
+    """Whether MP4 or MOV takes a data track of another such file: tried on a file in memory, since none can tell."""
+    import av
+    from av.error import FFmpegError
+
+    if container not in ("mp4", "mov") or stream.type != "data" or "mov" not in source.format.name.split(","):
+        return False
+    memory = io.BytesIO()
+    try:
+        with av.open(memory, "w", format=container) as trial:
+            target = trial.add_stream_from_template(stream)
+            trial.start_encoding()
+            packet = av.Packet(b"\0" * 8)
+            packet.stream, packet.time_base, packet.pts, packet.dts, packet.duration = target, stream.time_base, 0, 0, 1
+            trial.mux(packet)
+        memory.seek(0)
+        with av.open(memory, "r", metadata_errors="replace") as again:
+            return len(again.streams) == 1
+    except (FFmpegError, ValueError):
+        return False
+
+
+def _carry_tags(source: Any, target: Any) -> None:
+    target.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in _STREAM_TAGS})
+
+
+_STREAM_TAGS = frozenset({"encoder", "vendor_id", "duration", "filename", "mimetype"})
+"""What writers of files put there themselves."""
+
+
 def _carry(source: Any, target: Any) -> None:
-    target.metadata.update({k: v for k, v in source.metadata.items() if k not in ("encoder", "vendor_id")})
+    _carry_tags(source, target)
     target.disposition = source.disposition
     if source.time_base is not None:
         target.time_base = source.time_base
 
 
-def _other_packets(source: Any, copied: dict[int, _Copied], trim: Trim) -> Iterator[tuple[Fraction, int, Any]]:
+def _other_packets(
+    source: Any, info: ClipInfo, copied: dict[int, _Copied], trim: Trim, notes: list[str]
+) -> Iterator[_Timed]:
     """Packets of all copied streams in the file's order, each with the time by which to interleave it."""
     from av.error import FFmpegError
 
     streams = [one.source for one in copied.values()]
     if not streams:
         return
+    offsets = offsets_of(info.path)
+    clocks = {index: Follower(offsets) for index in copied}
     latest = Fraction(-(10**9))
     packets = source.demux(streams)
     while True:
@@ -305,9 +436,10 @@ def _other_packets(source: Any, copied: dict[int, _Copied], trim: Trim) -> Itera
             packet = next(packets)
         except (StopIteration, FFmpegError):
             break
-        one = copied[packet.stream.index]
         if packet.size == 0:
             continue
+        one = copied[packet.stream.index]
+        clocks[packet.stream.index].mend(packet)
         time_base = packet.time_base
         time = packet.pts if packet.pts is not None else packet.dts
         if time is not None:
@@ -319,10 +451,8 @@ def _other_packets(source: Any, copied: dict[int, _Copied], trim: Trim) -> Itera
             for made in one.encoder.feed(packet, trim):
                 yield latest, 1 + one.target.index, made
             continue
-        if trim.shift:
-            shift = _exact(trim.shift, time_base)
-            packet.pts = packet.pts - shift if packet.pts is not None else None
-            packet.dts = packet.dts - shift if packet.dts is not None else None
+        move(packet, -trim.shift)
+        one.keep_order(packet)
         packet.stream = one.target
         # A file's order is not strictly that of time; never going back keeps the merge with the picture a merge.
         yield latest, 1 + one.target.index, packet
@@ -330,6 +460,35 @@ def _other_packets(source: Any, copied: dict[int, _Copied], trim: Trim) -> Itera
         if one.encoder is not None:
             for made in one.encoder.finish():
                 yield latest, 1 + one.target.index, made
+        if one.encoder is None and not one.written:
+            notes.append(
+                f"{one.source.type} stream {one.source.index} ({codec_of(one.source)}) left out: it holds nothing"
+            )
+        if one.moved:
+            notes.append(
+                f"{one.moved} time stamps of {one.source.type} stream {one.source.index} were missing or ran backwards "
+                "and were mended"
+            )
+
+
+_USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+
+def _layout_for(codec: str, source: Any) -> str:
+    """The source's channel layout, or the usual one where it has no name or the encoder does not take it."""
+    from av.codec import CodecContext
+    from av.error import FFmpegError
+
+    for name in (source.layout.name, _USUAL_LAYOUTS.get(source.layout.nb_channels, "stereo")):
+        trial: Any = CodecContext.create(codec, "w")
+        try:
+            trial.layout, trial.sample_rate, trial.format = name, 48000, trial.codec.audio_formats[0]
+            trial.time_base = Fraction(1, 48000)
+            trial.open()
+        except (FFmpegError, ValueError):
+            continue
+        return name
+    return "stereo"
 
 
 class _SoundEncoder:
@@ -340,11 +499,12 @@ class _SoundEncoder:
 
         context = source.codec_context
         rate = 48000 if codec == "libopus" else context.sample_rate
-        self.target = out.add_stream(codec, rate=rate, layout=context.layout.name)
+        layout = _layout_for(codec, context)
+        self.target = out.add_stream(codec, rate=rate, layout=layout)
         self.target.bit_rate = 96_000 * max(1, context.layout.nb_channels)
         encoder = self.target.codec_context
         self._resampler = AudioResampler(
-            format=encoder.format.name, layout=context.layout.name, rate=rate, frame_size=encoder.frame_size or 1024
+            format=encoder.format.name, layout=layout, rate=rate, frame_size=encoder.frame_size or 1024
         )
         self._rate = rate
         self._opened = False
@@ -357,7 +517,7 @@ class _SoundEncoder:
         except FFmpegError:
             return
         for frame in frames:
-            if trim.shift and frame.pts is not None:
+            if frame.pts is not None:
                 frame.pts -= _exact(trim.shift, frame.time_base)
             for part in self._resampler.resample(frame):
                 yield from self.target.encode(part)
@@ -380,4 +540,4 @@ def _chapters(source: Any, out: Any, trim: Trim) -> None:
         out.set_chapters(chapters)
 
 
-__all__ = ["FORMATS", "CopyOptions", "StoredPacket", "Trim", "output_format", "write_container"]
+__all__ = ["FORMATS", "CopyOptions", "Trim", "output_format", "write_container"]

@@ -1,7 +1,7 @@
 """The straight path of a clip: analyse, render in segments, join.
 
 `edit_video` makes one output. It is safe against being killed at any moment: what is finished stays in a work folder
-beside the output, and the same call with ``resume`` goes on there.
+beside the output, and the same call goes on there.
 """
 
 from __future__ import annotations
@@ -17,22 +17,27 @@ from typing import Any
 
 import numpy as np
 
+from exprtool.door import Door
 from exprtool.errors import UsageError, VideoError
 from exprtool.faces.select import Selection
 from exprtool.faces.track import TrackerSettings
-from exprtool.files import atomic_write, write_error
+from exprtool.files import write_error
+from exprtool.images import Photo, conversion_notes
 from exprtool.pipeline import Session, Timings, timed
+from exprtool.provenance import Provenance
 from exprtool.timeline import Moment, Timeline
 from exprtool.types import Edit, Image
-from exprtool.videos.analysis import EASE, Analysis, analyse, load_analysis, save_analysis
-from exprtool.videos.clip import ClipInfo, probe
-from exprtool.videos.container import CopyOptions, Trim, output_format, write_container
-from exprtool.videos.encoder import EncodeOptions, EncoderPlan, plan_encoding
+from exprtool.videos.analysis import EASE, Analysis, analyse, pack_analysis, unpack_analysis
+from exprtool.videos.clip import probe
+from exprtool.videos.container import MOVING_PICTURES, CopyOptions, Trim, output_format, write_container
+from exprtool.videos.encoder import EncodeOptions, EncoderPlan, has_alpha, plan_encoding
+from exprtool.videos.picture import ArrayPicture
 from exprtool.videos.render import Renderer, SegmentSink, TrackResult, render
-from exprtool.videos.segments import WorkFolder, file_hash
+from exprtool.videos.segments import file_hash
+from exprtool.videos.types import ClipInfo
+from exprtool.videos.work import WorkFolder
 
 SEGMENT_SECONDS = 4.0
-_ANALYSIS = "analysis.npz"
 
 
 class VideoInterrupted(VideoError):
@@ -53,10 +58,10 @@ class VideoOptions:
     start: Moment | None = None
     end: Moment | None = None
     audio: bool = True
-    resume: bool = False
     overwrite: bool = False
     keep: bool = False
     provenance: bool = True
+    keep_times: bool = False
     ease: float = EASE
     segment_seconds: float = SEGMENT_SECONDS
 
@@ -173,14 +178,14 @@ def edit_video(
 
     ``edit`` carries everything but the expression and its course: strength, controls, reference. ``analysis`` is that
     of an earlier output of the same clip and options. Setting ``stop`` lets the segment at work be finished and raises
-    `VideoInterrupted`. Raises `VideoError`, `UsageError` and `WriteError`; what is finished is kept for ``resume``.
+    `VideoInterrupted`. Raises `VideoError`, `UsageError` and `WriteError`; what is finished is kept,
+    and the same call goes on with it.
     """
     options = options or VideoOptions()
     stop = stop or threading.Event()
     info = probe(source)
     container = output_format(info, options.format, target)
-    animated = container in ("gif", "webp")
-    plan = None if animated else plan_encoding(info, options.encode, container)
+    plan = None if container in MOVING_PICTURES else plan_encoding(info, options.encode, container)
     if source.resolve() == target.resolve():
         raise UsageError(f"{target}: is the input itself. Give another output.")
     work = WorkFolder(target)
@@ -189,8 +194,11 @@ def edit_video(
         "options": _identity(session, edit, timeline, options, container),
         "threads": plan.threads if plan else 0,
     }
-    resumed = work.open(identity, resume=options.resume, overwrite=options.overwrite)
     with work:
+        try:
+            resumed = work.open(identity, overwrite=options.overwrite)
+        except OSError as error:
+            raise write_error(target, error) from error
         if plan is not None and resumed:
             # Another number of threads would give other bits; the run goes on with the one that it began with.
             plan = replace(plan, threads=int(work.header.get("threads") or plan.threads))
@@ -216,10 +224,10 @@ def _edit(
     stop: threading.Event,
     progress: Progress | None,
 ) -> VideoResult:
-    stored = work.path / _ANALYSIS
     timings: Timings = {}
-    if stored.exists():
-        analysis = load_analysis(stored)
+    stored = work.read_analysis()
+    if stored is not None:
+        analysis = unpack_analysis(stored)
     elif analysis is None:
         with timed(timings, "analyse"):
             analysis = analyse_clip(session, info, options, stop=stop, progress=progress)
@@ -233,15 +241,15 @@ def _edit(
     notes = [*info.notes, *analysis.notes, *(plan.notes if plan else ())]
     if not analysis.selected:
         return _nothing_to_edit(info, target, timeline, options, container, analysis, work, notes, renderer)
-    save_analysis(analysis, stored)
+    if stored is None:
+        work.store_analysis(pack_analysis(analysis))
     middle = _Middle(analysis)
     renderer.watch = middle.index
     count = work.done.copy()
     if plan is None:
-        from exprtool.videos.animation import open_writer
-
-        _render_animation(renderer, info, target, container, options, middle, stop, progress, open_writer)
-        extra: list[str] = []
+        renderer.fit()
+        door = _door(info, options, edit, timeline, renderer)
+        extra = _render_animation(renderer, info, target, container, options, door, middle, stop, progress)
     else:
         segments = cut_segments(analysis, options.segment_seconds)
         _render_segments(renderer, plan, segments, work, options, middle, stop, progress, target)
@@ -259,7 +267,7 @@ def _edit(
 def _identity(
     session: Session, edit: Edit, timeline: Timeline, options: VideoOptions, container: str
 ) -> dict[str, Any]:
-    """Everything that decides about the output's bits, as JSON; what differs is named when a resume is refused."""
+    """Everything that decides about the output's bits, as JSON; what differs is named when going on is refused."""
     import exprtool
 
     reference = edit.reference.pixels.tobytes() if edit.reference is not None else b""
@@ -344,7 +352,7 @@ def _render_segments(
     if not complete:
         raise VideoInterrupted(
             f"{target}: interrupted; {len(work.done)} of {len(segments)} segments are finished and kept. "
-            "Give the same command again with --resume to go on.",
+            "Give the same command again to go on.",
             resumable=True,
         )
 
@@ -374,32 +382,32 @@ def _join(
     renderer: Renderer,
 ) -> list[str]:
     trim = _trim(info, analysis, options)
-    metadata = _provenance(edit, timeline, renderer) if options.provenance else {}
-    paths = [work.segment(number) for number in range(len(segments))]
-    return write_container(info, plan, paths, target, container, CopyOptions(options.audio, trim, metadata))
+    door = _door(info, options, edit, timeline, renderer)
+    pieces = [work.segment(number) for number in range(len(segments))]
+    return write_container(info, plan, pieces, target, container, CopyOptions(options.audio, trim, door))
 
 
 def _trim(info: ClipInfo, analysis: Analysis, options: VideoOptions) -> Trim:
     """The stretch in exact seconds of the file's clock; the first frame kept takes the place of the clip's first."""
-    whole = analysis.first == 0 and options.end is None
-    if whole:
-        return Trim()
-    base = info.time_base
-    start = (analysis.pts[analysis.first] - analysis.pts[0]) * base if analysis.first else None
+    base, last = info.time_base, analysis.stop - 1
+    first, begin = (analysis.pts[index] * base for index in (0, analysis.first))
     end: Fraction | None = None
     if options.end is not None:
-        last = analysis.stop - 1
         shown = analysis.durations[last] or max(1, analysis.pts[last] - analysis.pts[max(0, last - 1)])
         end = (analysis.pts[last] + shown) * base
-    return Trim(start, end)
+    return Trim(begin if analysis.first else None, end, begin - first + info.origin)
 
 
-def _provenance(edit: Edit, timeline: Timeline, renderer: Renderer) -> dict[str, str]:
-    """What the output says about itself, in the container's comment."""
-    from exprtool.provenance import Provenance, film_comment
+def _door(info: ClipInfo, options: VideoOptions, edit: Edit, timeline: Timeline, renderer: Renderer) -> Door:
+    records = (_provenance(edit, timeline, renderer),) if options.provenance else ()
+    return Door(info.path, records, options.keep_times)
+
+
+def _provenance(edit: Edit, timeline: Timeline, renderer: Renderer) -> Provenance:
+    """What the output says about itself."""
 
     results = [result for result in renderer.results.values() if result.backend]
-    record = Provenance(
+    return Provenance(
         ", ".join(dict.fromkeys(result.backend or "" for result in results)),
         any(result.trained for result in results),
         dict(timeline.keys[0].weights) if len(timeline.keys) == 1 else {},
@@ -408,7 +416,6 @@ def _provenance(edit: Edit, timeline: Timeline, renderer: Renderer) -> dict[str,
         seed=edit.seed,
         timeline=timeline.text if len(timeline.keys) > 1 else "",
     )
-    return {"comment": film_comment(record)}
 
 
 def _nothing_to_edit(
@@ -436,7 +443,7 @@ def _nothing_to_edit(
         if target.suffix.lower() != info.path.suffix.lower() or options.start or options.end:
             work.remove()
             raise VideoError(f"{info.path}: {error} --keep copies the input as it is: give the output the same ending.")
-        with atomic_write(target) as temporary:
+        with Door(info.path, keep_times=options.keep_times).open(target) as temporary:
             shutil.copyfile(info.path, temporary)
         notes.append("nothing to edit: the input was copied as it is")
         written = True
@@ -453,33 +460,79 @@ def _render_animation(
     target: Path,
     container: str,
     options: VideoOptions,
+    door: Door,
     middle: _Middle,
     stop: threading.Event,
     progress: Progress | None,
-    open_writer: Any,
-) -> None:
-    """GIF and WebP are written in one go: they are short, and their frames build on each other."""
-    analysis = renderer.analysis
-    times = [analysis.times[i] - analysis.times[analysis.first] for i in range(analysis.first, analysis.stop)]
-    last = analysis.durations[analysis.stop - 1] * info.time_base or (times[-1] - times[-2] if len(times) > 1 else 0.04)
-    times.append(times[-1] + float(last))
+) -> list[str]:
+    """Moving pictures are written in one go: they are short, and their frames build on each other."""
+    from exprtool.pictures import moving
+
+    analysis, kind = renderer.analysis, MOVING_PICTURES[container]
+    shown = range(analysis.first, analysis.stop)
+    durations = _durations(info, analysis, kind)
+    photo, loop, alpha, notes = _surroundings(info, kind)
     height, width = info.size
     if options.encode.side_by_side:
-        width *= 2
+        photo = replace(photo, rgb=np.zeros((height, 2 * width, 3), np.uint8))
+    left_out = durations.count(None)
+    if left_out:
+        notes.append(f"{left_out} frames were left out: {kind} shows at most 50 a second")
+    course = moving.Course(photo, len(durations) - left_out, loop, alpha)
     report = None if progress is None else lambda done: progress("render", done, analysis.frames)
-    with atomic_write(target) as temporary, temporary.open("wb") as file:
-        with open_writer(container, file, height, width, times, info.loop, options.encode.quality) as writer:
+    with door.open(target) as temporary, temporary.open("wb") as file:
+        writer = moving.frame_writer(file, kind, course, xmp=door.xmp(photo.xmp), quality=options.encode.quality)
 
-            def add(frame: Any, picture: Any) -> None:
-                pixels = picture.pixels if hasattr(picture, "pixels") else picture.rgb()
-                writer.add(pixels)
+        def add(frame: Any, picture: Any) -> None:
+            duration = durations[frame.index - analysis.first]
+            if duration is not None:
+                known = isinstance(picture, ArrayPicture)
+                writer.add(picture.pixels if known else picture.rgb(), duration, picture.edited if known else None)
 
-            complete = render(
-                renderer, [range(analysis.first, analysis.stop)], _watching(add, middle, renderer, options), stop=stop,
-                progress=report, keep_original=options.encode.side_by_side,
-            )  # fmt: skip
+        complete = render(
+            renderer, [shown], _watching(add, middle, renderer, options), stop=stop, progress=report,
+            keep_original=options.encode.side_by_side,
+        )  # fmt: skip
+        writer.close()
         if stop.is_set() and not complete:
             raise VideoInterrupted(f"{target}: interrupted; nothing was written.", resumable=False)
+    return notes
+
+
+def _durations(info: ClipInfo, analysis: Analysis, kind: str) -> list[int | None]:
+    """For how many milliseconds a moving picture shows each frame; None for one that it has no time for."""
+    from exprtool.pictures.moving import frame_durations
+
+    kept = analysis.durations[analysis.first : analysis.stop]
+    if info.animation and info.codec.upper() == kind:
+        return list(kept)
+    times = [analysis.times[i] - analysis.times[analysis.first] for i in range(analysis.first, analysis.stop)]
+    last = kept[-1] * info.time_base or (times[-1] - times[-2] if len(times) > 1 else 0.04)
+    return [one or None for one in frame_durations(kind, [*times, times[-1] + float(last)])]
+
+
+def _surroundings(info: ClipInfo, kind: str) -> tuple[Photo, int | None, bool, list[str]]:
+    """What stands around the frames of a moving picture: (metadata and size, loop, transparency, notes)."""
+    if info.animation:
+        from exprtool.videos.animation import animation_of
+
+        found = animation_of(info)
+        alpha = found.photo.samples.alpha or (kind == "PNG" and found.photo.format != "PNG")
+        return found.photo, found.loop, alpha, list(conversion_notes(found.photo, kind))
+    photo = replace(Photo.from_rgb(np.zeros((*info.size, 3), np.uint8), str(info.path)), lossless=False)
+    notes = ["the sound is left out: a moving picture has none"] * any(one.startswith("audio") for one in info.streams)
+    if has_alpha(info.pix_fmt):
+        notes.append("its transparency was left out (--format webm or mov keeps it)")
+    return photo, 0, False, notes
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """A contact sheet (H, W, 3) of edited frames, the original above each; their times in seconds by index."""
+
+    sheet: Image
+    times: Mapping[int, float]
+    record: Provenance
 
 
 def preview(
@@ -493,11 +546,10 @@ def preview(
     analysis: Analysis | None = None,
     stop: threading.Event | None = None,
     progress: Progress | None = None,
-) -> tuple[Image, Mapping[int, float]]:
-    """A contact sheet of ``count`` edited frames at equal distances, (H, W, 3), with the original above each.
+) -> Preview:
+    """A contact sheet of ``count`` edited frames at equal distances, with the original above each.
 
-    Returns the sheet and the times in seconds of the frames, by index. Nothing is encoded or written. Raises
-    `VideoError` where no face is found.
+    Nothing is encoded or written. Raises `VideoError` where no face is found.
     """
     from exprtool.videos.sheet import contact_sheet
 
@@ -522,4 +574,5 @@ def preview(
             progress("render", len(pairs), len(places))
 
     render(renderer, [range(i, i + 1) for i in places], finished, keep_original=True)
-    return contact_sheet(pairs), {i: analysis.times[i] for i in places}
+    times = {i: analysis.times[i] for i in places}
+    return Preview(contact_sheet(pairs), times, _provenance(edit, timeline, renderer))

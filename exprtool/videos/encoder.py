@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exprtool.errors import UnknownNameError, UsageError, VideoError
-from exprtool.videos.clip import ClipInfo, Colour
 from exprtool.videos.picture import Picture
+from exprtool.videos.types import ClipInfo, Colour
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -29,8 +29,26 @@ CODEC_ALIASES: Mapping[str, tuple[str, ...]] = {
     "av1": ("libsvtav1", "libaom-av1"),
     "prores": ("prores_ks",),
 }
-_DEFAULT_CRF: Mapping[str, float] = {"libx264": 17, "libx265": 19, "libvpx-vp9": 22, "libsvtav1": 22, "libaom-av1": 22}
+_FAMILIES: Mapping[str, str] = {
+    "h264": "h264", "hevc": "h265", "vp8": "vp8", "vp9": "vp9", "av1": "av1", "prores": "prores", "ffv1": "ffv1",
+    "huffyuv": "huffyuv", "ffvhuff": "ffvhuff", "utvideo": "utvideo", "qtrle": "qtrle", "png": "png",
+}  # fmt: skip
+"""Codecs of inputs that outputs keep, and what makes them. Older ones (MPEG-2, WMV, ...) become H.264."""
+_PLAYED_IN: Mapping[str, frozenset[str]] = {
+    "mp4": frozenset({"h264", "h265", "vp9", "av1"}),
+    "mov": frozenset({"h264", "h265", "prores", "qtrle", "png"}),
+}
+"""What players expect in these; FFmpeg would write more into them."""
+_DEFAULT_CRF: Mapping[str, float] = {
+    "libx264": 17,
+    "libx264rgb": 17,
+    "libx265": 19,
+    "libvpx-vp9": 22,
+    "libsvtav1": 22,
+    "libaom-av1": 22,
+}
 _SECONDS_PER_KEYFRAME = 2
+_X26 = ("libx264", "libx264rgb", "libx265")
 _X26_PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
 )  # fmt: skip
@@ -77,6 +95,10 @@ class EncoderPlan:
     pad: tuple[int, int] = (0, 0)
     lossless: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def alpha(self) -> bool:
+        return has_alpha(self.pix_fmt)
 
     def context(self) -> VideoCodecContext:
         """A fresh encoder, opened."""
@@ -144,10 +166,14 @@ def plan_encoding(info: ClipInfo, options: EncodeOptions, container: str) -> Enc
     Raises `UsageError` for a codec, pixel format, preset or quality that cannot be had; what had to be changed to fit
     is told in ``notes``.
     """
-    codec = find_encoder(options.codec or ("vp9" if container == "webm" else "h264"))
-    _check_container(codec, container)
-    source = "rgba" if info.animation and info.pix_fmt == "rgba" else info.pix_fmt
-    pix_fmt, notes = _pixel_format(codec, source, options.pix_fmt)
+    if options.codec is not None:
+        codec, notes = find_encoder(options.codec), []
+        _check_container(codec, container)
+    else:
+        codec, notes = _default_encoder(info, container)
+    source = info.pix_fmt
+    pix_fmt, lost = _pixel_format(codec, source, options.pix_fmt)
+    notes += lost
     colour = info.colour
     if _is_rgb(source) and not _is_rgb(pix_fmt):
         colour = Colour(
@@ -156,7 +182,8 @@ def plan_encoding(info: ClipInfo, options: EncodeOptions, container: str) -> Enc
     height, width = info.height, info.width
     if options.side_by_side:
         height, width = (2 * height, width) if info.orientation.transpose else (height, 2 * width)
-    settings, qscale, lossless = _quality(codec, options)
+    settings, qscale, lossless = _quality_of_kept(codec, options, notes)
+    _describe_light(codec, info, settings)
     interlaced = bool(info.interlaced) and codec == "libx264"
     rate = info.rate if info.rate and info.rate > 0 else None
     plan = EncoderPlan(
@@ -168,15 +195,47 @@ def plan_encoding(info: ClipInfo, options: EncodeOptions, container: str) -> Enc
     return _fit_size(plan, info)
 
 
-def _check_container(codec: str, container: str) -> None:
+def _default_encoder(info: ClipInfo, container: str) -> tuple[str, list[str]]:
+    """The encoder of the input's own codec where the build has it and the container takes it, and what else was done.
+
+    Animations become what plays everywhere: H.264, or VP9 in WebM.
+    """
+    usual = "vp9" if container == "webm" else "h264"
+    family = usual if info.animation else _FAMILIES.get(info.codec)
+    codec = (
+        next((one for one in CODEC_ALIASES.get(family, (family,)) if one in video_encoders()), None) if family else None
+    )
+    if codec == "libx264" and not info.animation and _is_rgb(info.pix_fmt) and "libx264rgb" in video_encoders():
+        codec = "libx264rgb"
+    played = family in _PLAYED_IN.get(container, {family})
+    if codec is not None and played and _holds(container, codec):
+        return codec, []
+    why = (
+        f"{container} cannot hold it" if codec else "exprtool does not write it" if not family else "no encoder is here"
+    )
+    return find_encoder(usual), [f"the picture was {info.codec} and is stored as {usual}: {why}"]
+
+
+def _holds(container: str, codec: str) -> bool:
     import av
 
     with av.open(os.devnull, "w", format={"mkv": "matroska"}.get(container, container)) as probe:
-        if codec not in probe.supported_codecs:
-            raise UsageError(
-                f"A {container} file cannot hold video made by {codec!r}. Choose another --codec, or --format mkv, "
-                "which holds any."
-            )
+        return codec in probe.supported_codecs
+
+
+def _check_container(codec: str, container: str) -> None:
+    if not _holds(container, codec):
+        raise UsageError(
+            f"A {container} file cannot hold video made by {codec!r}. Choose another --codec, or --format mkv, "
+            "which holds any."
+        )
+
+
+def has_alpha(pix_fmt: str) -> bool:
+    """Whether a pixel format stores transparency."""
+    from av.video.format import VideoFormat
+
+    return any(part.is_alpha for part in VideoFormat(pix_fmt).components)
 
 
 def _is_rgb(pix_fmt: str) -> bool:
@@ -198,12 +257,63 @@ def _pixel_format(codec: str, source: str, wanted: str | None) -> tuple[str, lis
     source = working_format(source).replace("yuvj", "yuv")
     if not supported or source in supported:
         return source, []
-    if _is_rgb(source) and "yuv420p" in supported:
-        return "yuv420p", []
-    choices = [one for one in supported if not one.startswith("yuvj") and not one.startswith("nv")]
-    best, _ = find_best_pix_fmt_of_list(choices, source, False)
+    alpha, rgb = has_alpha(source), _is_rgb(source)
+    choices = [one for one in supported if not one.startswith(("yuvj", "nv"))]
+    notes = []
+    if alpha:
+        clear = [one for one in choices if has_alpha(one)]
+        choices = clear or choices
+        if not clear:
+            notes.append(f"{codec} cannot store transparency: it was left out (--codec ffv1 or vp9 keep it)")
+    same = [one for one in choices if _is_rgb(one) == rgb]
+    if rgb and not same and "yuv420p" in choices:
+        notes.append("RGB is stored as yuv420p, with half the resolution in colour (--codec ffv1 keeps it)")
+        return "yuv420p", notes
+    best, _ = find_best_pix_fmt_of_list(same or choices, source, alpha)
     name = best.name if best is not None else choices[0]
-    return name, [f"{codec} cannot store {source}; stored as {name}"]
+    if _depth(name) < _depth(source) or _is_rgb(name) != rgb or _chroma(name) < _chroma(source):
+        notes.append(f"{codec} cannot store {source}; stored as {name}")
+    return name, notes
+
+
+def _depth(pix_fmt: str) -> int:
+    from av.video.format import VideoFormat
+
+    return max(part.bits for part in VideoFormat(pix_fmt).components)
+
+
+def _chroma(pix_fmt: str) -> int:
+    """How many samples of colour 64 by 64 pixels have."""
+    from av.video.format import VideoFormat
+
+    layout = VideoFormat(pix_fmt, 64, 64)
+    return 64 * 64 if layout.is_rgb else layout.chroma_width() * layout.chroma_height()
+
+
+def _describe_light(codec: str, info: ClipInfo, settings: dict[str, str]) -> None:
+    """Tell an encoder of HDR video for which display it was mastered (SMPTE ST 2086, CTA 861.3)."""
+    key, entries = {
+        "libx265": ("x265-params", [("master-display", info.mastering), ("max-cll", info.light)]),
+        "libx264": ("x264-params", [("mastering-display", info.mastering), ("cll", info.light)]),
+    }.get(codec, ("", []))
+    given = [f"{name}={value}" for name, value in entries if value]
+    if given:
+        settings[key] = ":".join(filter(None, [settings.get(key), *given]))
+
+
+def _quality_of_kept(codec: str, options: EncodeOptions, notes: list[str]) -> tuple[dict[str, str], float | None, bool]:
+    """`_quality`; where the input chose the codec, what the user said of quality may not fit and is passed over."""
+    if options.codec is None:
+        for name in ("preset", "crf", "quality"):
+            alone = replace(EncodeOptions(), **{name: getattr(options, name)})
+            try:
+                _quality(codec, alone)
+            except UsageError as error:
+                if codec in _X26 or (codec in _DEFAULT_CRF and name != "preset"):
+                    raise
+                options = replace(options, **{name: None})
+                notes.append(f"--{name} was passed over: {str(error).rstrip('.')}")
+    return _quality(codec, options)
 
 
 def _quality(codec: str, options: EncodeOptions) -> tuple[dict[str, str], float | None, bool]:
@@ -229,7 +339,7 @@ def _quality(codec: str, options: EncodeOptions) -> tuple[dict[str, str], float 
         if codec == "prores_ks":
             return settings, None, False
         return settings, 31 - 29 * (options.quality if options.quality is not None else 93) / 100, False
-    top = 51.0 if codec in ("libx264", "libx265") else 63.0
+    top = 51.0 if codec in _X26 else 63.0
     crf = options.crf if options.crf is not None else _DEFAULT_CRF.get(codec, top / 3)
     if options.quality is not None:
         if not 1 <= options.quality <= 100:
@@ -237,16 +347,33 @@ def _quality(codec: str, options: EncodeOptions) -> tuple[dict[str, str], float 
         crf = top * (1 - options.quality / 100)
     if not 0 <= crf <= top:
         raise UsageError(f"--crf must be from 0 to {top:g} for {codec}, not {crf:g}.")
-    if crf == 0 and codec in ("libx264", "libx265", "libvpx-vp9"):
+    if crf == 0 and codec in (*_X26, "libvpx-vp9"):
         lossless = {
-            "libx264": {"qp": "0"}, "libx265": {"x265-params": "lossless=1:log-level=error"},
+            "libx264": {"qp": "0"}, "libx264rgb": {"qp": "0"}, "libx265": {"x265-params": "lossless=1:log-level=error"},
             "libvpx-vp9": {"lossless": "1"},
         }[codec]  # fmt: skip
         return settings | lossless, None, True
     settings["crf"] = f"{crf:g}"
     if codec == "libx265":
         settings["x265-params"] = "log-level=error"
+    elif codec in _X26 and _has_avx512():
+        settings["x264-params"] = "asm=AVX2"
     return settings, None, False
+
+
+_CV_CPU_AVX512_SKX = 256
+"""OpenCV's number for the AVX-512 instructions that x264 looks for."""
+
+
+def _has_avx512() -> bool:
+    """Whether x264 would use its AVX-512 routines, which are not the same on every run.
+
+    Its macroblock tree then gives other bits now and then (of 40 runs with four threads 25 agreed); with AVX2, and with
+    SSE4.2, all agree, also with each other.
+    """
+    import cv2
+
+    return bool(cv2.checkHardwareSupport(_CV_CPU_AVX512_SKX))
 
 
 def _check_preset(codec: str, preset: str, private: Mapping[str, Any], context: Any) -> None:
@@ -254,9 +381,9 @@ def _check_preset(codec: str, preset: str, private: Mapping[str, Any], context: 
     if option is None:
         raise UsageError(f"{codec} has no presets; leave out --preset.")
     named = [choice.name for choice in option.choices]
-    if codec in ("libx264", "libx265"):
+    if codec in _X26:
         named = list(_X26_PRESETS)
-    numeric = preset.lstrip("-").isdigit() and codec not in ("libx264", "libx265")
+    numeric = preset.lstrip("-").isdigit() and codec not in _X26
     if numeric and option.min <= int(preset) <= option.max:
         return
     if preset not in named:
@@ -265,7 +392,20 @@ def _check_preset(codec: str, preset: str, private: Mapping[str, Any], context: 
 
 
 _ANY_SIZE = frozenset(
-    {"ffv1", "libvpx", "libvpx-vp9", "libaom-av1", "huffyuv", "ffvhuff", "utvideo", "mjpeg", "png", "rawvideo"}
+    {
+        "ffv1",
+        "libx264rgb",
+        "qtrle",
+        "libvpx",
+        "libvpx-vp9",
+        "libaom-av1",
+        "huffyuv",
+        "ffvhuff",
+        "utvideo",
+        "mjpeg",
+        "png",
+        "rawvideo",
+    }
 )
 """Encoders that store odd numbers of rows or columns with subsampled chroma; others refuse or drop one in silence."""
 

@@ -17,18 +17,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.door import Door
 from exprtool.errors import NoFaceError, UsageError, VideoError
 from exprtool.faces.select import Selection
-from exprtool.files import atomic_write, write_error
+from exprtool.files import write_error
+from exprtool.images import Photo
+from exprtool.pictures.moving import Course, frame_durations, frame_writer
 from exprtool.pipeline import FaceResult, PreparedFace, Prospect, Session, Timings, timed, why_none_selected
+from exprtool.provenance import Provenance
 from exprtool.timeline import Moment, Timeline
 from exprtool.types import Edit, Image
-from exprtool.videos.animation import open_writer
-from exprtool.videos.clip import ClipInfo, Colour
-from exprtool.videos.container import CopyOptions, output_format, write_container
+from exprtool.videos.container import MOVING_PICTURES, CopyOptions, output_format, write_container
 from exprtool.videos.encoder import EncodeOptions, StretchEncoder, plan_encoding
 from exprtool.videos.picture import ArrayPicture
-from exprtool.videos.segments import SegmentWriter, WorkFolder
+from exprtool.videos.segments import SegmentWriter
+from exprtool.videos.types import ClipInfo, Colour
+from exprtool.videos.work import WorkFolder
 
 DEFAULT_SECONDS = 4.0
 DEFAULT_RATE = 25
@@ -55,6 +59,8 @@ class AnimateOptions:
     loop: int = 0
     format: str | None = None
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    provenance: bool = True
+    keep_times: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,13 +142,15 @@ def animate(
     timeline: Timeline,
     options: AnimateOptions | None = None,
     *,
+    source: Path | None = None,
     stop: threading.Event | None = None,
     progress: Any = None,
 ) -> Animation:
     """Animate an upright RGB photo (H, W, 3) along a timeline and write it as a clip or GIF, in one step.
 
-    Raises `NoFaceError` where no face is found or selected, `VideoError` where every backend refuses, and `WriteError`
-    for the disk. Setting ``stop`` ends the run; nothing is written then.
+    ``source`` is the photo's file, whose permissions the output takes. Raises `NoFaceError` where no face is found or
+    selected, `VideoError` where every backend refuses, and `WriteError` for the disk. Setting ``stop`` ends the run;
+    nothing is written then.
     """
     options = options or AnimateOptions()
     notes: list[str] = []
@@ -162,22 +170,29 @@ def animate(
         notes.append("no blinks: the backend has no control of the eyelids")
     info = _clip_info(target, image, options)
     container = output_format(info, options.format, target)
-    frames = _frames(session, prospect, prepared, edits, timings, stop, progress)
+    faces = _Faces(session, prospect, prepared, edits, timings)
+    records = (_record(faces.first(), edit, timeline),) if options.provenance else ()
+    door = Door(source, records, options.keep_times)
+    frames = _frames(faces, stop, progress)
     last: list[FaceResult] = []
     height, width = image.shape[:2]
     try:
-        if container in ("gif", "webp"):
-            shown = [*times, count / options.rate]
-            with (
-                atomic_write(target) as temporary,
-                temporary.open("wb") as file,
-                open_writer(container, file, height, width, shown, options.loop, options.encode.quality) as writer,
-            ):
-                for picture, results in frames:
-                    writer.add(picture)
+        if container in MOVING_PICTURES:
+            kind = MOVING_PICTURES[container]
+            durations = frame_durations(kind, [*times, count / options.rate])
+            photo = replace(Photo.from_rgb(np.zeros_like(image)), lossless=False)
+            course = Course(photo, sum(one > 0 for one in durations), options.loop, alpha=False)
+            with door.open(target) as temporary, temporary.open("wb") as file:
+                writer = frame_writer(file, kind, course, xmp=door.xmp(), quality=options.encode.quality)
+                for (picture, results), duration in zip(frames, durations, strict=True):
+                    if duration:
+                        writer.add(picture, duration)
                     last = results
+                writer.close()
+            if 0 in durations:
+                notes.append(f"{durations.count(0)} frames were left out: {kind} shows at most 50 a second")
         else:
-            last = _write_clip(info, target, container, options, frames, notes)
+            last = _write_clip(info, target, container, options, door, frames, notes)
     except OSError as error:
         raise write_error(target, error) from error
     return Animation(target, count, (height, width), tuple(last), tuple(notes), timings)
@@ -200,31 +215,69 @@ def _can_blink(session: Session) -> bool:
     return all(any(name.startswith(BLINK) for name in spec.controls) for spec in session.chain.specs)
 
 
-def _frames(
-    session: Session,
-    prospect: Prospect,
-    prepared: Sequence[PreparedFace],
-    edits: Sequence[Edit],
-    timings: Timings,
-    stop: threading.Event | None,
-    progress: Any,
-) -> Iterator[tuple[Image, list[FaceResult]]]:
-    edited = False
-    for i, edit in enumerate(edits):
+class _Faces:
+    """The photo's faces in every frame; what `first` made for the record is not made twice."""
+
+    def __init__(
+        self,
+        session: Session,
+        prospect: Prospect,
+        prepared: Sequence[PreparedFace],
+        edits: Sequence[Edit],
+        timings: Timings,
+    ) -> None:
+        self.session, self.prospect, self.prepared = session, prospect, prepared
+        self.edits, self.timings = edits, timings
+        self._made: dict[int, list[FaceResult]] = {}
+
+    def first(self) -> list[FaceResult]:
+        """The faces in the first frame that is edited, [] where none is; raises `VideoError` where all are refused."""
+        index = next((i for i, edit in enumerate(self.edits) if _changes(edit)), None)
+        if index is None:
+            return []
+        results = self._made[index] = self._generate(index)
+        reasons = [face.reason for face in results if not face.edited]
+        if len(reasons) == len(results):
+            raise VideoError(f"The face is left alone: {'; '.join(dict.fromkeys(str(one) for one in reasons))}.")
+        return results
+
+    def at(self, index: int) -> tuple[Image, list[FaceResult]]:
+        if not _changes(self.edits[index]):
+            return self.prospect.image, []
+        results = self._made.pop(index, None) or self._generate(index)
+        return self.session.finish(self.prospect, results, self.timings).image, results
+
+    def _generate(self, index: int) -> list[FaceResult]:
+        with timed(self.timings, "generate"):
+            return self.session.generate(self.prepared, self.edits[index])
+
+
+def _changes(edit: Edit) -> bool:
+    return bool(edit.weights or edit.controls or (edit.reference and edit.strength > 0))
+
+
+def _record(results: Sequence[FaceResult], edit: Edit, timeline: Timeline) -> Provenance:
+    edited = [face for face in results if face.edited]
+    constant = len(timeline.keys) == 1
+    return Provenance(
+        ", ".join(dict.fromkeys(face.backend or "" for face in edited)),
+        any(face.trained for face in edited),
+        dict(timeline.keys[0].weights) if constant else {},
+        dict(edit.controls),
+        strength=edit.strength,
+        seed=edit.seed,
+        faces=len(edited),
+        timeline="" if constant else timeline.text,
+    )
+
+
+def _frames(faces: _Faces, stop: threading.Event | None, progress: Any) -> Iterator[tuple[Image, list[FaceResult]]]:
+    for index in range(len(faces.edits)):
         if stop is not None and stop.is_set():
             raise VideoError("interrupted; nothing was written.")
-        if edit.weights or edit.controls or (edit.reference and edit.strength > 0):
-            with timed(timings, "generate"):
-                results = session.generate(prepared, edit)
-            reasons = [face.reason for face in results if not face.edited]
-            if not edited and len(reasons) == len(results):
-                raise VideoError(f"The face is left alone: {'; '.join(dict.fromkeys(str(one) for one in reasons))}.")
-            edited = True
-            yield session.finish(prospect, results, timings).image, results
-        else:
-            yield prospect.image, []
+        yield faces.at(index)
         if progress is not None:
-            progress("render", i + 1, len(edits))
+            progress("render", index + 1, len(faces.edits))
 
 
 def _clip_info(target: Path, image: Image, options: AnimateOptions) -> ClipInfo:
@@ -241,6 +294,7 @@ def _write_clip(
     target: Path,
     container: str,
     options: AnimateOptions,
+    door: Door,
     frames: Iterator[tuple[Image, list[FaceResult]]],
     notes: list[str],
 ) -> list[FaceResult]:
@@ -248,18 +302,18 @@ def _write_clip(
     notes += plan.notes
     last: list[FaceResult] = []
     work = WorkFolder(target)
-    work.open({"input": {}, "options": {}}, resume=False, overwrite=True)
+    work.open({"input": {}, "options": {}}, overwrite=True)
     with work:
         try:
             encoder, writer = StretchEncoder(plan), SegmentWriter(work.segment(0))
             for index, (picture, results) in enumerate(frames):
                 last = results or last
                 for packet in encoder.encode(ArrayPicture(picture), index, 1):
-                    writer.add(packet.pts or 0, packet.duration or 1, packet.is_keyframe, bytes(packet))
+                    writer.add_packet(packet, {})
             for packet in encoder.finish():
-                writer.add(packet.pts or 0, packet.duration or 1, packet.is_keyframe, bytes(packet))
+                writer.add_packet(packet, {})
             writer.finish()
-            notes += write_container(info, plan, [work.segment(0)], target, container, CopyOptions())
+            notes += write_container(info, plan, [work.segment(0)], target, container, CopyOptions(door=door))
         finally:
             work.remove()
     return last

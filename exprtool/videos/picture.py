@@ -115,10 +115,11 @@ class Picture(ABC):
 
 
 class ArrayPicture(Picture):
-    """A picture of an animation: RGB (H, W, 3) or RGBA (H, W, 4)."""
+    """A picture of an animation: RGB (H, W, 3) or RGBA (H, W, 4). ``edited`` (H, W) marks what was changed in it."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self.pixels = pixels
+        self.edited = np.zeros(pixels.shape[:2], np.bool_)
         self.size = pixels.shape[0], pixels.shape[1]
 
     def rgb(self) -> Image:
@@ -136,6 +137,7 @@ class ArrayPicture(Picture):
     def write(self, box: IntBox, old: Image, new: Image) -> None:
         x0, y0, x1, y1 = box
         self.pixels[y0:y1, x0:x1, :3] = new
+        self.edited[y0:y1, x0:x1] |= (old != new).any(axis=2)
 
     def frame(self) -> VideoFrame:
         from av import VideoFrame
@@ -145,12 +147,17 @@ class ArrayPicture(Picture):
         )
 
     def copy(self) -> ArrayPicture:
-        return ArrayPicture(self.pixels.copy())
+        same = ArrayPicture(self.pixels.copy())
+        same.edited = self.edited.copy()
+        return same
 
     def beside(self, other: Picture) -> ArrayPicture:
         right = other.pixels if isinstance(other, ArrayPicture) else other.rgb()
         channels = min(self.pixels.shape[2], right.shape[2])
-        return ArrayPicture(np.concatenate([self.pixels[..., :channels], right[..., :channels]], axis=1))
+        both = ArrayPicture(np.concatenate([self.pixels[..., :channels], right[..., :channels]], axis=1))
+        if isinstance(other, ArrayPicture):
+            both.edited = np.concatenate([self.edited, other.edited], axis=1)
+        return both
 
 
 class FramePicture(Picture):

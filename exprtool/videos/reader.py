@@ -3,66 +3,18 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from exprtool.errors import VideoError
-from exprtool.videos.clip import ClipInfo, main_stream, opened
+from exprtool.videos.clip import decoder, main_stream, opened
+from exprtool.videos.clock import Clock
 from exprtool.videos.picture import FULL_RANGE, FramePicture, Picture, native, working_format
+from exprtool.videos.types import ClipFrame, ClipInfo, ReadLog
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
-
-
-@dataclass(frozen=True, eq=False)
-class ClipFrame:
-    """One frame. ``pts`` and ``duration`` are in the clip's time base (duration 0 where the file does not say).
-
-    ``picture`` is None where the frame did not decode: its place in time is kept by showing the one before it again.
-    ``damaged`` tells of a picture that the decoder could only guess in part.
-    """
-
-    index: int
-    pts: int
-    duration: int
-    picture: Picture | None
-    damaged: bool = False
-
-
-@dataclass
-class ReadLog:
-    """What went wrong while reading; filled as the frames go by."""
-
-    undecoded: list[int] = field(default_factory=list)
-    """Indices of frames that did not decode and are shown as repeats."""
-    damaged: list[int] = field(default_factory=list)
-    lost_packets: int = 0
-    """Packets that did not decode and whose place in time is unknown."""
-    moved: int = 0
-    """Time stamps that were missing or ran backwards and had to be made up."""
-    cut_off: str | None = None
-    """Why the file ended before its end, or None."""
-
-    def notes(self) -> list[str]:
-        lines = []
-        if self.undecoded:
-            lines.append(f"{_these(self.undecoded, 'did not decode; shown as')} a repeat of the frame before")
-        if self.damaged:
-            lines.append(f"{_these(self.damaged, 'decoded with errors; kept as')} the decoder gave them, not edited")
-        if self.lost_packets:
-            lines.append(f"{self.lost_packets} damaged packets gave no picture")
-        if self.moved:
-            lines.append(f"{self.moved} time stamps were missing or ran backwards in the file and were mended")
-        if self.cut_off:
-            lines.append(f"the file ends early ({self.cut_off}); what is there was edited")
-        return lines
-
-
-def _these(indices: list[int], what: str) -> str:
-    shown = ", ".join(str(index) for index in indices[:8]) + (", ..." if len(indices) > 8 else "")
-    return f"{'frame' if len(indices) == 1 else 'frames'} {shown} {what}"
 
 
 def read_frames(info: ClipInfo, log: ReadLog | None = None, threads: int = 0) -> Iterator[ClipFrame]:
@@ -73,11 +25,26 @@ def read_frames(info: ClipInfo, log: ReadLog | None = None, threads: int = 0) ->
     """
     log = log if log is not None else ReadLog()
     if info.animation:
-        from exprtool.videos.animation import read_animation
+        from exprtool.videos.animation import read_frames_of
 
-        yield from read_animation(info)
+        yield from read_frames_of(info, log)
         return
-    yield from _number(_pictures(info, log, threads), info, log)
+    yield from _lasting(_number(_pictures(info, log, threads), info, log), info)
+
+
+def _lasting(frames: Iterator[ClipFrame], info: ClipInfo) -> Iterator[ClipFrame]:
+    """Let each frame last until the next, and the last one to the end of its track.
+
+    What containers note beside a frame cannot be relied on: MP4 notes the time to the next frame in *decoding* order.
+    """
+    held: ClipFrame | None = None
+    for frame in frames:
+        if held is not None:
+            yield replace(held, duration=frame.pts - held.pts)
+        held = frame
+    if held is not None:
+        whole = info.end is not None and info.frames == held.index + 1
+        yield replace(held, duration=max(held.duration, info.end - held.pts)) if whole and info.end else held
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,23 +108,24 @@ def _pictures(info: ClipInfo, log: ReadLog, threads: int) -> Iterator[_Raw]:
     """Decode; where a packet fails, put a gap at its time stamp."""
     from av.error import FFmpegError
 
+    expected: list[tuple[int, int]] = []  # heap of (pts, duration) of packets whose picture has not come out
+    keys: list[tuple[int, int]] = []  # (number, pts) of the packets from which decoding can begin
+    failures = 0
     with opened(info.path) as container:
         stream = main_stream(container, info.path)
-        stream.thread_type = "AUTO"  # type: ignore[assignment]
-        stream.codec_context.thread_count = threads
-        expected: list[tuple[int, int]] = []  # heap of (pts, duration) of packets whose picture has not come out
-        failures = 0
-        packets = _packets(container, stream, log)
-        for packet in packets:
+        decode = decoder(stream, threads)
+        for number, packet in enumerate(_packets(container, stream, log)):
             if packet.size and packet.pts is not None and not packet.is_discard:
                 heapq.heappush(expected, (packet.pts, packet.duration or 0))
+                if packet.is_keyframe:
+                    keys.append((number, packet.pts))
             try:
-                frames: list[Any] = packet.decode()
+                frames = decode(packet)
             except FFmpegError:
-                failures += 1
+                failures += packet.size > 0
                 continue
             for frame in frames:
-                pts = frame.pts if frame.pts is not None else frame.dts
+                pts = _time(frame)
                 while pts is not None and expected and expected[0][0] < pts:
                     missing, duration = heapq.heappop(expected)
                     if failures:
@@ -168,28 +136,65 @@ def _pictures(info: ClipInfo, log: ReadLog, threads: int) -> Iterator[_Raw]:
                     # The container's word on how long the picture shows; decoders fill in the nominal rate.
                     duration = heapq.heappop(expected)[1] or duration
                 yield _Raw(pts, duration, frame)
-        while expected and failures:
-            missing, duration = heapq.heappop(expected)
-            failures -= 1
-            yield _Raw(missing, duration, None)
+    if not expected:
         log.lost_packets = failures
+        return
+    late = {pts: frame for frame in _tail(info, keys, expected[0][0]) if (pts := _time(frame)) is not None}
+    failures = max(failures, len(expected) - len(late)) if late or failures else 0
+    while expected:
+        pts, duration = heapq.heappop(expected)
+        if pts in late:
+            yield _Raw(pts, duration or late[pts].duration, late[pts])
+        elif failures:
+            failures -= 1
+            yield _Raw(pts, duration, None)
+    log.lost_packets = failures
+
+
+def _time(frame: VideoFrame) -> int | None:
+    return frame.pts if frame.pts is not None else frame.dts
+
+
+def _tail(info: ClipInfo, keys: Sequence[tuple[int, int]], since: int) -> Iterator[VideoFrame]:
+    """The pictures from ``since`` on, decoded once more by one thread, which a damaged packet costs one picture.
+
+    Several threads lose what they hold together with it when the end of the file comes right after. There are never
+    more pictures than a decoder keeps back.
+    """
+    from av.error import FFmpegError
+
+    begin = max((number for number, pts in keys if pts <= since), default=0)
+    with opened(info.path) as container:
+        stream = main_stream(container, info.path)
+        decode = decoder(stream, 1)
+        for number, packet in enumerate(_packets(container, stream, ReadLog())):
+            if number < begin:
+                continue
+            try:
+                frames = decode(packet)
+            except FFmpegError:
+                continue
+            yield from (frame for frame in frames if (_time(frame) or 0) >= since)
 
 
 def _packets(container: Any, stream: Any, log: ReadLog) -> Iterator[Any]:
-    """Demultiplex; a file that breaks off ends the stream, with the reason in the log, instead of raising."""
+    """Demultiplex, on one clock; a file that breaks off ends the stream, with the reason in the log, not an error."""
     from av.error import FFmpegError
 
     packets = container.demux(stream)
+    clock = Clock(container.format.name)
     while True:
         try:
             packet = next(packets)
         except StopIteration:
-            return
+            break
         except FFmpegError as error:
             log.cut_off = str(error.strerror)
             yield from _flush(stream)
-            return
+            break
+        clock.mend(packet)
         yield packet
+    log.restarts = len(clock.offsets) - 1
 
 
 def _flush(stream: Any) -> Iterator[Any]:
@@ -198,10 +203,3 @@ def _flush(stream: Any) -> Iterator[Any]:
     last = Packet()
     last.stream = stream
     yield last
-
-
-def count_frames(path: Path) -> int:
-    """How many frames a clip decodes to."""
-    from exprtool.videos.clip import probe
-
-    return sum(1 for _ in read_frames(probe(path)))

@@ -27,11 +27,12 @@ from exprtool.pixels import composite
 from exprtool.timeline import ResolvedTimeline, ease
 from exprtool.types import Edit, FacePatch, FaceRefusal, FaceRegion, Image, IntBox
 from exprtool.videos.analysis import Analysis, FaceTrack, ahead
-from exprtool.videos.clip import ClipInfo
 from exprtool.videos.encoder import EncoderPlan, StretchEncoder, encoder_failed
 from exprtool.videos.picture import Picture
-from exprtool.videos.reader import ClipFrame, read_frames
-from exprtool.videos.segments import SegmentWriter, WorkFolder
+from exprtool.videos.reader import read_frames
+from exprtool.videos.segments import SegmentWriter
+from exprtool.videos.types import ClipFrame, ClipInfo
+from exprtool.videos.work import WorkFolder
 
 _LEAST_STRENGTH = 0.004
 """A smaller strength changes no pixel by a whole step; the frame is left untouched."""
@@ -97,6 +98,11 @@ class Renderer:
         height, width = info.size
         # Regions are cut from this picture of nothing: it has the right size and takes no memory.
         self._blank = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (height, width, 3))
+
+    def fit(self) -> None:
+        """Fit every selected track now, so that `results` say which backend serves it."""
+        for track in self.analysis.selected:
+            self._fit(track)
 
     def strength_at(self, track: FaceTrack, index: int) -> float:
         """The strength of the edit of a track's face in a frame; 0 where it is not edited."""
@@ -465,6 +471,7 @@ class SegmentSink:
         try:
             number: int | None = None
             encoder: StretchEncoder | None = None
+            durations: dict[int, int] = {}  # encoders give back the nominal one
             while self._error is None:
                 item = self._queue.get()
                 if item is None:
@@ -476,11 +483,12 @@ class SegmentSink:
                     encoder = StretchEncoder(self.plan)
                     writer = SegmentWriter(self.work.segment(number))
                 assert encoder is not None and writer is not None
+                durations[frame.pts] = frame.duration
                 for packet in encoder.encode(picture, frame.pts, frame.duration):
-                    writer.add(packet.pts or 0, packet.duration or 0, packet.is_keyframe, bytes(packet))
+                    writer.add_packet(packet, durations)
                 if frame.index + 1 == self.segments[number].stop:
                     for packet in encoder.finish():
-                        writer.add(packet.pts or 0, packet.duration or 0, packet.is_keyframe, bytes(packet))
+                        writer.add_packet(packet, durations)
                     self._finish(writer, number)
                     number = encoder = writer = None
                 self.timings["encode"] = self.timings.get("encode", 0.0) + time.perf_counter() - began

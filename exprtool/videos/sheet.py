@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from exprtool import images
+from exprtool.door import Door
 from exprtool.errors import UsageError
-from exprtool.files import atomic_write
 from exprtool.types import Image
 
 _WIDTH, _COLUMNS, _GAP = 360, 6, 4
@@ -19,9 +20,9 @@ def contact_sheet(pairs: Sequence[tuple[str, Image, Image]], width: int = _WIDTH
     import cv2
 
     cells = []
-    for label, *images in pairs:
+    for label, *both in pairs:
         parts = []
-        for image in images:
+        for image in both:
             height = max(1, round(image.shape[0] * width / image.shape[1]))
             way = cv2.INTER_AREA if image.shape[1] > width else cv2.INTER_CUBIC
             parts.append(np.asarray(cv2.resize(image, (width, height), interpolation=way), np.uint8))
@@ -36,13 +37,11 @@ def contact_sheet(pairs: Sequence[tuple[str, Image, Image]], width: int = _WIDTH
     return np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
 
 
-def save_sheet(sheet: Image, target: Path) -> None:
-    """Write a sheet as JPEG or PNG, by the target's ending, in one step. Raises `UsageError` for another ending."""
-    from PIL import Image as Pillow
-
-    kinds = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
-    kind = kinds.get(target.suffix.lower())
-    if kind is None:
+def save_sheet(sheet: Image, target: Path, door: Door) -> None:
+    """Write a sheet as JPEG or PNG, by the target's ending. Raises `UsageError` for another ending."""
+    if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         raise UsageError(f"{target}: a contact sheet is a picture. Give an output that ends in .jpg or .png.")
-    with atomic_write(target) as temporary:
-        Pillow.fromarray(sheet).save(temporary, kind, quality=92)
+    photo = images.Photo.from_rgb(sheet, str(target))
+    data = images.write_image(photo, sheet, None, format=target.suffix, quality=92, xmp=door.xmp())
+    assert data is not None
+    door.write(target, data)

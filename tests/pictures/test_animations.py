@@ -13,9 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from exprtool import animations, images, provenance
-from exprtool.animations import Animation, read_animation, write_animation
+from exprtool import images, provenance
 from exprtool.errors import ImageError, WriteError
+from exprtool.pictures import moving as animations
+from exprtool.pictures.moving import Animation, read_animation, write_animation
 from exprtool.provenance import Provenance, stamp
 
 DURATIONS = [50, 60, 200, 80, 1000]

@@ -202,7 +202,7 @@ def test_the_record_of_a_film_in_its_own_comment(tmp_path: Path, suffix: str) ->
     film = tmp_path / f"a{suffix}"
     options = {"movflags": "use_metadata_tags"} if suffix == ".mp4" else {}
     with av.open(str(film), "w", options=options) as container:
-        container.metadata["comment"] = provenance.film_comment(TRAINED)
+        container.metadata.update(provenance.film_tags({"comment": "my own words"}, TRAINED))
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
@@ -210,9 +210,20 @@ def test_the_record_of_a_film_in_its_own_comment(tmp_path: Path, suffix: str) ->
             container.mux(packet)
     declared = provenance.read(film)
     assert declared.edits == (TRAINED,) and declared.digital_source_type == COMPOSITE_WITH_TRAINED_MODEL
-    assert provenance.read_film_comment("holidays") == provenance.Declaration()
+    with av.open(str(film)) as container:
+        assert "my own words" in container.metadata.values()
+
+
+def test_a_film_keeps_what_stood_in_its_tags_and_its_earlier_records() -> None:
+    twice = provenance.film_tags(provenance.film_tags({"TITLE": "T"}, RECORD), TRAINED)
+    assert twice["TITLE"] == "T" and set(twice) == {"TITLE", "comment"}
+    assert provenance.read_film_tags(twice) == provenance.Declaration(COMPOSITE_WITH_TRAINED_MODEL, (RECORD, TRAINED))
+    full = provenance.film_tags({"COMMENT": "a", "Description": "b", "synopsis": "c"}, TRAINED)
+    assert full["COMMENT"].startswith("a\n") and (full["Description"], full["synopsis"]) == ("b", "c")
+    assert provenance.read_film_tags(full).edits == (TRAINED,)
+    assert provenance.read_film_tags({"comment": "holidays"}) == provenance.Declaration()
     with pytest.raises(ImageError, match="damaged"):
-        provenance.read_film_comment("; record {1}")
+        provenance.read_film_tags({"comment": "; record {1}"})
 
 
 def test_an_incomplete_record_is_an_error_and_not_a_guess(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import pytest
 from exprtool.faces.track import SteadyStretch
 from exprtool.types import Backend, Edit, FacePatch, FaceRegion
 from exprtool.videos.analysis import Analysis, FaceTrack
-from exprtool.videos.clip import ClipInfo, probe
+from exprtool.videos.clip import probe
 from exprtool.videos.reader import read_frames
+from exprtool.videos.types import ClipInfo, ReadLog
 
 
 class Tint(Backend):
@@ -217,7 +218,8 @@ def known_face(
 
     ``size`` is that of the face, in shorter sides of the picture.
     """
-    frames = [(frame.pts, frame.duration) for frame in read_frames(info)]
+    log = ReadLog()
+    frames = [(frame.pts, frame.duration) for frame in read_frames(info, log)]
     stop = len(frames) if stop is None else stop
     height, width = info.size
     points = face_points((width / 2, height / 2), min(height, width) * size).astype(np.float32)
@@ -229,7 +231,10 @@ def known_face(
     track = FaceTrack(1, tuple(stretches), tuple(shares), (), 1.0, "test")
     pts = tuple(frame[0] for frame in frames)
     times = tuple(info.seconds(one) - info.start for one in pts)
-    return Analysis(pts, tuple(frame[1] for frame in frames), times, first, stop, (), (track,))
+    return Analysis(
+        pts, tuple(frame[1] for frame in frames), times, first, stop, (), (track,), notes=tuple(log.notes()),
+        damaged=frozenset(log.damaged) | frozenset(log.undecoded),
+    )  # fmt: skip
 
 
 @pytest.fixture

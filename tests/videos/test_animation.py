@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from exprtool.pictures.gif import GifWriter
+from exprtool.pictures.moving import Course, frame_durations, frame_writer
+from exprtool.pictures.photo import Photo
 from exprtool.timeline import parse_timeline
 from exprtool.types import Edit
-from exprtool.videos.animation import GifWriter, gif_durations, open_writer
 from exprtool.videos.clip import probe
 from exprtool.videos.from_photo import duration_of, frame_edits
 from exprtool.videos.reader import read_frames
@@ -42,9 +44,9 @@ def read(data: bytes) -> tuple[list[np.ndarray], list[int]]:
 def test_colours_that_fit_a_palette_are_stored_exactly() -> None:
     file, wanted = io.BytesIO(), frames()
     with_noise = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
-    writer = GifWriter(file, 48, 64)
+    writer = GifWriter(file, (48, 64))
     for frame in (*wanted, wanted[-1], with_noise):
-        writer.add(frame, 8)
+        writer.add(frame, duration=80)
     writer.close()
     pictures, times = read(file.getvalue())
     assert times == [80] * 7
@@ -62,10 +64,10 @@ def test_what_stands_still_does_not_shimmer_and_is_mended_when_there_is_room() -
         shots[i][10:34, 10:34] = random.integers(0, 256, (24, 24, 3), np.uint8)
     plain = np.zeros_like(photo)
     file = io.BytesIO()
-    writer = GifWriter(file, 48, 64)
+    writer = GifWriter(file, (48, 64))
     sizes = []
     for frame in (*shots, plain, plain):
-        writer.add(frame, 8)
+        writer.add(frame, duration=80)
         sizes.append(file.tell())
     writer.close()
     pictures, _ = read(file.getvalue())
@@ -76,11 +78,11 @@ def test_what_stands_still_does_not_shimmer_and_is_mended_when_there_is_room() -
     assert np.diff(sizes)[1] < 0.7 * sizes[0], "only what moves is stored again"
     assert not pictures[4].any() and not pictures[5].any()
     file = io.BytesIO()
-    writer = GifWriter(file, 48, 64)
+    writer = GifWriter(file, (48, 64))
     few = photo.copy()
     few[:, 6:] = 7  # 289 colours: too many for one frame, and what it got wrong fits into the second
     for frame in (few, few, few):
-        writer.add(frame, 8)
+        writer.add(frame, duration=80)
     writer.close()
     wrong = [int(np.any(picture != few, axis=2).sum()) for picture in read(file.getvalue())[0]]
     assert wrong[0] > wrong[-1] == 0
@@ -88,23 +90,28 @@ def test_what_stands_still_does_not_shimmer_and_is_mended_when_there_is_room() -
 
 def test_gif_times_do_not_add_up_errors_and_are_never_too_short() -> None:
     times = [i * 1001 / 30000 for i in range(300)]
-    durations = gif_durations(times)
-    assert abs(sum(durations) / 100 - times[-1]) < 0.01
-    assert min(durations) >= 3
-    fast = gif_durations([i / 60 for i in range(121)])
-    assert sum(fast) == 200 and all(one == 0 or one >= 2 for one in fast)
+    durations = frame_durations("GIF", times)
+    assert abs(sum(durations) / 1000 - times[-1]) < 0.01
+    assert min(durations) >= 30
+    fast = frame_durations("GIF", [i / 60 for i in range(121)])
+    assert sum(fast) == 2000 and all(one == 0 or one >= 20 for one in fast)
+    assert frame_durations("PNG", [0, 0.001, 0.5]) == [1, 499]
 
 
-@pytest.mark.parametrize("kind", ["gif", "webp"])
+@pytest.mark.parametrize("kind", ["gif", "webp", "png"])
 def test_what_is_written_is_read_back_with_its_times(kind: str, tmp_path: Path) -> None:
     wanted = frames()
     path = tmp_path / f"a.{kind}"
-    with path.open("wb") as file, open_writer(kind, file, 48, 64, [0, 0.1, 0.3, 0.35, 0.5, 0.8], quality=100) as writer:
-        for frame in wanted:
-            writer.add(frame)
+    with path.open("wb") as file:
+        course = Course(Photo.from_rgb(wanted[0]), len(wanted), 0, alpha=False)
+        writer = frame_writer(file, kind.upper(), course, quality=100)
+        for frame, duration in zip(wanted, (100, 200, 50, 150, 70_000), strict=True):
+            writer.add(frame, duration)
+        writer.close()
     info = probe(path)
     found = list(read_frames(info))
     assert [info.seconds(frame.pts) for frame in found] == pytest.approx([0, 0.1, 0.3, 0.35, 0.5])
+    assert found[-1].duration == 70_000
     for a, b in zip(wanted, found, strict=True):
         assert b.picture is not None
         assert np.array_equal(b.picture.rgb(), a)
@@ -112,11 +119,11 @@ def test_what_is_written_is_read_back_with_its_times(kind: str, tmp_path: Path) 
 
 def test_transparent_pixels_stay_transparent() -> None:
     file = io.BytesIO()
-    writer = GifWriter(file, 10, 12)
+    writer = GifWriter(file, (10, 12))
     for i in range(3):
         frame = np.full((10, 12, 4), 255, np.uint8)
         frame[:, i * 3 : i * 3 + 4, 3] = 0
-        writer.add(frame, 10)
+        writer.add(frame[..., :3], frame[..., 3] > 0, duration=100, transparent_later=True)
     writer.close()
     with Pillow.open(io.BytesIO(file.getvalue())) as gif:
         for i in range(3):

@@ -25,8 +25,10 @@ from exprtool.types import Edit, FacePatch, FaceRegion
 from exprtool.videos.clip import probe
 from exprtool.videos.edit import VideoInterrupted, VideoOptions, VideoResult, edit_video
 from exprtool.videos.encoder import EncodeOptions
+from exprtool.videos.private import PrivateFolder
 from exprtool.videos.render import Renderer, render
-from exprtool.videos.segments import SegmentWriter, WorkFolder, decoding_times, read_segment
+from exprtool.videos.segments import Segment, SegmentWriter, StoredPacket, decoding_times
+from exprtool.videos.work import WorkFolder
 
 
 @pytest.fixture
@@ -79,34 +81,39 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_pictures(clip: Path, tmp_path
         clip = Path({str(clip)!r})
         edit_video(
             Session(tint, "dlib"), clip, Path({str(target)!r}), Edit(), parse_timeline("happy"),
-            VideoOptions(encode=EncodeOptions(preset="ultrafast"), segment_seconds=0.4, resume=True),
+            VideoOptions(encode=EncodeOptions(preset="ultrafast"), segment_seconds=0.4),
             analysis=conftest.known_face(probe(clip)),
         )
         """
     )
-    work = WorkFolder(target)
     before = 0
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
         deadline = time.monotonic() + 120
-        while process.poll() is None and len(list(work.path.glob("*.seg"))) < before + 2:
+        while process.poll() is None and len(list(tmp_path.glob(".killed.mp4-*/*.seg"))) < before + 2:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert process.poll() is None, process.stderr and process.stderr.read().decode()
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        before = len(list(work.path.glob("*.seg")))
+        before = len(list(tmp_path.glob(".killed.mp4-*/*.seg")))
         assert before >= 2 and not target.exists()
-    result = run(clip, target, resume=True)
+    result = run(clip, target)
     assert result.resumed >= 6
-    assert not work.path.exists()
+    assert not list(tmp_path.glob(".*"))
     straight, killed = facts(tmp_path / "straight.mp4"), facts(target)
     assert killed.frame_hashes() == straight.frame_hashes()
     assert killed.frame_times() == straight.frame_times()
     assert killed.packets("a:0") == straight.packets("a:0")
 
 
-def test_stopping_finishes_the_segment_at_work_and_says_how_to_resume(
+def work_folder(output: Path) -> Path:
+    found = WorkFolder.find(output)
+    assert found is not None
+    return found
+
+
+def test_stopping_finishes_the_segment_at_work_and_says_how_to_go_on(
     clip: Path, tmp_path: Path, run: Any, tint: Any, facts: Any
 ) -> None:
     stop = threading.Event()
@@ -118,14 +125,14 @@ def test_stopping_finishes_the_segment_at_work_and_says_how_to_resume(
             stop.set()
 
     tint.delay = interrupt
-    with pytest.raises(VideoInterrupted, match="--resume") as caught:
+    with pytest.raises(VideoInterrupted, match="same command again") as caught:
         run(clip, tmp_path / "out.mp4", stop=stop)
     assert caught.value.resumable
     assert not (tmp_path / "out.mp4").exists()
-    journal = (WorkFolder(tmp_path / "out.mp4").path / "journal.jsonl").read_text().splitlines()
+    journal = (work_folder(tmp_path / "out.mp4") / "journal.jsonl").read_text().splitlines()
     assert len(journal) >= 3, "the header and the segments up to the one at work"
     tint.delay = lambda: None
-    result = run(clip, tmp_path / "out.mp4", resume=True)
+    result = run(clip, tmp_path / "out.mp4")
     assert result.resumed == len(journal) - 1
     run(clip, tmp_path / "straight.mp4")
     assert facts(tmp_path / "out.mp4").frame_hashes() == facts(tmp_path / "straight.mp4").frame_hashes()
@@ -141,44 +148,81 @@ def unfinished(clip: Path, tmp_path: Path, run: Any, tint: Any) -> Path:
     return tmp_path / "out.mp4"
 
 
-def test_an_unfinished_run_is_neither_lost_nor_taken_up_by_accident(clip: Path, unfinished: Path, run: Any) -> None:
-    with pytest.raises(UsageError, match=r"--resume .*--overwrite"):
-        run(clip, unfinished)
-    assert WorkFolder(unfinished).exists
+def test_the_same_command_goes_on_and_overwrite_begins_anew(clip: Path, unfinished: Path, run: Any) -> None:
     assert run(clip, unfinished, overwrite=True).resumed == 0
+    assert WorkFolder.find(unfinished) is None
 
 
-def test_resuming_with_other_options_or_another_input_is_refused(
+def test_an_unfinished_run_of_something_else_is_not_lost(
     clip: Path, unfinished: Path, run: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"other options.*expression"):
-        run(clip, unfinished, resume=True, expr="sad")
+    with pytest.raises(UsageError, match=r"other options.*expression.*--overwrite"):
+        run(clip, unfinished, expr="sad")
     other = tmp_path / "other.mp4"
     other.write_bytes(clip.read_bytes() + b"\0")
     with pytest.raises(UsageError, match="another input"):
-        run(other, unfinished, resume=True)
-    assert run(clip, unfinished, resume=True).resumed >= 1
+        run(other, unfinished)
+    assert run(clip, unfinished).resumed >= 1
+
+
+def test_a_run_that_failed_before_its_first_segment_is_in_nobodys_way(
+    clip: Path, tmp_path: Path, run: Any, tint: Any
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("the backend is broken")
+
+    tint.delay = fail
+    with pytest.raises(RuntimeError, match="is broken"):
+        run(clip, tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+    tint.delay = lambda: None
+    assert run(clip, tmp_path / "out.mp4", expr="sad").resumed == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need no rights on POSIX")
+@pytest.mark.parametrize("linked", ["the folder", "the journal", "a segment"])
+def test_nothing_is_followed_or_deleted_that_a_run_did_not_make(
+    linked: str, clip: Path, tmp_path: Path, run: Any, unfinished: Path
+) -> None:
+    """Folders that look like one of ours, with files or links of somebody else in them or for them."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    for name in ("000000.seg", "journal.jsonl", "analysis.npz", "mine.txt"):
+        (precious / name).write_text("not for deletion")
+    kept = {path: path.read_bytes() for path in precious.iterdir()}
+    ours = work_folder(unfinished)
+    (tmp_path / ".out.mp4.exprtool").symlink_to(precious)  # where work folders once were
+    if linked == "the folder":
+        moved = ours.rename(tmp_path / "moved")
+        ours.symlink_to(moved)
+    elif linked == "the journal":
+        (ours / "journal.jsonl").unlink()
+        (ours / "journal.jsonl").symlink_to(precious / "journal.jsonl")
+    else:
+        (ours / "000000.seg").unlink()
+        (ours / "000000.seg").symlink_to(precious / "000000.seg")
+        (ours / "000000.seg.part").symlink_to(precious / "mine.txt")
+    (ours / "somebody.txt").write_text("else")
+    run(clip, unfinished, overwrite=True)
+    assert {path: path.read_bytes() for path in precious.iterdir()} == kept
+    assert (ours / "somebody.txt").read_text() == "else"
+    assert (tmp_path / ".out.mp4.exprtool").is_symlink()
 
 
 def test_a_damaged_segment_is_made_again(clip: Path, unfinished: Path, run: Any, facts: Any, tmp_path: Path) -> None:
-    folder = WorkFolder(unfinished).path
+    folder = work_folder(unfinished)
     segment = folder / "000000.seg"
     segment.write_bytes(segment.read_bytes()[:-5] + b"xxxxx")
     with (folder / "journal.jsonl").open("ab") as journal:
         journal.write(b'{"segment": 7, "sha')  # cut off in the middle of a line
-    assert run(clip, unfinished, resume=True).resumed == 0
+    assert run(clip, unfinished).resumed == 0
     run(clip, tmp_path / "straight.mp4")
     assert facts(unfinished).frame_hashes() == facts(tmp_path / "straight.mp4").frame_hashes()
 
 
-def test_resuming_where_nothing_was_begun_begins(clip: Path, tmp_path: Path, run: Any) -> None:
-    assert run(clip, tmp_path / "new.mp4", resume=True).resumed == 0
-    assert (tmp_path / "new.mp4").exists()
-
-
 def test_two_runs_do_not_write_one_output(clip: Path, tmp_path: Path, run: Any) -> None:
     work = WorkFolder(tmp_path / "out.mp4")
-    work.open({"input": {}, "options": {}}, resume=False, overwrite=False)
+    work.open({"input": {}, "options": {}}, overwrite=False)
     with work, pytest.raises(UsageError, match="another run"):
         run(clip, tmp_path / "out.mp4", overwrite=True)
 
@@ -201,7 +245,7 @@ def test_a_full_disk_keeps_what_is_finished(
         signal.signal(signal.SIGXFSZ, before)
     assert not (tmp_path / "out.mp4").exists()
     assert [path.name for path in tmp_path.glob("*.part")] == []
-    result = run(clip, tmp_path / "out.mp4", resume=True)
+    result = run(clip, tmp_path / "out.mp4")
     assert result.resumed == 10
     assert facts(tmp_path / "out.mp4").frame_hashes() == facts(tmp_path / "straight.mp4").frame_hashes()
 
@@ -235,21 +279,22 @@ def test_decoding_times_rise_and_are_never_late() -> None:
 
 
 def test_segments_give_back_what_was_put_in(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path / "a.seg")
-    writer.add(-5, 3, True, b"abc")
-    writer.add(7, 2, False, b"")
+    segment = Segment(PrivateFolder(tmp_path), "a.seg")
+    packets = [StoredPacket(-5, 3, True, b"abc", b"beside"), StoredPacket(7, 2, False, b"")]
+    writer = SegmentWriter(segment)
+    for packet in packets:
+        writer.add(packet)
     assert not (tmp_path / "a.seg").exists(), "nothing unfinished bears the name"
     writer.finish()
-    packets = list(read_segment(tmp_path / "a.seg"))
-    assert [(p.pts, p.duration, p.key, p.data) for p in packets] == [(-5, 3, True, b"abc"), (7, 2, False, b"")]
-    assert [p.pts for p in read_segment(tmp_path / "a.seg", payload=False)] == [-5, 7]
+    assert list(segment.read()) == packets
+    assert [p.pts for p in segment.read(payload=False)] == [-5, 7]
     (tmp_path / "a.seg").write_bytes((tmp_path / "a.seg").read_bytes()[:-1])
     with pytest.raises(VideoError, match="cut off"):
-        list(read_segment(tmp_path / "a.seg"))
+        list(segment.read())
 
 
 def test_the_journal_is_readable_by_people(unfinished: Path) -> None:
-    first = (WorkFolder(unfinished).path / "journal.jsonl").read_text().splitlines()[0]
+    first = (work_folder(unfinished) / "journal.jsonl").read_text().splitlines()[0]
     header = json.loads(first)
     assert header["options"]["expression"] == [[{"happy": 1.0}, None]]
     assert len(header["input"]["sha256"]) == 64

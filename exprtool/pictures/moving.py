@@ -2,17 +2,22 @@
 
 Frames are whole, composited pictures. Durations, repetitions, transparency and metadata are kept; unedited pixels keep
 their bits in lossless formats. Frames are written as the smallest rectangle that changed.
+
+Pillow decodes, and compresses the single frames. What stands around them is written here: Pillow (and imageio, whose
+plugin for these formats is Pillow) keeps every frame in memory until the last one is there, and chooses palettes
+without knowing which colours must stay.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +29,14 @@ from exprtool.pictures import containers
 from exprtool.pictures.gif import GifWriter
 from exprtool.pictures.photo import Photo
 from exprtool.pictures.reading import decode_frames, read_first_frame
-from exprtool.pictures.samples import Samples
 from exprtool.pictures.writing import DEFAULT_QUALITY, LOSSLESS_WEBP, PNG_LEVEL, output_format, png_metadata
 from exprtool.types import Image, IntBox
 
 FORMATS = ("GIF", "WEBP", "PNG")
+_GIF_UNIT = 10
+"""Milliseconds in which GIF counts."""
+_GIF_SHORTEST = 2
+"""Browsers show a frame of less than 2 hundredths of a second for 10."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,18 +111,74 @@ def write_animation(
     return None
 
 
-class _Writer(Protocol):
-    def add(self, samples: Samples, edited: NDArray[np.bool_], duration: float) -> None: ...
+@dataclass(frozen=True, eq=False)
+class Course:
+    """How a moving picture plays, and what stands around its frames.
 
-    def close(self) -> None: ...
+    ``photo`` gives size and metadata, and says by ``lossless`` how a WebP without ``quality`` is compressed; ``alpha``
+    says that frames may be transparent. ``frames`` counts those that will be written; the rest is as in `Animation`.
+    """
+
+    photo: Photo
+    frames: int
+    loop: int | None
+    alpha: bool
+    still_first: bool = False
+
+
+class FrameWriter(ABC):
+    """Takes the frames of a moving picture one by one."""
+
+    @abstractmethod
+    def add(self, values: NDArray[np.uint8], duration: float, edited: NDArray[np.bool_] | None = None) -> None:
+        """Append a frame, RGB (H, W, 3) or RGBA (H, W, 4), shown for ``duration`` milliseconds.
+
+        ``edited`` (H, W) marks pixels whose colours may be approximated where a palette does not suffice.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what stands behind the frames; the file stays open."""
+
+
+def frame_writer(
+    file: BinaryIO, kind: str, course: Course, *, xmp: bytes | None = None, quality: float | None = None
+) -> FrameWriter:
+    """A writer of one of the `FORMATS` into an open, seekable file. ``quality`` (1 to 100, lossless) is WebP's."""
+    if kind == "GIF":
+        return _GifFrames(file, course, xmp)
+    if kind == "WEBP":
+        return _WebpFrames(file, course, xmp, quality)
+    return _PngFrames(file, course, xmp)
+
+
+def frame_durations(kind: str, times: Sequence[float]) -> list[int]:
+    """For how many milliseconds each frame is shown that begins at ``times[i]`` and ends at ``times[i + 1]`` (s).
+
+    Rounding does not add up. In a GIF no frame is shorter than 20 ms; one that would be is left out, with duration 0.
+    """
+    unit = _GIF_UNIT if kind == "GIF" else 1
+    ticks = [round(time * 1000 / unit) for time in times]
+    shortest = _GIF_SHORTEST if kind == "GIF" else 0
+    durations = [0] * (len(times) - 1)
+    shown = 0
+    for i in range(1, len(durations)):
+        if ticks[i] - ticks[shown] >= shortest:
+            durations[shown] = (ticks[i] - ticks[shown]) * unit
+            shown = i
+    if durations:
+        durations[shown] = max(shortest, ticks[-1] - ticks[shown]) * unit
+    return durations
 
 
 def _write(
     animation: Animation, edited: Iterable[Image], file: BinaryIO, kind: str, quality: int | None, xmp: bytes | None
 ) -> None:
-    packet = animation.photo.xmp if xmp is None else xmp
-    make = {"GIF": _GifFrames, "WEBP": _WebpFrames, "PNG": _PngFrames}[kind]
-    with closing(make(file, animation, packet, quality)) as writer:
+    photo = animation.photo
+    alpha = photo.samples.alpha or (kind == "PNG" and photo.format != "PNG")
+    course = Course(photo, animation.frames, animation.loop, alpha, animation.still_first)
+    packet = photo.xmp if xmp is None else xmp
+    with closing(frame_writer(file, kind, course, xmp=packet, quality=quality)) as writer:
         count = 0
         originals = iter(animation)
         for rgb in edited:
@@ -123,27 +187,22 @@ def _write(
                 expected = f"{animation.frames} frames of {animation.photo.rgb.shape} uint8"
                 raise ImageError(f"{animation.name}: expected {expected}, got frame {count + 1} of {rgb.shape}.")
             changed = (rgb != frame.rgb).any(axis=2)
-            writer.add(frame.photo.samples.edited(frame.rgb, rgb, changed), changed, frame.duration)
+            samples = frame.photo.samples.edited(frame.rgb, rgb, changed).in_8_bits().in_colour()
+            writer.add(np.asarray(samples.values, np.uint8), frame.duration, changed)
             count += 1
         if count != animation.frames:
             raise ImageError(f"{animation.name}: expected {animation.frames} frames, got {count}.")
 
 
-class _GifFrames:
-    def __init__(self, file: BinaryIO, animation: Animation, packet: bytes | None, quality: int | None) -> None:
-        self._gif = GifWriter(file, animation.photo.size, loop=animation.loop, xmp=packet)
-        self._transparent = animation.photo.samples.alpha
+class _GifFrames(FrameWriter):
+    def __init__(self, file: BinaryIO, course: Course, packet: bytes | None) -> None:
+        self._gif = GifWriter(file, course.photo.size, loop=course.loop, xmp=packet)
+        self._transparent = course.alpha
 
-    def add(self, samples: Samples, edited: NDArray[np.bool_], duration: float) -> None:
-        opaque = samples.values[..., -1] >= 128 if samples.alpha else None
+    def add(self, values: NDArray[np.uint8], duration: float, edited: NDArray[np.bool_] | None = None) -> None:
+        opaque = values[..., 3] >= 128 if values.shape[2] == 4 else None
         self._transparent |= opaque is not None and not opaque.all()
-        self._gif.add(
-            samples.in_8_bits().in_colour().rgb(),
-            opaque,
-            edited=edited,
-            duration=duration,
-            transparent_later=self._transparent,
-        )
+        self._gif.add(values[..., :3], opaque, edited=edited, duration=duration, transparent_later=self._transparent)
 
     def close(self) -> None:
         self._gif.close()
@@ -168,14 +227,14 @@ class _Difference:
         return int(columns[0]) & ~1, int(rows[0]) & ~1, int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-class _WebpFrames:
+class _WebpFrames(FrameWriter):
     """RIFF container of WebP: one ANMF chunk per frame, sizes filled in at the end (RFC 9649, section 2.7)."""
 
-    def __init__(self, file: BinaryIO, animation: Animation, packet: bytes | None, quality: int | None) -> None:
-        photo = animation.photo
+    def __init__(self, file: BinaryIO, course: Course, packet: bytes | None, quality: float | None) -> None:
+        photo = course.photo
         self._file, self._start = file, file.tell()
-        self._lossless = photo.lossless and quality is None
-        self._quality = quality or DEFAULT_QUALITY
+        self._lossless = quality >= 100 if quality is not None else photo.lossless
+        self._quality = DEFAULT_QUALITY if quality is None else round(quality)
         self._difference = _Difference()
         self._tail = (self._chunk(b"EXIF", photo.exif) if photo.exif else b"") + (
             self._chunk(b"XMP ", packet) if packet else b""
@@ -187,14 +246,11 @@ class _WebpFrames:
         file.write(self._chunk(b"VP8X", struct.pack("<I", flags) + _three(width - 1) + _three(height - 1)))
         if profile:
             file.write(self._chunk(b"ICCP", profile))
-        loop = 1 if animation.loop is None else min(animation.loop, 0xFFFF)
+        loop = 1 if course.loop is None else min(course.loop, 0xFFFF)
         file.write(self._chunk(b"ANIM", struct.pack("<IH", 0, loop)))
 
-    def add(self, samples: Samples, edited: NDArray[np.bool_], duration: float) -> None:
-        values = samples.in_8_bits().in_colour().values
-        height, width = values.shape[:2]
-        # A lossy frame differs from its predecessor everywhere, if only by a little.
-        x0, y0, x1, y1 = self._difference.box(values) if self._lossless else (0, 0, width, height)
+    def add(self, values: NDArray[np.uint8], duration: float, edited: NDArray[np.bool_] | None = None) -> None:
+        x0, y0, x1, y1 = self._difference.box(values)
         picture = PillowImage.fromarray(np.ascontiguousarray(values[y0:y1, x0:x1]))
         buffer = io.BytesIO()
         if self._lossless:
@@ -233,19 +289,17 @@ def _webp_picture(data: bytes) -> bytes:
     return kept
 
 
-class _PngFrames:
+class _PngFrames(FrameWriter):
     """Animated PNG: the first frame in IDAT, the others in fdAT (PNG 3rd edition, section 11.3.6)."""
 
-    def __init__(self, file: BinaryIO, animation: Animation, packet: bytes | None, quality: int | None) -> None:
-        self._file, self._animation, self._packet = file, animation, packet
+    def __init__(self, file: BinaryIO, course: Course, packet: bytes | None) -> None:
+        self._file, self._course, self._packet = file, course, packet
         self._sequence, self._count = 0, 0
         self._difference = _Difference()
-        self._alpha = animation.photo.samples.alpha or animation.photo.format != "PNG"
 
-    def add(self, samples: Samples, edited: NDArray[np.bool_], duration: float) -> None:
-        photo = self._animation.photo
-        values = samples.in_8_bits().in_colour().values
-        if self._alpha and values.shape[2] == 3:  # every frame has the header's one form
+    def add(self, values: NDArray[np.uint8], duration: float, edited: NDArray[np.bool_] | None = None) -> None:
+        course = self._course
+        if course.alpha and values.shape[2] == 3:  # every frame has the header's one form
             values = np.concatenate([values, np.full((*values.shape[:2], 1), 255, dtype=np.uint8)], axis=2)
         x0, y0, x1, y1 = self._difference.box(values)
         buffer = io.BytesIO()
@@ -254,13 +308,14 @@ class _PngFrames:
         chunks = list(containers.png_chunks(buffer.getvalue()))
         if self._count == 0:
             self._file.write(containers.PNG_SIGNATURE + containers.png_chunk(*chunks[0]))
-            frames = self._animation.frames - self._animation.still_first
-            plays = 1 if self._animation.loop is None else self._animation.loop
+            frames = course.frames - course.still_first
+            plays = 1 if course.loop is None else course.loop
             self._file.write(containers.png_chunk(b"acTL", struct.pack(">II", frames, plays)))
-            for chunk in png_metadata(photo, self._packet):
+            for chunk in png_metadata(course.photo, self._packet):
                 self._file.write(containers.png_chunk(*chunk))
-        if not (self._count == 0 and self._animation.still_first):
-            delay = struct.pack(">HH", min(round(duration), 0xFFFF), 1000)
+        if not (self._count == 0 and course.still_first):
+            unit = next((one for one in (1000, 100, 10) if duration * one / 1000 <= 0xFFFF), 1)  # ticks per second
+            delay = struct.pack(">HH", min(round(duration * unit / 1000), 0xFFFF), unit)
             place = struct.pack(">IIIII", self._next(), x1 - x0, y1 - y0, x0, y0)
             self._file.write(containers.png_chunk(b"fcTL", place + delay + b"\0\0"))
         for kind, payload in chunks:
@@ -268,7 +323,7 @@ class _PngFrames:
                 self._file.write(containers.png_chunk(b"IDAT", payload))
             elif kind == b"IDAT":
                 self._file.write(containers.png_chunk(b"fdAT", struct.pack(">I", self._next()) + payload))
-        if self._count == 0 and self._animation.still_first:
+        if self._count == 0 and course.still_first:
             self._difference = _Difference()  # what it shows is not part of the animation
         self._count += 1
 
