@@ -25,8 +25,8 @@ from exprtool.faces.pose import pose_of
 from exprtool.faces.track import Sample, SteadyStretch, Tracker, TrackerSettings, steady
 from exprtool.timeline import Moment, ease
 from exprtool.types import Detector, Face
-from exprtool.videos.clip import ClipInfo
-from exprtool.videos.reader import ClipFrame, ReadLog, read_frames
+from exprtool.videos.reader import read_frames
+from exprtool.videos.types import ClipFrame, ClipInfo, ReadLog
 
 EASE = 0.4
 """Seconds over which a track fades in and out; also the width over which turning away does."""

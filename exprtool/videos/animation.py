@@ -10,9 +10,8 @@ import numpy as np
 
 from exprtool.errors import ImageError, VideoError
 from exprtool.pictures.moving import Animation, read_animation
-from exprtool.videos.clip import ClipInfo
 from exprtool.videos.picture import ArrayPicture
-from exprtool.videos.reader import ClipFrame, ReadLog
+from exprtool.videos.types import ClipFrame, ClipInfo, ReadLog
 
 MILLISECOND = Fraction(1, 1000)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from exprtool.errors import VideoError
 from exprtool.videos.orientation import Orientation
+from exprtool.videos.types import ClipInfo, Colour
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -28,63 +29,6 @@ VIDEO_SUFFIXES = frozenset(
 ANIMATION_SUFFIXES = frozenset({".gif", ".webp", ".png", ".apng"})
 
 _INTERLACED = {2: "top field first", 3: "bottom field first", 4: "top field first", 5: "bottom field first"}
-
-
-@dataclass(frozen=True)
-class Colour:
-    """ITU-T H.273 codes as FFmpeg numbers them; 2 (range: 0) means unspecified."""
-
-    range: int = 0
-    primaries: int = 2
-    transfer: int = 2
-    matrix: int = 2
-
-
-@dataclass(frozen=True)
-class ClipInfo:
-    """Facts about one clip.
-
-    ``height`` and ``width`` are those of the stored picture; ``size`` is the upright (h, w) that faces are found in.
-    ``time_base`` is the unit of every time stamp. ``frames`` and ``duration`` (seconds) are what the container claims,
-    or None. ``end`` is when the track ends by the container's own account, in the clip's time base. ``origin`` is the
-    time in seconds that outputs take for zero: 0, or when a clip begins whose clock was running long before.
-    ``mastering`` and ``light`` describe the display that HDR video was mastered on and its brightness, as x265 writes
-    them. ``animation`` is true for GIF, WebP and PNG. ``notes`` are for the user: what is unusual about this clip.
-    """
-
-    path: Path
-    container: str
-    codec: str
-    height: int
-    width: int
-    pix_fmt: str
-    time_base: Fraction
-    rate: Fraction | None
-    frames: int | None
-    duration: float | None
-    start: float
-    orientation: Orientation = field(default_factory=Orientation)
-    pixel_aspect: Fraction | None = None
-    colour: Colour = field(default_factory=Colour)
-    interlaced: str | None = None
-    animation: bool = False
-    streams: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    hdr: bool = False
-    mastering: str = ""
-    light: str = ""
-    dynamic: str = ""
-    loop: int = 0
-    end: int | None = None
-    origin: Fraction = Fraction(0)
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.orientation.size(self.height, self.width)
-
-    def seconds(self, pts: int) -> float:
-        return float(pts * self.time_base)
 
 
 def looks_like_video(path: Path) -> bool:

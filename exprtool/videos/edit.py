@@ -28,12 +28,13 @@ from exprtool.provenance import Provenance
 from exprtool.timeline import Moment, Timeline
 from exprtool.types import Edit, Image
 from exprtool.videos.analysis import EASE, Analysis, analyse, pack_analysis, unpack_analysis
-from exprtool.videos.clip import ClipInfo, probe
+from exprtool.videos.clip import probe
 from exprtool.videos.container import MOVING_PICTURES, CopyOptions, Trim, output_format, write_container
 from exprtool.videos.encoder import EncodeOptions, EncoderPlan, has_alpha, plan_encoding
 from exprtool.videos.picture import ArrayPicture
 from exprtool.videos.render import Renderer, SegmentSink, TrackResult, render
 from exprtool.videos.segments import file_hash
+from exprtool.videos.types import ClipInfo
 from exprtool.videos.work import WorkFolder
 
 SEGMENT_SECONDS = 4.0

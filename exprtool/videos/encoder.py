@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exprtool.errors import UnknownNameError, UsageError, VideoError
-from exprtool.videos.clip import ClipInfo, Colour
 from exprtool.videos.picture import Picture
+from exprtool.videos.types import ClipInfo, Colour
 
 if TYPE_CHECKING:
     from av.packet import Packet

@@ -27,11 +27,11 @@ from exprtool.pipeline import FaceResult, PreparedFace, Prospect, Session, Timin
 from exprtool.provenance import Provenance
 from exprtool.timeline import Moment, Timeline
 from exprtool.types import Edit, Image
-from exprtool.videos.clip import ClipInfo, Colour
 from exprtool.videos.container import MOVING_PICTURES, CopyOptions, output_format, write_container
 from exprtool.videos.encoder import EncodeOptions, StretchEncoder, plan_encoding
 from exprtool.videos.picture import ArrayPicture
 from exprtool.videos.segments import SegmentWriter
+from exprtool.videos.types import ClipInfo, Colour
 from exprtool.videos.work import WorkFolder
 
 DEFAULT_SECONDS = 4.0

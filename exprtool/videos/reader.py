@@ -4,73 +4,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exprtool.errors import VideoError
-from exprtool.videos.clip import ClipInfo, decoder, main_stream, opened
+from exprtool.videos.animation import read_frames_of
+from exprtool.videos.clip import decoder, main_stream, opened
 from exprtool.videos.clock import Clock
 from exprtool.videos.picture import FULL_RANGE, FramePicture, Picture, native, working_format
+from exprtool.videos.types import ClipFrame, ClipInfo, ReadLog
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
-
-
-@dataclass(frozen=True, eq=False)
-class ClipFrame:
-    """One frame. ``pts`` and ``duration`` are in the clip's time base; the last one's is 0 where the file does not say.
-
-    ``picture`` is None where the frame did not decode: its place in time is kept by showing the one before it again.
-    ``damaged`` tells of a picture that the decoder could only guess in part.
-    """
-
-    index: int
-    pts: int
-    duration: int
-    picture: Picture | None
-    damaged: bool = False
-
-
-@dataclass
-class ReadLog:
-    """What went wrong while reading; filled as the frames go by."""
-
-    undecoded: list[int] = field(default_factory=list)
-    """Indices of frames that did not decode and are shown as repeats."""
-    damaged: list[int] = field(default_factory=list)
-    lost_packets: int = 0
-    """Packets that did not decode and whose place in time is unknown."""
-    moved: int = 0
-    """Time stamps that were missing or ran backwards and had to be made up."""
-    restarts: int = 0
-    """How often the file's clock began anew or jumped ahead."""
-    cut_off: str | None = None
-    """Why the file ended before its end, or None."""
-
-    def notes(self) -> list[str]:
-        lines = []
-        if self.undecoded:
-            lines.append(f"{_these(self.undecoded, 'did not decode; shown as')} a repeat of the frame before")
-        if self.damaged:
-            lines.append(f"{_these(self.damaged, 'decoded with errors; kept as')} the decoder gave them, not edited")
-        if self.lost_packets:
-            lines.append(f"{self.lost_packets} damaged packets gave no picture")
-        if self.moved:
-            lines.append(f"{self.moved} time stamps were missing or ran backwards in the file and were mended")
-        if self.restarts:
-            lines.append(f"{restarts_note(self.restarts)}; the parts follow each other without a gap")
-        if self.cut_off:
-            lines.append(f"the file ends early ({self.cut_off}); what is there was edited")
-        return lines
-
-
-def restarts_note(times: int) -> str:
-    return f"the file's clock jumps {'once' if times == 1 else f'{times} times'}"
-
-
-def _these(indices: list[int], what: str) -> str:
-    shown = ", ".join(str(index) for index in indices[:8]) + (", ..." if len(indices) > 8 else "")
-    return f"{'frame' if len(indices) == 1 else 'frames'} {shown} {what}"
 
 
 def read_frames(info: ClipInfo, log: ReadLog | None = None, threads: int = 0) -> Iterator[ClipFrame]:
@@ -81,8 +28,6 @@ def read_frames(info: ClipInfo, log: ReadLog | None = None, threads: int = 0) ->
     """
     log = log if log is not None else ReadLog()
     if info.animation:
-        from exprtool.videos.animation import read_frames_of
-
         yield from read_frames_of(info, log)
         return
     yield from _lasting(_number(_pictures(info, log, threads), info, log), info)
@@ -259,3 +204,17 @@ def _flush(stream: Any) -> Iterator[Any]:
     last = Packet()
     last.stream = stream
     yield last
+
+
+def clock_offsets(path: Path) -> list[Fraction]:
+    """What a `Clock` adds in each part of a clip, in seconds; reads its packets without decoding them."""
+    from av.error import FFmpegError
+
+    with opened(path) as container:
+        clock = Clock(container.format.name)
+        try:
+            for packet in container.demux(main_stream(container, path)):
+                clock.mend(packet)
+        except FFmpegError:  # the file breaks off; the parts up to there are known
+            pass
+    return clock.offsets

@@ -27,11 +27,11 @@ from exprtool.pixels import composite
 from exprtool.timeline import ResolvedTimeline, ease
 from exprtool.types import Edit, FacePatch, FaceRefusal, FaceRegion, Image, IntBox
 from exprtool.videos.analysis import Analysis, FaceTrack, ahead
-from exprtool.videos.clip import ClipInfo
 from exprtool.videos.encoder import EncoderPlan, StretchEncoder, encoder_failed
 from exprtool.videos.picture import Picture
-from exprtool.videos.reader import ClipFrame, read_frames
+from exprtool.videos.reader import read_frames
 from exprtool.videos.segments import SegmentWriter
+from exprtool.videos.types import ClipFrame, ClipInfo
 from exprtool.videos.work import WorkFolder
 
 _LEAST_STRENGTH = 0.004

@@ -16,8 +16,9 @@ import pytest
 from exprtool.faces.track import SteadyStretch
 from exprtool.types import Backend, Edit, FacePatch, FaceRegion
 from exprtool.videos.analysis import Analysis, FaceTrack
-from exprtool.videos.clip import ClipInfo, probe
-from exprtool.videos.reader import ReadLog, read_frames
+from exprtool.videos.clip import probe
+from exprtool.videos.reader import read_frames
+from exprtool.videos.types import ClipInfo, ReadLog
 
 
 class Tint(Backend):

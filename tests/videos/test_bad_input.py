@@ -16,7 +16,8 @@ from exprtool.types import Detector, Edit, Face
 from exprtool.videos.clip import probe
 from exprtool.videos.edit import VideoOptions, VideoResult, analyse_clip, edit_video
 from exprtool.videos.encoder import EncodeOptions
-from exprtool.videos.reader import ReadLog, read_frames
+from exprtool.videos.reader import read_frames
+from exprtool.videos.types import ReadLog
 
 
 class Blind(Detector):
