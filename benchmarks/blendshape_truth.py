@@ -5,8 +5,9 @@
 Parts (all by default):
   identity   the six expressions at strength 1 on neutral photos: squared distance of face embeddings to the person's
              own neutral (the paper's ACD), and how far the landmarks move, against the prototype's in the same run
-  truth      happy on the neutral photo against the person's true smile (best of four strengths), and neutral on the
-             smiling photo against the true neutral: by how much closer than the untouched photo
+  truth      happy on the neutral photo against the person's true smile (at strength 1, its brows alone, and at the
+             best of four strengths), and neutral on the smiling photo against the true neutral: by how much closer
+             than the untouched photo
   removal    the smile that a fresh fit still finds on smiling photos made sad or angry
   like       how the fitted weights of a reference correlate with those of the face that copied it
 
@@ -44,6 +45,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 EXPRESSIONS = ("happy", "sad", "angry", "surprised", "disgusted", "afraid")
 STRENGTHS = (0.4, 0.6, 0.8, 1.0)
 MEASURED = np.r_[17:27, 31:36, 36:48, 48:68]
+BROWS = np.r_[17:27]
 ANCHORS = np.array([27, 28, 29, 30, 36, 39, 42, 45])
 VISIBLE = (
     "browDown", "browInnerUp", "browOuterUp", "eyeBlink", "eyeSquint", "eyeWide", "jawOpen", "mouthDimple",
@@ -108,11 +110,11 @@ def landmarks_of(face: Face) -> Points:
     return face.landmarks68
 
 
-def distance(face: Points, other: Points) -> float:
+def distance(face: Points, other: Points, points: NDArray[np.int_] = MEASURED) -> float:
     """Between two faces (68, 2); see the top of this file. In distances between the eyes of ``other``."""
     moved = transform(similarity(face[ANCHORS], other[ANCHORS]), face)
     eyes = np.linalg.norm(other[36:42].mean(0) - other[42:48].mean(0))
-    return float(np.linalg.norm((moved - other)[MEASURED], axis=1).mean() / eyes)
+    return float(np.linalg.norm((moved - other)[points], axis=1).mean() / eyes)
 
 
 def closer(pairs: Sequence[tuple[float, float]]) -> str:
@@ -178,27 +180,33 @@ def truth(bench: Bench, prototype: Prototype | None) -> None:
     smiles: dict[str, list[tuple[float, float]]] = {}
     neutrals: list[tuple[float, float]] = []
     best: list[float] = []
+    at_1: dict[str, list[tuple[float, float]]] = {"at strength 1": [], "at strength 1, brows": []}
     for number in bench.people:
         neutral, happy = bench.person(number, "neutral"), bench.person(number, "happy")
         before = distance(neutral.landmarks, happy.landmarks)
 
         def tried(
             edit: Callable[[float], Image], neutral: Person = neutral, happy: Person = happy
-        ) -> NDArray[np.float64]:
+        ) -> tuple[NDArray[np.float64], Points]:
             faces = [landmarks_of(neutral.found_again(edit(strength))) for strength in STRENGTHS]
-            return np.array([distance(face, happy.landmarks) for face in faces])
+            return np.array([distance(face, happy.landmarks) for face in faces]), faces[-1]
 
-        ours = tried(lambda s, p=neutral: p.edited(Edit(weights={"happy": 1.0}, strength=s)))
+        ours, smiling = tried(lambda s, p=neutral: p.edited(Edit(weights={"happy": 1.0}, strength=s)))
+        at_1["at strength 1"].append((before, float(ours[-1])))
+        brows = [distance(face, happy.landmarks, BROWS) for face in (neutral.landmarks, smiling)]
+        at_1["at strength 1, brows"].append((brows[0], brows[1]))
         best.append(STRENGTHS[int(ours.argmin())])
         smiles.setdefault("ours", []).append((before, float(ours.min())))
         if prototype:
-            theirs = tried(lambda s, p=neutral: prototype.edited(p, "happy", s))
+            theirs, _ = tried(lambda s, p=neutral: prototype.edited(p, "happy", s))
             smiles.setdefault("prototype", []).append((before, float(theirs.min())))
         before = distance(happy.landmarks, neutral.landmarks)
         after = landmarks_of(happy.found_again(happy.edited(Edit(weights={"neutral": 1.0}))))
         neutrals.append((before, distance(after, neutral.landmarks)))
+    for name, pairs in at_1.items():
+        print(f"  happy on neutral, ours {name}: {closer(pairs)}")
     for name, pairs in smiles.items():
-        print(f"  happy on neutral, {name}: {closer(pairs)}")
+        print(f"  happy on neutral, {name} at the best strength: {closer(pairs)}")
     print(f"  best strengths of ours: { ({s: best.count(s) for s in STRENGTHS}) }")
     print(f"  neutral on happy, ours: {closer(neutrals)}")
 

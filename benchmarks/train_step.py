@@ -38,7 +38,7 @@ from exprtool_gan.config import TrainConfig
 from exprtool_gan.feed import Feed
 from exprtool_gan.loop import in_bfloat16
 from exprtool_gan.sampler import Sampler
-from exprtool_gan.step import Learner
+from exprtool_gan.step import LOSS_NAMES, Learner
 from exprtool_training.graphs import Recorded
 from exprtool_training.loss_log import LossLog
 from exprtool_usgan.networks import HalvingConv
@@ -187,7 +187,7 @@ class Ours:
         config = TrainConfig(batch_size=batch, image_size=images.shape[1])
         self.learner = self._learner(config, device, half)
         self.feed = Feed(images, Sampler(np.array(labels), LABELS, batch), device)
-        self.losses = LossLog(config.log_every, device)
+        self.losses = LossLog(LOSS_NAMES, config.log_every, device)
         self.d_step = Recorded(self.learner.discriminator_step) if graphs else self.learner.discriminator_step
         self.both = Recorded(self.learner.both_steps) if graphs else self.learner.both_steps
         self.step = 0
@@ -239,7 +239,7 @@ def matrix_rate(dtype: torch.dtype, side: int = 1024, repeats: int = 8) -> float
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        a @ b
+        torch.mm(a, b)
         times.append(time.perf_counter() - start)
     return 2 * side**3 / min(times)
 

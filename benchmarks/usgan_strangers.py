@@ -27,7 +27,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from default_truth import EXPRESSIONS, SHARED, SIDE, edited, held_out
+from default_truth import EXPRESSIONS, SHARED, SIDE, Subject, edited, held_out
 from numpy.typing import NDArray
 
 from exprtool import plugins
@@ -77,8 +77,9 @@ def edit(names: list[str], paths: list[Path], out: Path) -> None:
         face = refine68(image, max(find_faces(image, detector).faces, key=lambda each: each.size), robust=True)
         matrix, region = crop_from_image(face, SIDE, US_GAN_TEMPLATE), region_of(image, face)
         inputs[i] = crop(image, matrix, SIDE)
+        assert face.landmarks68 is not None  # refine68 finds them
         landmarks[i] = transform(matrix, face.landmarks68)
-        subject = type("Subject", (), {"path": path, "image": image, "region": region})()
+        subject = Subject(path, image, region)
         for name, backend in backends.items():
             (prepared,) = backend.prepare([region])
             if isinstance(prepared, FaceRefusal):

@@ -3,12 +3,22 @@
 ``import exprtool`` is cheap: the functions below load what they need when they are first used.
 """
 
-from __future__ import annotations
+import sys
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+_words = zip(sys.orig_argv, (*sys.orig_argv[1:], ""), strict=True)
+if (
+    sys.argv[:1] == ["-m"]  # as it is while Python looks for what it was told to run
+    and any(first == "-mexprtool" or (first[:1], first[-1:], then) == ("-", "m", "exprtool") for first, then in _words)
+    and not sys.flags.safe_path
+):
+    # ``python -m exprtool`` puts the current folder before everything else that can be imported. It may hold anybody's
+    # files: what they are called must not decide what is run.
+    del sys.path[0]
 
-from exprtool.hookspecs import hookimpl
+from importlib import import_module  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from exprtool.hookspecs import hookimpl  # noqa: E402
 
 if TYPE_CHECKING:
     from exprtool.pipeline import Session, edit_image

@@ -8,6 +8,7 @@ fails is reported and the others go on; an output appears under its name only wh
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -22,9 +23,11 @@ import numpy as np
 
 from exprtool import images, provenance
 from exprtool.devices import usable_cpus
+from exprtool.door import Door
 from exprtool.errors import ExprtoolError
 from exprtool.faces.select import Selection
 from exprtool.files import write_error
+from exprtool.memory import PixelBudget, default_max_pixels
 from exprtool.pipeline import (
     EditResult,
     FaceResult,
@@ -41,12 +44,16 @@ from exprtool.types import Edit, FaceRegion, Image
 
 _READERS = min(4, usable_cpus())
 """Finding faces takes most of the time, and the detectors work beside each other."""
-Status = Literal["edited", "no_face", "skipped", "failed"]
+Status = Literal["edited", "refused", "no_face", "skipped", "failed"]
 
 
 @dataclass(frozen=True)
 class BatchOptions:
     """How a batch is run; see ``exprtool edit --help`` for what the first ones mean to the user.
+
+    With ``keep`` an input in which nothing is edited is copied as it is. ``keep_times`` gives outputs their input's
+    times. A photo of more than ``max_pixels`` is refused before it is decoded, and photos wait until there is room for
+    them in ``pixels_at_once``.
 
     ``ahead`` photos at most are decoded before the backend takes them, ``batch_faces`` is how many faces it gets
     together (it never waits for more than are ready).
@@ -57,19 +64,28 @@ class BatchOptions:
     quality: int | None = None
     skip_existing: bool = False
     provenance: bool = True
+    keep: bool = False
+    keep_times: bool = False
+    max_pixels: int = field(default_factory=default_max_pixels)
     ahead: int = max(2, _READERS)
     batch_faces: int = 8
     readers: int = _READERS
     writers: int = 2
+
+    @property
+    def pixels_at_once(self) -> int:
+        return self.max_pixels
 
 
 @dataclass(frozen=True, eq=False)
 class OutputReport:
     """What became of one output.
 
-    ``status`` is "edited"; "no_face" (none found or none selected: nothing was written); "skipped" (already there);
-    or "failed". ``error`` says why for the last three, ``trace`` where in the code an unforeseen error arose. ``icc``
-    is the RGB profile in which the photo's pixels are to be seen.
+    ``status`` is "edited"; "refused" (there are faces, but none that was asked for and can be done well); "no_face"
+    (none was found); "skipped" (already there); or "failed". ``error`` says why for the last four. Where nothing was
+    edited nothing is written, but for a copy of the input under `BatchOptions.keep` (``copied``).
+    ``trace`` tells where in the code an unforeseen error arose, ``icc`` is the RGB profile in which the photo's pixels
+    are to be seen.
     """
 
     output: Output
@@ -82,12 +98,13 @@ class OutputReport:
     notes: tuple[str, ...] = ()
     trace: str | None = None
     icc: bytes | None = None
+    copied: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The record that ``--json`` prints: plain numbers, strings, lists and dictionaries."""
         return {
             "input": self.output.source.name,
-            "output": self.output.name if self.status in ("edited", "skipped") else None,
+            "output": self.output.name if self.copied or self.status in ("edited", "skipped") else None,
             "expression": self.output.label,
             "status": self.status,
             "error": self.error,
@@ -136,12 +153,17 @@ OnOutput = Callable[[OutputReport, Image | None, Image | None], None]
 """Receives each report in order, with the image before and after the edit (None where there is none)."""
 
 
-def read_input(source: Input) -> images.Photo:
-    """Decode one input; standard input is read to its end."""
+def read_input(source: Input, max_pixels: int = images.MAX_PIXELS, data: bytes | None = None) -> images.Photo:
+    """Decode one input; standard input is read to its end, unless its ``data`` were read before."""
     if source.path is not None:
-        return images.read_image(source.path, name=source.name)
-    # Python has no sys.stdin where the caller closed it.
-    return images.read_image(sys.stdin.buffer.read() if sys.stdin else b"", name="standard input")
+        return images.read_image(source.path, name=source.name, max_pixels=max_pixels)
+    data = read_stream() if data is None else data
+    return images.read_image(data, name="standard input", max_pixels=max_pixels)
+
+
+def read_stream() -> bytes:
+    """All of standard input."""
+    return sys.stdin.buffer.read() if sys.stdin else b""  # there is none where the caller closed it
 
 
 @dataclass(eq=False)
@@ -154,6 +176,9 @@ class _Task:
     prepared: list[PreparedFace] = field(default_factory=list)
     timings: Timings = field(default_factory=dict)
     failure: Exception | None = None
+    data: bytes | None = None
+    pixels: int = 0
+    reported: int = 0
 
 
 def run_batch(
@@ -162,52 +187,92 @@ def run_batch(
     edits: Mapping[str, Edit],
     options: BatchOptions,
     on_output: OnOutput,
+    stop: threading.Event | None = None,
 ) -> None:
     """Edit every photo of the plan and report each output, in the plan's order.
 
-    ``edits`` maps the labels of ``outputs`` to what is wanted. Errors of one photo go into its reports. On
-    KeyboardInterrupt, outputs that are being encoded are finished and the exception goes on to the caller.
+    ``edits`` maps the labels of ``outputs`` to what is wanted. Errors of one photo go into its reports. Once ``stop``
+    is set, outputs under way are finished and reported and no further one is begun. On KeyboardInterrupt those that
+    are being encoded are finished and reported, and the exception goes on to the caller.
     """
+    stop = stop or threading.Event()
     readers = ThreadPoolExecutor(options.readers, thread_name_prefix="read")
     writers = ThreadPoolExecutor(options.writers, thread_name_prefix="write")
-    pending: deque[Future[tuple[OutputReport, Image | None, Image | None]]] = deque()
+    pending: deque[tuple[_Task, Future[tuple[OutputReport, Image | None, Image | None]]]] = deque()
+    budget = PixelBudget(options.pixels_at_once)
+
+    def report_next() -> None:
+        task, future = pending.popleft()
+        on_output(*future.result())
+        task.reported += 1
+        if task.reported == len(task.outputs):
+            budget.leave(task.pixels)
+
+    def report_all() -> None:
+        while pending:
+            report_next()
+
     # With several expressions the faces of one photo fill a batch anyway, and its patches need not wait for others.
     batch_faces = options.batch_faces if len(edits) == 1 else 1
     try:
-        for batch in _batches(_read_ahead(readers, session, outputs, options), batch_faces):
+        for batch in _batches(_read_ahead(readers, session, outputs, options, budget), batch_faces, report_all):
+            if stop.is_set():
+                break
             _prepare(session, batch)
             for label, edit in edits.items():
+                if stop.is_set():
+                    break
                 for task, output, answer in _generate(session, batch, label, edit):
-                    pending.append(writers.submit(_write, session, task, output, edit, answer, options))
+                    pending.append((task, writers.submit(_write, session, task, output, edit, answer, options)))
                 while len(pending) > 2 * options.writers:
-                    on_output(*pending.popleft().result())
+                    report_next()
+        report_all()
+    except KeyboardInterrupt:
+        writers.shutdown(wait=True, cancel_futures=True)
         while pending:
-            on_output(*pending.popleft().result())
+            if pending[0][1].cancelled():
+                pending.popleft()
+            else:
+                report_next()
+        raise
     finally:
+        budget.close()
         readers.shutdown(wait=True, cancel_futures=True)
         writers.shutdown(wait=True, cancel_futures=True)
 
 
 def _read_ahead(
-    readers: ThreadPoolExecutor, session: Session, outputs: Sequence[Output], options: BatchOptions
+    readers: ThreadPoolExecutor,
+    session: Session,
+    outputs: Sequence[Output],
+    options: BatchOptions,
+    budget: PixelBudget,
 ) -> Iterator[Future[_Task]]:
     """Decode and detect in the background, at most ``ahead`` photos before their turn."""
     ahead: deque[Future[_Task]] = deque()
     for _, group in groupby(outputs, key=lambda output: output.source):
-        ahead.append(readers.submit(_read, session, tuple(group), options))
+        ahead.append(readers.submit(_read, session, tuple(group), options, budget, budget.ticket()))
         if len(ahead) > options.ahead:
             yield ahead.popleft()
     while ahead:
         yield ahead.popleft()
 
 
-def _read(session: Session, outputs: tuple[Output, ...], options: BatchOptions) -> _Task:
-    task = _Task(outputs)
-    if all(is_done(output, options) for output in outputs):
-        return task
+def _read(
+    session: Session, outputs: tuple[Output, ...], options: BatchOptions, budget: PixelBudget, ticket: int
+) -> _Task:
+    task, source = _Task(outputs), outputs[0].source
+    done = all(is_done(output, options) for output in outputs)
+    claimed = images.count_pixels(source.path) if source.path and not done else 0
+    task.pixels = claimed if claimed <= options.max_pixels else 0  # a larger one will be refused, and takes no room
     try:
+        budget.enter(ticket, task.pixels)
+        if done:
+            return task
         with timed(task.timings, "decode"):
-            task.photo = read_input(outputs[0].source)
+            if source.path is None:
+                task.data = read_stream()
+            task.photo = read_input(source, options.max_pixels, task.data)
         with timed(task.timings, "detect"):
             task.prospect = session.find(task.photo.rgb, options.selection)
     except Exception as error:  # whatever one photo brings about is its own failure; the others go on
@@ -220,14 +285,22 @@ def is_done(output: Output, options: BatchOptions) -> bool:
     return options.skip_existing and output.path is not None and stands(output.path)
 
 
-def _batches(tasks: Iterator[Future[_Task]], batch_faces: int) -> Iterator[list[_Task]]:
-    """Group photos whose faces the backend shall see together, never waiting for one that is not ready."""
+def _batches(
+    tasks: Iterator[Future[_Task]], batch_faces: int, before_waiting: Callable[[], None]
+) -> Iterator[list[_Task]]:
+    """Group photos whose faces the backend shall see together, never waiting for one that is not ready.
+
+    Where there is nothing to do but wait, ``before_waiting`` is called first: it reports what is finished, and so makes
+    the room that the next photo may be waiting for.
+    """
     batch: list[_Task] = []
     faces = 0
     for future in tasks:
         if batch and not future.done():
             yield batch
             batch, faces = [], 0
+        if not future.done():
+            before_waiting()
         task = future.result()
         batch.append(task)
         faces += len(task.prospect.selected) if task.prospect else 0
@@ -320,13 +393,16 @@ def _write(
             FaceResult(face, False, reason)
             for face, reason in zip(task.prospect.found.faces, task.prospect.reasons, strict=True)
         )
-        return replace(report, status="no_face", error=why_none_selected(task.prospect), faces=faces), before, None
+        status = "refused" if faces else "no_face"
+        report = replace(report, status=status, error=why_none_selected(task.prospect), faces=faces)
+        return _kept(report, task, options), before, None
     try:
         result = session.finish(task.prospect, answer, timings)
         report = replace(report, faces=result.faces)
         if not result.edited:
             reasons = "; ".join(dict.fromkeys(face.reason for face in result.faces if face.reason))
-            return replace(report, error=f"every face was left alone: {reasons}"), before, None
+            report = replace(report, status="refused", error=f"every face was left alone: {reasons}")
+            return _kept(report, task, options), before, None
         with timed(timings, "encode"):
             _encode(task.photo, result, output, edit, options)
         kind = _format(task.photo, output, options)
@@ -339,29 +415,52 @@ def _write(
 def _encode(photo: images.Photo, result: EditResult, output: Output, edit: Edit, options: BatchOptions) -> None:
     """Encode and write one output, with the record of how it was made."""
     kind = _format(photo, output, options)
-    records = _records(result, edit) if options.provenance else []
+    records = _records(result, edit, photo) if options.provenance else []
     packet = photo.xmp
     if output.path is not None:
         make_folder(output.path.parent)
     if images.holds_xmp(kind):
+        # The photo's packet may be as large as its format allows; where that leaves no room, writing divides it.
         for record in records:
             packet = provenance.stamp(packet, record)
     elif records and output.path is not None:
         # Before the picture: one that is there counts as done, and must not be there without its record.
         provenance.write_sidecar(output.path, records)
     encoded = images.write_image(
-        photo,
-        result.image,
-        output.path,
-        format=kind,
-        quality=options.quality,
-        xmp=packet,
-        changed=result.changed,
+        photo, result.image, None, format=kind, quality=options.quality, xmp=packet, changed=result.changed
     )
+    assert encoded is not None
+    _put(encoded, output, options)
+
+
+def _kept(report: OutputReport, task: _Task, options: BatchOptions) -> OutputReport:
+    """The report on a photo in which nothing is edited, after copying the photo where that is wanted."""
+    if not options.keep:
+        return report
+    output, photo = report.output, task.photo
+    assert photo is not None
+    try:
+        kind = _format(photo, output, options)
+        if kind == photo.format:
+            data = output.source.path.read_bytes() if output.source.path else task.data
+        else:
+            data = images.write_image(photo, photo.rgb, None, format=kind, quality=options.quality)
+        assert data is not None
+        if output.path is not None:
+            make_folder(output.path.parent)
+        _put(data, output, options)
+    except Exception as error:  # as in _read
+        return _failed(report, error)
+    return replace(report, copied=True, error=f"{report.error} Copied as it is.")
+
+
+def _put(data: bytes, output: Output, options: BatchOptions) -> None:
+    """Write an encoded picture with its input's permissions, and on request its times; or send it to stdout."""
     if output.path is None:
-        assert encoded is not None
-        sys.stdout.buffer.write(encoded)
+        sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
+        return
+    Door(output.source.path, keep_times=options.keep_times).write(output.path, data)
 
 
 def _format(photo: images.Photo, output: Output, options: BatchOptions) -> str:
@@ -370,12 +469,15 @@ def _format(photo: images.Photo, output: Output, options: BatchOptions) -> str:
     return images.output_format(photo, output.path if named else None, options.format)
 
 
-def _records(result: EditResult, edit: Edit) -> list[Provenance]:
+def _records(result: EditResult, edit: Edit, photo: images.Photo) -> list[Provenance]:
     """One record per backend that edited faces in the photo."""
     edited = [face for face in result.faces if face.edited]
     by_backend = {face.backend or "": face.trained for face in edited}
     return [
-        Provenance.of(edit, name, trained=trained, faces=sum(face.backend == name for face in edited))
+        replace(
+            Provenance.of(edit, name, trained=trained, faces=sum(face.backend == name for face in edited)),
+            removed="C2PA manifest" if photo.had_manifest else "",
+        )
         for name, trained in by_backend.items()
     ]
 
@@ -390,7 +492,7 @@ def make_folder(folder: Path) -> None:
 
 def _failed(report: OutputReport, error: Exception) -> OutputReport:
     message, trace = in_words(error, report.output.source)
-    return replace(report, error=message, trace=trace)
+    return replace(report, status="failed", error=message, trace=trace)
 
 
 def in_words(error: Exception, source: Input) -> tuple[str, str | None]:

@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from exprtool import plugins
 from exprtool.devices import Device, device_for
-from exprtool.errors import DeviceError, ExprtoolError, ModelError, PluginError, UnknownNameError, UsageError
+from exprtool.errors import DeviceError, ExprtoolError, NotReadyError, PluginError, UnknownNameError, UsageError
+from exprtool.faces.dlib_files import check_landmarks_licence
 from exprtool.types import Backend, BackendSpec, Detector, DetectorSpec, Edit, FaceRefusal, Readiness
 from exprtool.weights.catalogue import (
     check_licence,
@@ -19,6 +20,7 @@ from exprtool.weights.catalogue import (
     how_to_get,
     is_there,
     readiness,
+    refuse_damaged,
 )
 
 T = TypeVar("T")
@@ -57,17 +59,17 @@ class Chain:
     """The backends that a face may meet, best first, each loaded when its turn comes.
 
     ``wish`` is a plugin's name, optionally with an argument after a colon (``"onnx:model.onnx"``), a `Backend` of the
-    caller's own, or "auto": then every ready backend stands in the chain, by falling quality. Raises
-    `UnknownNameError` for a name that no plugin carries and `ModelError` where weights are missing.
+    caller's own, None for no backend, or "auto": then every ready backend stands in the chain, by falling quality.
+    Raises `UnknownNameError` for a name that no plugin carries and `NotReadyError` where weights are missing.
     """
 
-    def __init__(self, wish: str | Backend, device: str, *, commercial_only: bool) -> None:
+    def __init__(self, wish: str | Backend | None, device: str, *, commercial_only: bool) -> None:
         self.notes: list[str] = []
         self._device = device
         self._lock = threading.Lock()
         self._loaded: dict[str, LoadedBackend] = {}
         self._own = LoadedBackend(type(wish).__name__, wish) if isinstance(wish, Backend) else None
-        self._links = [] if isinstance(wish, Backend) else _choose_backends(wish, commercial_only)
+        self._links = _choose_backends(wish, commercial_only) if isinstance(wish, str) else []
 
     @property
     def names(self) -> list[str]:
@@ -106,7 +108,7 @@ class Chain:
         if obstacles and not able:
             raise obstacles[0]
         self._links = able
-        next(iter(self))
+        next(iter(self), None)
 
     def require(self, edit: Edit) -> None:
         """Keep to the backends that can do this edit; raises `UsageError` with what is known where none can.
@@ -203,13 +205,16 @@ def split_argument(name: str) -> tuple[str, str | None]:
 
 
 def choose_detector(wish: str, commercial_only: bool) -> tuple[DetectorSpec, str | None]:
+    check_landmarks_licence(commercial_only)  # whatever finds a face, these measure it
     known = plugins.registry()
     name, argument = split_argument(wish)
     if name == "auto":
         specs = sorted(known.detectors.values(), key=lambda spec: -spec.quality)
+        for spec in specs:
+            refuse_damaged(spec, commercial_only)
         ready = [spec for spec in specs if readiness(spec, commercial_only).ready]
         if not ready:
-            raise ModelError("No face detector is ready. Run `exprtool doctor` to see why.")
+            raise NotReadyError("No face detector is ready. Run `exprtool doctor` to see why.")
         return ready[0], None
     spec = known.detector(name)
     check_licence(spec.needs, commercial_only)
@@ -231,12 +236,14 @@ def _choose_backends(wish: str, commercial_only: bool) -> list[tuple[BackendSpec
         return [(spec, argument)]
     # Quality 0 marks backends that are tools rather than editors, such as `debug`.
     specs = sorted((spec for spec in known.backends.values() if spec.quality > 0), key=lambda spec: -spec.quality)
+    for spec in specs:
+        refuse_damaged(spec, commercial_only)
     ready: list[tuple[BackendSpec, str | None]] = [
         (spec, None) for spec in specs if readiness(spec, commercial_only).ready
     ]
     if not ready:
         if not specs:
-            raise ModelError("No backend that edits faces is installed. Run `exprtool doctor` to see why.")
+            raise NotReadyError("No backend that edits faces is installed. Run `exprtool doctor` to see why.")
         _require_ready("No backend is ready. The best one,", specs[0], readiness(specs[0], commercial_only))
     return ready
 
@@ -249,7 +256,7 @@ def _require_ready(what: str, spec: BackendSpec | DetectorSpec, state: Readiness
     missing = [weight for weight in spec.needs if not is_there(weight)][: 1 if any_will_do else None]
     lacking = [f"needs {describe(weight)}. {how_to_get(weight)}" for weight in missing]
     why = " ".join(lacking) or f"is not ready: {state.reason.rstrip('.')}. {state.remedy}"
-    raise ModelError(f"{what} {spec.name!r} {why}")
+    raise NotReadyError(f"{what} {spec.name!r} {why}")
 
 
 def _shortcoming(spec: BackendSpec, edit: Edit) -> UsageError | None:

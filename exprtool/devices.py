@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from exprtool.errors import DeviceError, ModelError, UnknownNameError
+from exprtool.extras import install_command
 from exprtool.types import BackendSpec, DetectorSpec
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _obstacle(kind: str, index: int | None, runtime: Runtime) -> tuple[str, str]
 @cache
 def _torch_obstacle(kind: str, index: int | None) -> tuple[str, str] | None:
     if find_spec("torch") is None:
-        return ("PyTorch is not installed", "Install it with `pip install 'exprtool[torch]'`.")
+        return ("PyTorch is not installed", f"Install it with `{install_command('torch')}`.")
     import torch
 
     if kind == "mps":
@@ -169,7 +170,7 @@ def _onnx_cuda_obstacle(index: int) -> tuple[str, str] | None:
     if _CUDA_PROVIDER not in ort.get_available_providers():
         return (
             "the installed ONNX Runtime was built without CUDA",
-            "Run `pip uninstall onnxruntime`, then `pip install 'exprtool[gpu]'`.",
+            f"Run `pip uninstall onnxruntime`, then `{install_command('gpu')}`.",
         )
     try:
         session = ort.InferenceSession(_TINY_MODEL, _options(ort, 1), providers=_providers(f"cuda:{index}"))

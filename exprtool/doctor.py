@@ -24,6 +24,8 @@ from typing import Literal
 import exprtool
 from exprtool import devices, plugins
 from exprtool.errors import ModelError
+from exprtool.extras import install_command
+from exprtool.faces.dlib_files import LANDMARKS_68, LANDMARKS_68_LICENCE
 from exprtool.weights import catalogue as models
 
 _PROBE_SECONDS = 120
@@ -148,11 +150,7 @@ def _installed(name: str) -> tuple[str, str] | None:
 
 def _package(requirement: _Requirement, found: tuple[str, str] | None, trouble: str) -> Finding:
     section, name = "Versions", requirement.name
-    install = (
-        f"pip install 'exprtool[{requirement.extra}]'"
-        if requirement.extra
-        else f"pip install '{name}{requirement.least}'"
-    )
+    install = install_command(requirement.extra) if requirement.extra else f"pip install '{name}{requirement.least}'"
     if found is None:
         if requirement.extra:
             return Finding(section, name, f"not installed (extra [{requirement.extra}])", Level.NOTE, install)
@@ -206,7 +204,8 @@ def _import_all(modules: Sequence[str]) -> dict[str, str]:
     while left:
         try:
             done = subprocess.run(
-                [sys.executable, "-c", _PROBE, *left],
+                # -P: else a file of the current folder that is called like a package would be run in its place
+                [sys.executable, "-P", "-c", _PROBE, *left],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 timeout=_PROBE_SECONDS,
@@ -370,7 +369,7 @@ def _codecs() -> Iterator[Finding]:
     if heif:
         yield Finding(section, "HEIC", f"ok (pillow-heif {heif})")
     else:
-        yield Finding(section, "HEIC", "not installed", Level.NOTE, "pip install 'exprtool[heic]'")
+        yield Finding(section, "HEIC", "not installed", Level.NOTE, install_command("heic"))
     yield from _video_codecs()
 
 
@@ -434,7 +433,11 @@ def _places() -> Iterator[Finding]:
         )
     if models.commercial_only_from_environment():
         yield Finding(
-            section, models.COMMERCIAL_VARIABLE, "is set: weights without commercial use are refused", Level.NOTE
+            section,
+            models.COMMERCIAL_VARIABLE,
+            f"is set, but no face can be measured without {LANDMARKS_68} ({LANDMARKS_68_LICENCE})",
+            Level.BROKEN,
+            "unset it where your use is not commercial",
         )
 
 

@@ -11,7 +11,14 @@ from difflib import get_close_matches
 
 
 class ExprtoolError(Exception):
-    """Base class: something that went wrong and that the message tells how to mend."""
+    """Base class: something that went wrong and that the message tells how to mend.
+
+    The first argument is the message; further ones are lines below it, such as a list of what was tried. File names in
+    them may hold line breaks of their own, so whoever prints an error prints argument by argument.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class UsageError(ExprtoolError):
@@ -22,18 +29,19 @@ class UnknownNameError(UsageError):
     """A name that no plugin, preset or registry entry carries.
 
     The message lists every known name, and the nearest one first when the name looks like a slip of the finger.
+    ``also`` are further spellings of the known ones, near which it may be, but which are not listed.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        self.kind, self.name, self.known = kind, name, tuple(known)
-        near = get_close_matches(name, self.known, n=1)
+    def __init__(self, kind: str, name: str, known: Iterable[str], also: Iterable[str] = ()) -> None:
+        self.kind, self.name, self.known, self.also = kind, name, tuple(known), tuple(also)
+        near = get_close_matches(name, (*self.known, *self.also), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         listing = ", ".join(self.known) or "none"
         super().__init__(f"Unknown {kind} {name!r}.{hint} Known: {listing}.")
 
-    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...], tuple[str, ...]]]:
         """As worker processes hand it on."""
-        return type(self), (self.kind, self.name, self.known)
+        return type(self), (self.kind, self.name, self.known, self.also)
 
 
 class ImageError(ExprtoolError):
@@ -54,6 +62,10 @@ class NoFaceError(ExprtoolError):
 
 class ModelError(ExprtoolError):
     """A weight file that is missing, damaged, refused by its licence, or unreadable."""
+
+
+class NotReadyError(ModelError, UsageError):
+    """Weights that are not there: the request cannot be carried out, and nothing was written (exit code 2)."""
 
 
 class MissingPackageError(ModelError):

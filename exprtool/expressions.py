@@ -37,7 +37,7 @@ def canonical(name: str) -> str:
     try:
         return ALIASES[name.strip().lower()]
     except KeyError:
-        raise UnknownNameError("expression", name, (*EXPRESSIONS, *sorted(set(ALIASES) - set(EXPRESSIONS)))) from None
+        raise UnknownNameError("expression", name, EXPRESSIONS, also=ALIASES) from None
 
 
 def wanted(name: str) -> str:

@@ -7,7 +7,14 @@ hold is said in notes, never dropped in silence. Moving pictures are in `exprtoo
 
 from exprtool.pictures.formats import FORMATS, IMAGE_SUFFIXES, format_named, holds_xmp, sniff, suffix_of
 from exprtool.pictures.photo import JpegTraits, Photo
-from exprtool.pictures.reading import MAX_PIXELS, AnimatedImageError, read_image, read_xmp_packet
+from exprtool.pictures.reading import (
+    MAX_PIXELS,
+    AnimatedImageError,
+    carries_manifest,
+    count_pixels,
+    read_image,
+    read_xmp_packet,
+)
 from exprtool.pictures.writing import DEFAULT_QUALITY, conversion_notes, output_format, write_image
 
 __all__ = [
@@ -18,7 +25,9 @@ __all__ = [
     "AnimatedImageError",
     "JpegTraits",
     "Photo",
+    "carries_manifest",
     "conversion_notes",
+    "count_pixels",
     "format_named",
     "holds_xmp",
     "output_format",

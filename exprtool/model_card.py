@@ -8,12 +8,12 @@ by hand beside it, as TOML or JSON (see `TEMPLATE`).
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from exprtool.documents import parse_json, read_document
 from exprtool.errors import ModelError
 from exprtool.faces.align import US_GAN_TEMPLATE, CropTemplate
 
@@ -121,7 +121,9 @@ def card_from_mapping(values: Mapping[str, Any], where: str) -> CropCard:
             f"The model card in {where} has unknown entries: {', '.join(strange)}. Known: {', '.join(sorted(known))}."
         )
     if missing := sorted({"labels", "size"} - set(values)):
-        raise ModelError(f"The model card in {where} lacks {', '.join(missing)}. A card looks like this:\n\n{TEMPLATE}")
+        raise ModelError(
+            f"The model card in {where} lacks {', '.join(missing)}. A card looks like this:", "", *TEMPLATE.splitlines()
+        )
     try:
         if isinstance(values["labels"], str):
             raise ModelError("labels must be a list of names.")
@@ -143,14 +145,14 @@ def card_from_mapping(values: Mapping[str, Any], where: str) -> CropCard:
         return CropCard(**values)
     except (ModelError, KeyError, ValueError, TypeError) as error:
         raise ModelError(
-            f"The model card in {where} cannot be used: {error} A card looks like this:\n\n{TEMPLATE}"
+            f"The model card in {where} cannot be used: {error} A card looks like this:", "", *TEMPLATE.splitlines()
         ) from error
 
 
 def card_from_json(text: str, where: str) -> CropCard:
     """Read what `CropCard.to_json` wrote; raises `ModelError`."""
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError as error:
         raise ModelError(f"The model card in {where} is not JSON: {error}. Export the model anew.") from error
     if not isinstance(values, dict):
@@ -170,14 +172,15 @@ def sidecar_of(model: Path) -> Path | None:
 def read_sidecar(path: Path) -> CropCard:
     """Read a hand-written card; raises `ModelError`."""
     try:
-        text = path.read_text("utf-8")
-        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        values = read_document(path)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"The model card {path} cannot be read: {error}. A card looks like this:\n\n{TEMPLATE}"
+            f"The model card {path} cannot be read: {error}. A card looks like this:", "", *TEMPLATE.splitlines()
         ) from error
     if not isinstance(values, dict):
-        raise ModelError(f"The model card {path} is no table of entries. A card looks like this:\n\n{TEMPLATE}")
+        raise ModelError(
+            f"The model card {path} is no table of entries. A card looks like this:", "", *TEMPLATE.splitlines()
+        )
     return card_from_mapping(values, str(path))
 
 

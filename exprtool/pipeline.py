@@ -102,7 +102,8 @@ class Session:
 
     ``backend`` and ``detector`` are names of plugins, optionally with an argument after a colon
     (``"onnx:model.onnx"``), objects of your own, or "auto". Under "auto" the ready backend with the highest quality
-    is used, and a face that it refuses goes to the next. ``device`` is "auto", "cpu", "cuda", "cuda:N" or "mps".
+    is used, and a face that it refuses goes to the next; with None faces can be found only. ``device`` is "auto",
+    "cpu", "cuda", "cuda:N" or "mps".
 
     Raises `UnknownNameError` for names that no plugin carries, `ModelError` where weights are missing, and
     `DeviceError` where the device cannot be used. ``notes`` collects remarks that the user should see.
@@ -110,7 +111,7 @@ class Session:
 
     def __init__(
         self,
-        backend: str | Backend = "auto",
+        backend: str | Backend | None = "auto",
         detector: str | Detector = "auto",
         device: str = "auto",
         *,

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from exprtool.errors import UsageError
+from exprtool.files import is_special
 
 STREAM = "-"
+SIDECAR_SUFFIX = ".provenance.json"
+"""Of the file beside a picture that carries the records for which its format has no room."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,19 @@ class Output:
         return STREAM if self.path is None else str(self.path)
 
 
-def expand_inputs(arguments: Sequence[str], suffixes: Collection[str], *, exclude: Path | None = None) -> list[Input]:
+def expand_inputs(
+    arguments: Sequence[str],
+    suffixes: Collection[str],
+    *,
+    exclude: Path | None = None,
+    passed_over: list[Path] | None = None,
+) -> list[Input]:
     """Files, folders (recursively) and globs as a list of files, in the order given, folders sorted.
 
     In folders and globs only files with one of ``suffixes`` (lower case, with the dot) count; a file that is named
     itself is taken whatever it is called. Hidden files, pipes and devices (they could keep one waiting for ever) and
     the folder ``exclude`` (the output's) are passed over.
+    The files of folders that do not count are appended to ``passed_over``, but for hidden ones and our own records.
     A file reached twice is taken once. Raises `UsageError` for something that is not there or holds nothing.
     """
     inputs: list[Input] = []
@@ -67,7 +76,7 @@ def expand_inputs(arguments: Sequence[str], suffixes: Collection[str], *, exclud
         if argument == STREAM:
             found = [Input(None)]
         else:
-            found = list(_expand(argument, suffixes, exclude))
+            found = list(_expand(argument, suffixes, exclude, passed_over))
             if not found:
                 raise UsageError(
                     f"{argument}: no file to work on in it. Files with these endings are taken: "
@@ -77,11 +86,18 @@ def expand_inputs(arguments: Sequence[str], suffixes: Collection[str], *, exclud
     return list(_unique(inputs))
 
 
-def _expand(argument: str, suffixes: Collection[str], exclude: Path | None) -> Iterator[Input]:
+def _expand(
+    argument: str, suffixes: Collection[str], exclude: Path | None, passed_over: list[Path] | None
+) -> Iterator[Input]:
     path = Path(argument)
     if _is_folder(path):
-        yield from (Input(file, path) for file in _walk(path, suffixes, exclude))
+        yield from (Input(file, path) for file in _walk(path, suffixes, exclude, passed_over))
     elif os.path.lexists(path):
+        if is_special(path):
+            raise UsageError(
+                f"{argument} is a pipe or a device and not a file: reading it might never end. Give a file, or - for "
+                "standard input."
+            )
         yield Input(path)
     elif glob.has_magic(argument):
         # Path.glob takes no absolute patterns.
@@ -102,7 +118,9 @@ def _why_not_there(path: Path) -> str:
     return "no such file or folder; check the name"
 
 
-def _walk(folder: Path, suffixes: Collection[str], exclude: Path | None) -> Iterator[Path]:
+def _walk(
+    folder: Path, suffixes: Collection[str], exclude: Path | None, passed_over: list[Path] | None
+) -> Iterator[Path]:
     skipped = real(exclude) if exclude else None
     for parent, folders, files in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(
@@ -110,21 +128,16 @@ def _walk(folder: Path, suffixes: Collection[str], exclude: Path | None) -> Iter
         )
         for name in sorted(files):
             path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in suffixes and not _is_special(path):
+            if name.startswith(".") or is_special(path):
+                continue
+            if path.suffix.lower() in suffixes:
                 yield path
+            elif passed_over is not None and not name.endswith(SIDECAR_SUFFIX):
+                passed_over.append(path)
 
 
 def _is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises for names that are too long)
-
-
-def _is_special(path: Path) -> bool:
-    """Whether this is a pipe, a socket or a device. A link that leads nowhere is not: reading it reports it."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _unreadable(error: OSError) -> None:
@@ -179,6 +192,7 @@ def plan_outputs(
     ]
     _refuse_collisions(outputs)
     _refuse_inputs(outputs, inputs)
+    _refuse_links(outputs, skip=existing == "skip")
     if existing == "refuse":
         _refuse_existing(outputs)
     return outputs
@@ -245,6 +259,16 @@ def _refuse_inputs(outputs: Sequence[Output], inputs: Sequence[Input]) -> None:
     for item in outputs:
         if item.path and real(item.path) in sources:
             raise UsageError(f"{item.path} is an input: it would be overwritten. Name another output with -o.")
+
+
+def _refuse_links(outputs: Sequence[Output], *, skip: bool) -> None:
+    """Refuse outputs that are symbolic links, but for those that will be skipped because they lead to a file."""
+    for item in outputs:
+        if item.path and os.path.islink(item.path) and not (skip and stands(item.path)):  # noqa: PTH114
+            raise UsageError(
+                f"{item.path} is a symbolic link, and nothing is written through links. Remove it, or name another "
+                "output with -o."
+            )
 
 
 def _refuse_existing(outputs: Sequence[Output]) -> None:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import exprtool
+from exprtool.documents import parse_json
 from exprtool.errors import ImageError
 from exprtool.files import write_bytes
 from exprtool.pictures import xmp as _xmp
+from exprtool.plan import SIDECAR_SUFFIX
 from exprtool.types import Edit
 
 COMPOSITE_WITH_TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
@@ -28,7 +30,6 @@ _STRENGTH = {COMPOSITE_SYNTHETIC: 1, COMPOSITE_WITH_TRAINED_MODEL: 2, _WHOLLY_GE
 
 _IPTC_EXT, _IPTC_PREFIX = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/", "Iptc4xmpExt"
 _OWN, _OWN_PREFIX = "urn:exprtool:provenance:1/", "exprtool"
-SIDECAR_SUFFIX = ".provenance.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Provenance:
 
     ``weights`` are amounts of the named expressions, ``controls`` those of blendshapes, as in `exprtool.types.Edit`.
     ``trained`` tells whether a trained model made the new pixels. ``faces`` counts the edited faces.
-    ``timeline`` is the text of an edit of a film that changes over time.
+    ``timeline`` is the text of an edit of a film that changes over time. ``removed`` names what the edit made untrue
+    and was therefore left out, such as a C2PA manifest.
     """
 
     backend: str
@@ -48,6 +50,7 @@ class Provenance:
     seed: int = 0
     faces: int | None = None
     timeline: str = ""
+    removed: str = ""
     tool: str = "exprtool"
     version: str = exprtool.__version__
 
@@ -170,7 +173,7 @@ def read_film_tags(tags: Mapping[str, str]) -> Declaration:
         for piece in text.split(_RECORD_AT)[1:]:
             try:
                 edits.append(Provenance(**json.JSONDecoder().raw_decode(piece)[0]))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RecursionError) as error:
                 raise ImageError(f"the record in the film's tags is damaged: {error}; get another copy.") from error
     strongest = max(declared, key=lambda kind: (_STRENGTH.get(kind, 0), kind), default=None)
     return Declaration(strongest, tuple(edits))
@@ -204,7 +207,7 @@ def write_sidecar(picture: Path, records: Sequence[Provenance]) -> Path:
 
 def _read_sidecar(path: Path) -> Declaration:
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         return Declaration(content["digital_source_type"], tuple(Provenance(**record) for record in content["edits"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ImageError(f"{path} is not a provenance file of exprtool: {error}. Delete it or restore it.") from error
@@ -226,6 +229,8 @@ def _fields(provenance: Provenance) -> dict[str, str]:
         fields["Faces"] = str(provenance.faces)
     if provenance.timeline:
         fields["Timeline"] = provenance.timeline
+    if provenance.removed:
+        fields["Removed"] = provenance.removed
     return fields
 
 
@@ -236,12 +241,13 @@ def _from_fields(fields: Mapping[str, str]) -> Provenance:
         return Provenance(
             backend=fields["Backend"],
             trained=fields["Trained"] == "True",
-            weights={str(name): float(value) for name, value in json.loads(fields["Expression"]).items()},
-            controls={str(name): float(value) for name, value in json.loads(fields["Controls"]).items()},
+            weights={str(name): float(value) for name, value in parse_json(fields["Expression"]).items()},
+            controls={str(name): float(value) for name, value in parse_json(fields["Controls"]).items()},
             strength=float(fields["Strength"]),
             seed=int(fields["Seed"]),
             faces=None if faces is None else int(faces),
             timeline=fields.get("Timeline", ""),
+            removed=fields.get("Removed", ""),
             tool=fields["Tool"],
             version=fields["Version"],
         )

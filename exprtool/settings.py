@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 import types
 from collections.abc import Mapping
 from dataclasses import Field, field, fields, replace
@@ -16,7 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from exprtool.documents import MOST, parse_toml
 from exprtool.errors import UnknownNameError, UsageError
+from exprtool.files import read_regular
 
 T = TypeVar("T")
 
@@ -120,10 +121,11 @@ def to_toml(config: Any, title: str) -> str:
 def read_toml(kind: type[Any], path: Path) -> dict[str, Any]:
     """The settings in a TOML file, of the fields' types; `UsageError` names the file and what is wrong in it."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = parse_toml(read_regular(path, MOST).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}. Write a file to start from with --dump-config.") from None
-    except tomllib.TOMLDecodeError as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be read: {reason}. Write a file to start from with --dump-config.") from None
+    except ValueError as error:
         raise UsageError(f"{path} is not valid TOML: {error}. Write one to start from with --dump-config.") from None
     return from_plain(kind, data, str(path))
 

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.extras import install_command
+
 Image = NDArray[np.uint8]
 """RGB picture, shape (H, W, 3), uint8."""
 
@@ -256,7 +258,7 @@ def packages_ready(*names: str, extra: str = "torch") -> Readiness:
     """Whether packages that come with an extra of exprtool are installed; imports none of them."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        return Readiness(False, f"{' and '.join(missing)} not installed", f"pip install 'exprtool[{extra}]'")
+        return Readiness(False, f"{' and '.join(missing)} not installed", install_command(extra))
     return Readiness(True)
 
 
@@ -267,7 +269,9 @@ class WeightFile:
     ``file`` is its name in the cache, ``sha256`` and ``size`` (bytes) are those of that file. ``urls`` are tried in
     order; ``origin`` is the page where a person would look for it. ``commercial`` is False where the licence forbids
     commercial use. Where upstream does not offer the file as such, ``pack`` makes it from the one that was downloaded:
-    it receives (downloaded, target) paths, and ``download_size`` is what has to be fetched.
+    it receives (downloaded, target) paths, ``download_size`` is what has to be fetched, and ``download_sha256`` its
+    hash. An archive whose hash is not known (servers make some anew for each request) is unpacked all the same, so
+    ``pack`` must look at the sizes that it declares before it takes memory or disk for them.
     """
 
     name: str
@@ -281,6 +285,7 @@ class WeightFile:
     summary: str = ""
     pack: Callable[[Path, Path], None] | None = None
     download_size: int | None = None
+    download_sha256: str | None = None
 
 
 @dataclass(frozen=True)

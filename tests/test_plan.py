@@ -74,7 +74,9 @@ def test_pipes_in_a_folder_are_passed_over(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     os.mkfifo(tmp_path / "b.jpg")
     assert [item.path.name for item in expand_inputs([str(tmp_path)], SUFFIXES) if item.path] == ["a.jpg"]
-    assert len(expand_inputs([str(tmp_path / "b.jpg")], SUFFIXES)) == 1, "one that is named is meant"
+    for named in (tmp_path / "b.jpg", Path("/dev/zero")):  # reading them might never end
+        with pytest.raises(UsageError, match=r"pipe or a device.* - for standard input"):
+            expand_inputs([str(named)], SUFFIXES)
 
 
 def test_outputs_stand_beside_the_inputs_by_default(tmp_path: Path) -> None:
@@ -163,3 +165,21 @@ def test_existing_outputs_are_refused_unless_told(tmp_path: Path) -> None:
         plan(inputs, ["happy"], None)
     for policy in ("overwrite", "skip"):
         assert len(plan(inputs, ["happy"], None, existing=policy)) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links are POSIX's")
+def test_outputs_that_are_links_are_refused_unless_they_are_skipped(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    (tmp_path / "there.jpg").touch()
+    inputs, out = expand_inputs([str(tmp_path / "a.jpg")], SUFFIXES), tmp_path / "a-happy.jpg"
+    for leads_to, policies in (
+        (tmp_path / "later.jpg", ("refuse", "skip", "overwrite")),
+        (tmp_path / "there.jpg", ("refuse", "overwrite")),
+    ):
+        out.symlink_to(leads_to)
+        for policy in policies:
+            with pytest.raises(UsageError, match=r"a-happy\.jpg is a symbolic link.*-o"):
+                plan(inputs, ["happy"], None, existing=policy)
+        out.unlink()
+    out.symlink_to(tmp_path / "there.jpg")
+    assert [item.path for item in plan(inputs, ["happy"], None, existing="skip")] == [out]

@@ -10,7 +10,7 @@ import numpy as np
 
 from exprtool.anatomy import eyes, occluders
 from exprtool.anatomy.interior import Opening, edge_below_nose, fill_mouth, incisors_at
-from exprtool.anatomy.steady import keep_shut, smoothed, within_track
+from exprtool.anatomy.steady import CLOSED, keep_shut, smoothed, within_track
 from exprtool.anatomy.targets import weights_for
 from exprtool.errors import UsageError
 from exprtool.types import Backend, Edit, FacePatch, FaceRefusal, FaceRegion
@@ -87,7 +87,7 @@ class BlendshapeBackend(Backend):
         if not np.isfinite(fit.residual) or fit.camera.scale < 1.0:
             return FaceRefusal("the face model could not be fitted to it; the face may be too small or not a face")
         if track is None:
-            return PreparedFace(region, fit, look(region, fit))
+            return PreparedFace(region, fit, _blinking(look(region, fit), dict.fromkeys(_EYES, eyes.ALONE)))
         return PreparedFace(region, fit, _steadied(look(region, fit), track), track.rest, below=track.below)
 
     def trace(self, prepared: PreparedFace) -> Mapping[str, float]:
@@ -111,7 +111,7 @@ class BlendshapeBackend(Backend):
             held = fit.source if face.worn is None else face.worn
             edit, rest = within_track(edit, fit.source, held, face.rest, reference)
         target = weights_for(edit, fit.source, reference, rest)
-        keep_shut(target, fit.source, {_SIDES[part]: eye.shown for part, eye in face.look.eyes.items()})
+        shut = keep_shut(target, fit.source, {_SIDES[part]: eye.shown for part, eye in face.look.eyes.items()})
         details = {
             "source": _rounded(fit.source),
             "target": _rounded(target),
@@ -119,16 +119,22 @@ class BlendshapeBackend(Backend):
             "angles": [round(float(angle), 1) for angle in fit.angles],
             "pixels_per_cm": round(float(fit.camera.scale), 2),
         }
+        notes = (*_notes(face.look), *((CLOSED,) if shut and rest is None else ()))
         if _same(fit.source, target):
             empty = np.zeros(face.region.pixels.shape[:2], np.float32)
             return FacePatch(
-                np.array(face.region.pixels), empty, np.zeros((*empty.shape, 2), np.float32), empty.copy(), (), details
+                np.array(face.region.pixels),
+                empty,
+                np.zeros((*empty.shape, 2), np.float32),
+                empty.copy(),
+                notes,
+                details,
             )
         replaces = (edit.weights or edit.reference is not None) and not edit.additive
         taken_off = min(1.0, edit.strength) if replaces else 0.0
         below = edge_below_nose(fit.landmarks, face.look.mouth.shows_teeth) if face.below is None else face.below
         edited = changes(face.look, target, taken_off)
-        patch = FacePatch(*compose(face.look, edited), _notes(face.look), details)
+        patch = FacePatch(*compose(face.look, edited), notes, details)
         opening = Opening(
             whole=edited.between,
             hole=edited.hole,
@@ -172,9 +178,13 @@ def _steadied(face: FaceLook, track: TrackState) -> FaceLook:
         lined=float(np.mean([each.own_lines.lined for each in looks])),
         sharp=float(np.mean([each.own_lines.sharp for each in looks])),
     )
-    usual = dict(zip(_EYES, track.openness, strict=True))
-    seen = {part: eyes.blinking(eye, usual[part]) for part, eye in face.eyes.items()}
-    return replace(face, light=light, mouth=mouth, own_lines=own, tone=looks[0].tone, lines=looks[0].lines, eyes=seen)
+    face = _blinking(face, dict(zip(_EYES, track.openness, strict=True)))
+    return replace(face, light=light, mouth=mouth, own_lines=own, tone=looks[0].tone, lines=looks[0].lines)
+
+
+def _blinking(face: FaceLook, usual: Mapping[int, float]) -> FaceLook:
+    """A look with eyes that may be shut, by how far each is ``usual``ly open."""
+    return replace(face, eyes={part: eyes.blinking(eye, usual[part]) for part, eye in face.eyes.items()})
 
 
 def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from exprtool.anatomy.names import CONTROLS, STEMS
 from exprtool.expressions import EXPRESSIONS, VARIANTS
+from exprtool.extras import install_command
 from exprtool.hookspecs import hookimpl
 from exprtool.types import Backend, BackendSpec, Readiness
 from exprtool_blendshape.weights import FACE_MODEL
@@ -24,7 +25,7 @@ def _load(device: str) -> Backend:
 def _readiness() -> Readiness:
     missing = [package for package in ("cv2", "numba", "scipy") if find_spec(package) is None]
     if missing:
-        return Readiness(False, f"not installed: {', '.join(missing)}", 'python -m pip install "exprtool[blendshape]"')
+        return Readiness(False, f"not installed: {', '.join(missing)}", install_command("blendshape"))
     return Readiness(True)
 
 

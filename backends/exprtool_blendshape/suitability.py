@@ -7,6 +7,7 @@ import numpy as np
 from exprtool.anatomy.targets import presets
 from exprtool.anatomy.visibility import why_hidden
 from exprtool.types import Edit, FaceRefusal, FaceRegion
+from exprtool.wording import told_apart
 from exprtool_blendshape.fit import Fit
 
 LARGEST_YAW = 38.0
@@ -34,17 +35,20 @@ def _turned(fit: Fit) -> str:
     yaw, pitch, _ = fit.angles
     if abs(yaw) > LARGEST_YAW:
         side = "right" if yaw > 0 else "left"
-        return f"turned {abs(yaw):.0f} degrees to the {side} of the picture; up to {LARGEST_YAW:.0f} can be done well"
+        angle, most = told_apart(abs(yaw), LARGEST_YAW)
+        return f"turned {angle} degrees to the {side} of the picture; up to {most} can be done well"
     if abs(pitch) > LARGEST_PITCH:
         way = "up" if pitch > 0 else "down"
-        return f"looks {way} by {abs(pitch):.0f} degrees; up to {LARGEST_PITCH:.0f} can be done well"
+        angle, most = told_apart(abs(pitch), LARGEST_PITCH)
+        return f"looks {way} by {angle} degrees; up to {most} can be done well"
     return ""
 
 
 def _small_or_cut(fit: Fit, region: FaceRegion) -> str:
     width = _FACE_WIDTH * fit.camera.scale
     if width < SMALLEST_FACE:
-        return f"too small: about {width:.0f} pixels wide, and at least {SMALLEST_FACE:.0f} are needed"
+        wide, least = told_apart(width, SMALLEST_FACE)
+        return f"too small: about {wide} pixels wide, and at least {least} are needed"
     h, w = region.pixels.shape[:2]
     inner = fit.landmarks[17:]
     outside = int(((inner < -1) | (inner > np.array([w, h]))).any(1).sum())
@@ -55,8 +59,9 @@ def _small_or_cut(fit: Fit, region: FaceRegion) -> str:
 
 def _misfit(fit: Fit) -> str:
     if fit.residual > LARGEST_RESIDUAL:
+        off, most = told_apart(fit.residual, LARGEST_RESIDUAL, 2)
         return (
-            f"the face model fits it poorly ({fit.residual:.2f} cm off, up to {LARGEST_RESIDUAL:.2f} is good); "
+            f"the face model fits it poorly ({off} cm off, up to {most} is good); "
             "it may be covered, turned away or not a photo of a face"
         )
     return ""

@@ -23,6 +23,12 @@ _IDENTITIES = 60
 """How many of upstream's 100 identity shapes are kept; they come in order of the variance they explain."""
 
 
+_MOST_OF_A_MESH, _MOST_OF_ALL_MESHES = 16 << 20, 1 << 30
+"""Bytes of one text mesh and of all: upstream's have some 350 million in all, two or three each."""
+_MOST_OF_A_MODEL = 64 << 20
+"""Bytes of the model's arrays in all; packed they are a third of it."""
+
+
 _ARRAYS = (
     "vertices", "uv", "quads", "uv_quads", "identity", "expression", "identity_names", "expression_names",
 )  # fmt: skip
@@ -37,9 +43,25 @@ def pack(archive: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as tree:
             packed = f"{_ARRAYS[0]}.npy" in tree.namelist()
+            _check_sizes(tree, archive, packed)
         _store(_unpacked(archive) if packed else _meshes(archive), target)
     except zipfile.BadZipFile as error:
         raise ModelError(f"{archive} is not a zip archive ({error}). Download it again.") from error
+
+
+def _check_sizes(tree: zipfile.ZipFile, archive: Path, packed: bool) -> None:
+    """Refuse members that declare more than they can need, before memory is taken for them; zipfile reads no more
+    than what is declared."""
+    wanted = [info for info in tree.infolist() if info.filename.endswith(".npy" if packed else ".obj")]
+    largest = max((info.file_size for info in wanted), default=0)
+    whole = sum(info.file_size for info in wanted)
+    if packed and whole > _MOST_OF_A_MODEL:
+        raise ModelError(f"{archive} unpacks to {whole} bytes, which no face model has. Download it again.")
+    if not packed and (largest > _MOST_OF_A_MESH or whole > _MOST_OF_ALL_MESHES):
+        raise ModelError(
+            f"{archive} unpacks to meshes of {whole} bytes, one of {largest}: ICT-FaceKit's are smaller. Download it "
+            "again."
+        )
 
 
 def _unpacked(archive: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exprtool.anatomy.eyes import Eye, openness
+from exprtool.anatomy.eyes import ALONE, Eye, openness
 from exprtool.anatomy.eyes import awake as awake_of
 from exprtool.anatomy.grids import smooth
 from exprtool.anatomy.interior import Opening, edge_below_nose, fill_mouth, incisors_at
@@ -22,7 +22,7 @@ from exprtool.anatomy.names import expand
 from exprtool.anatomy.occluders import HELD, Glasses, frown, hold
 from exprtool.anatomy.occluders import glasses as find_glasses
 from exprtool.anatomy.skin import Skin, look_at_skin
-from exprtool.anatomy.steady import keep_shut, smoothed, within_track
+from exprtool.anatomy.steady import CLOSED, keep_shut, smoothed, within_track
 from exprtool.anatomy.targets import presets, weights_for
 from exprtool.anatomy.visibility import Visibility, measure, why_hidden
 from exprtool.errors import UnknownNameError
@@ -168,13 +168,12 @@ class FlowBackend(Backend):
         side, track, worn = photo.shape[0], region.track_state, self._named(seen)
         points = np.asarray(seen.features[-1], np.float64)
         in_region = transform(invert(_from_region(matrix, region)), points * side - 0.5)
-        glasses, awake = None, {}
+        glasses = None
         if track is None or track.glasses:
             picture = photo.astype(np.float32) / 255
             glasses = find_glasses(picture, points * side - 0.5, frown(worn), 10 * self.card.pixels_per_mm(side))
-        if track is not None:
-            usual = zip(("Right", "Left"), EYES.values(), track.openness, strict=True)
-            awake = {name: awake_of(openness(points[eye] * side), most) for name, eye, most in usual}
+        usual = zip(("Right", "Left"), EYES.values(), track.openness if track else (ALONE, ALONE), strict=True)
+        awake = {name: awake_of(openness(points[eye] * side), most) for name, eye, most in usual}
         return PreparedFace(
             region=region,
             matrix=matrix,
@@ -213,7 +212,7 @@ class FlowBackend(Backend):
         self._know(edit)
         answers: list[FacePatch | FaceRefusal | None] = list(self.check(prepared, edit))
         reference = self._worn_by_reference(edit)
-        asked: list[tuple[int, dict[str, float], float]] = []
+        asked: list[tuple[int, dict[str, float], float, tuple[str, ...]]] = []
         for i, face in enumerate(prepared):
             if answers[i] is not None:
                 continue
@@ -225,13 +224,14 @@ class FlowBackend(Backend):
                 answers[i] = _untouched(face)
             else:
                 goal = weights_for(wish, face.worn, reference, rest, self._presets)
-                keep_shut(goal, face.worn, face.awake)
-                asked.append((i, goal, share))
+                shut = keep_shut(goal, face.worn, face.awake)
+                notes = (*(() if face.glasses is None else (HELD,)), *((CLOSED,) if shut and rest is None else ()))
+                asked.append((i, goal, share, notes))
         if asked:
-            conditions = np.array([[goal.get(name, 0.0) for name in self.card.controls] for _, goal, _ in asked])
-            found = self.network.decode([prepared[i].seen for i, _, _ in asked], conditions.astype(np.float32))
-            for (i, goal, share), answer in zip(asked, found, strict=True):
-                answers[i] = self._patch(prepared[i], answer, share, goal)
+            conditions = np.array([[goal.get(name, 0.0) for name in self.card.controls] for _, goal, _, _ in asked])
+            found = self.network.decode([prepared[i].seen for i, *_ in asked], conditions.astype(np.float32))
+            for (i, goal, share, notes), answer in zip(asked, found, strict=True):
+                answers[i] = self._patch(prepared[i], answer, share, goal, notes)
         return [answer for answer in answers if answer is not None]
 
     def _worn_by_reference(self, edit: Edit) -> Mapping[str, float] | None:
@@ -253,13 +253,14 @@ class FlowBackend(Backend):
     def _named(self, seen: Seen) -> dict[str, float]:
         return {name: float(weight) for name, weight in zip(self.card.controls, seen.worn, strict=True)}
 
-    def _patch(self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float]) -> FacePatch:
+    def _patch(
+        self, face: PreparedFace, answer: Answer, share: float, goal: Mapping[str, float], notes: tuple[str, ...]
+    ) -> FacePatch:
         details = {"source": _rounded(face.worn, UNSURE), "target": _rounded(goal, UNSURE)}
         answer, between = self._moved(face, answer)
         eyes = eyeballs(face.photo, answer.mask, face.points, face.skin, self.card)
         answer = replace(answer, paint=self._painted(face, answer, eyes))
         whole = with_own_eyes(crop_answer(answer, share), eyes, self.card)
-        notes = () if face.glasses is None else (HELD,)
         patch = lift(
             face.region,
             face.matrix,
@@ -303,7 +304,7 @@ class FlowBackend(Backend):
         flow = enlarged(answer.flow * np.float32(FINE), answer.mask.shape[0], smoothly=True)
         if face.glasses is not None:  # before lids are settled: they move no further than the frame lets them
             flow = hold(flow, face.glasses)
-        flow, mask = with_lids(flow, decided(answer.mask), face.points, self.card)
+        flow, mask = with_lids(flow, decided(self._awake(face, answer.mask)), face.points, self.card)
         flow, mask, seam = with_closed_lips(flow, mask, face.points, self.card)
         between = self._in_mouth(mask)
         mask = with_own_mouth(mask, answer.paint, flow, face.photo, face.points, face.teeth, self.card)
@@ -316,6 +317,16 @@ class FlowBackend(Backend):
             flow, mask, between = flow * bare[..., None], mask * bare, between * bare
             shading = enlarged(shading, len(bare)) * bare[..., None]
         return replace(answer, flow=flow, mask=mask, shading=shading), between
+
+    def _awake(self, face: PreparedFace, mask: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The mask of what is painted (H, H) with nothing between lids that are shut."""
+        mask = mask.copy()
+        for name, share in zip(EYES, (face.awake["Right"], face.awake["Left"]), strict=True):
+            if name not in self.card.windows:
+                continue
+            x0, y0, x1, y1 = self.card.box(name, mask.shape[0])
+            mask[y0:y1, x0:x1] *= np.float32(share)
+        return mask
 
     def _painted(self, face: PreparedFace, answer: Answer, eyes: Mapping[str, Eye]) -> NDArray[np.float32]:
         """The network's paint (H, W, 3) with the eyeballs drawn, in the photo's tones."""

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from exprtool.documents import parse_json
 from exprtool.errors import ModelError
 from exprtool.faces.align import CropTemplate
 
@@ -96,7 +97,7 @@ def pixels_per_mm(template: CropTemplate, side: int) -> float:
 def card_from_json(text: str, where: str) -> FlowCard:
     """Read what `FlowCard.to_json` wrote; ``where`` is named in the `ModelError` that is raised for anything else."""
     try:
-        values = dict(json.loads(text))
+        values = dict(parse_json(text))
         if values.pop("format", None) != FORMAT:
             raise ModelError(f"expected the format {FORMAT!r}.")
         if strange := sorted(set(values) - {entry.name for entry in fields(FlowCard)}):

@@ -6,6 +6,7 @@ import numpy as np
 
 from exprtool.faces.pose import pose_of
 from exprtool.types import FaceRegion
+from exprtool.wording import told_apart
 
 LARGEST_YAW = 32.0
 """Degrees. The training set ends at 25; the estimate is good to ten."""
@@ -20,12 +21,14 @@ def why_not(region: FaceRegion) -> str | None:
     pose = pose_of(region.face)
     if abs(pose.yaw) > LARGEST_YAW:
         side = "right" if pose.yaw > 0 else "left"
-        return f"turned about {abs(pose.yaw):.0f} degrees to the {side} of the picture; {LARGEST_YAW:.0f} is the limit"
+        yaw, limit = told_apart(abs(pose.yaw), LARGEST_YAW)
+        return f"turned about {yaw} degrees to the {side} of the picture; {limit} is the limit"
     if abs(pose.pitch) > LARGEST_PITCH:
         return f"looks {'up' if pose.pitch > 0 else 'down'} too steeply"
     eyes = float(np.linalg.norm(region.face.landmarks5[1] - region.face.landmarks5[0]))
     if eyes < SMALLEST_EYES:
-        return f"too small: the eyes are {eyes:.0f} pixels apart, and at least {SMALLEST_EYES:.0f} are needed"
+        apart, least = told_apart(eyes, SMALLEST_EYES)
+        return f"too small: the eyes are {apart} pixels apart, and at least {least} are needed"
     height, width = region.pixels.shape[:2]
     points = region.landmarks5
     if (points < 0).any() or (points > np.array([width - 1, height - 1])).any():

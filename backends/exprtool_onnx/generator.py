@@ -125,7 +125,9 @@ def _card_of(path: Path, metadata: dict[str, str]) -> CropCard:
         return card_from_json(metadata[METADATA_KEY], str(path))
     raise ModelError(
         f"{path} carries no model card, so nothing says what its labels mean and how it wants the face. Write a file "
-        f"{path.with_suffix('.toml').name} beside it:\n\n{TEMPLATE}"
+        f"{path.with_suffix('.toml').name} beside it:",
+        "",
+        *TEMPLATE.splitlines(),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exprtool.documents import parse_json
 from exprtool.errors import ExprtoolError, ModelError
 from exprtool.faces.align import CropTemplate
 from exprtool.model_card import CropCard
@@ -82,7 +83,7 @@ def card_from_json(text: str | None, path: Path) -> ModelCard:
             "Import foreign weights with: exprtool models import FILE"
         )
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         if data.pop("format") != FORMAT:
             raise ModelError("it was written by another version of exprtool")
         discriminator = data.pop("discriminator")

@@ -19,6 +19,7 @@ from torch import Tensor
 from exprtool.errors import ModelError
 from exprtool.expressions import ALIASES
 from exprtool.faces.align import US_GAN_TEMPLATE
+from exprtool.files import is_special
 from exprtool_training.checkpoint import SUFFIX
 from exprtool_usgan.card import ModelCard
 from exprtool_usgan.checkpoint import save_generator
@@ -76,6 +77,7 @@ def import_checkpoint(
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a PyTorch checkpoint by name; `ModelError`, and nothing executed, for any other content."""
+    _check_archive(path)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -87,6 +89,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from None
     except (
         RuntimeError,
+        MemoryError,
         OSError,
         EOFError,
         ValueError,
@@ -105,7 +108,41 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if len(tensors) != len(content):
         raise ModelError(f"{path} holds entries that are no tensors. Export the generator's state_dict alone.")
+    for name, tensor in tensors.items():
+        _check_extent(name, tensor, path)
     return tensors
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a file that would unpack to more than it holds: `torch.save` writes its records as they are.
+
+    Older checkpoints are no archives; what those hold is read from the file byte by byte.
+    """
+    if is_special(path):
+        raise ModelError(f"{path} is a pipe or a device and not a file: reading it might never end. Name a file.")
+    try:
+        size = path.stat().st_size
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+    except (OSError, zipfile.BadZipFile):
+        return  # told by whoever reads it
+    if unpacked > size:
+        raise ModelError(
+            f"{path} was refused: it would unpack from {size} to {unpacked} bytes, and PyTorch does not compress "
+            "checkpoints. Save it anew with torch.save, or take another copy of the file."
+        )
+
+
+def _check_extent(name: str, tensor: Tensor, path: Path) -> None:
+    """Refuse a tensor that repeats a few stored numbers over and over: copied once, it could fill the memory."""
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ModelError(
+            f"{path} was refused: {name} claims the shape {tuple(tensor.shape)}, but its numbers are not in the file. "
+            "Take another copy of the file."
+        )
 
 
 def _generator_weights(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

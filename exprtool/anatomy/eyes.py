@@ -42,21 +42,24 @@ class Eye:
     openness: float
     """Height over width of the photo's lid opening."""
     shown: float = 1.0
-    """How much of the eyeball is painted, in [0, 1]: along a track, nothing between lids that are shut in a blink."""
+    """How much of the eyeball is painted, in [0, 1]: nothing between lids that are shut, for good or in a blink."""
 
 
 BLINK = (0.45, 0.75)
 """Opening of the lids, as a share of what is usual along the track, at which an eye counts as shut and as open."""
+ALONE = 0.2
+"""Opening that is taken as usual in a photo alone: shut below 0.09, open above 0.15. Of 2,349 faces in the wild 1.5 %
+have both eyes narrower than 0.10; nearly all of those are closed, look down or laugh, and show no iris."""
 
 
 def awake(now: float, usual: float) -> float:
-    """0 for lids that are shut in a blink, 1 for open ones: how far they are open, and ``usual``ly are on the track."""
+    """0 for lids that are shut, 1 for open ones: how far they are open, and ``usual``ly are on the track (`ALONE`)."""
     shut, wide = BLINK
     return float(smooth((now / max(usual, 1e-6) - shut) / (wide - shut)))
 
 
 def blinking(eye: Eye, usual: float) -> Eye:
-    """An eye of one frame of a track in which its ``openness`` is ``usual``ly that."""
+    """An eye of a photo (``usual`` is `ALONE`), or of a track in which its ``openness`` is ``usual``ly that."""
     return replace(eye, shown=awake(eye.openness, usual))
 
 

@@ -32,11 +32,12 @@ from exprtool.anatomy.mouth_crop import (
     middle_of,
     told,
 )
+from exprtool.anatomy.teeth import enamel_of, surroundings_of
 from exprtool.devices import onnx_session
 from exprtool.errors import ModelError
 from exprtool.faces.align import Matrix, invert, transform
 from exprtool.pixels.blur import measured_blur
-from exprtool.pixels.ramps import Ramp
+from exprtool.pixels.ramps import LUMA, Ramp
 from exprtool.types import FacePatch, Image, Points
 
 Floats = NDArray[np.float32]
@@ -65,14 +66,21 @@ of those of the same that show more than teeth."""
 _RED = 0.35, 0.2
 """Tongue, gum, lining and rims of lips as a share of the opening: so much, and so much of what teeth leave; lower
 quartile of the same. At their mean the network, in two minds, paints a brown mist."""
-_DARK = 0.03, 0.6
-"""All but black as a share of the opening: so much, and so much of what teeth leave, squared; upper quartile."""
+_DARK = 0.03, 0.5
+"""All but black as a share of the opening: so much, and so much of what teeth leave, squared; between their mean and
+their upper quartile."""
+_ENAMEL, _BRIGHT = 0.5, (0.2, 0.45)
+"""How far teeth are brought to the colour that the skin's light gives them, and from which to which luma, as a share of
+the lit skin's, paint in their place is teeth."""
 _OVER_LIP = 1.0
 """How far over the lips the paint goes, in mm: the network learned what a lip looks like where teeth begin."""
 _SLIT = Ramp(1.0, 2.2)
 """Height of an opening in mm up to which there is nothing to see in it, and from which on all is painted."""
 _PAINT_BLUR = 0.5
 """Blur of the network's paint, a standard deviation in its own pixels."""
+_DEFOCUSED = 1.5
+"""Blur of the photo in the crop's pixels from which on paint is blurred there; 97 of 100 photos of the training set
+have less."""
 _MOST_GRAIN = 12.0
 """Standard deviation of grain, in levels of 255, beyond which it is texture."""
 _PART, _SMOOTH = 8, 0.3
@@ -135,23 +143,41 @@ def fill_mouth(patch: FacePatch, landmarks68: Points, opening: Opening, tone: Ca
     near = cv2.GaussianBlur(hole, (0, 0), PER_MM) / (cv2.GaussianBlur(whole, (0, 0), PER_MM) + 1e-3)
     hole = np.clip(hole + beyond * np.clip(near, 0, 1), 0, 1).astype(np.float32)
 
-    photo = patch.pixels[around]
     wish = wish_of(whole, transform(crop_from_region, opening.incisors[None])[0], opening.jaw)
-    given = _sampled(photo, _from(around, crop_from_region), cv2.BORDER_REFLECT)
+    given = _sampled(patch.pixels[around], _from(around, crop_from_region), cv2.BORDER_REFLECT)
     colour = _network().paint(given, told(whole, hole, wish))
     share = np.asarray(cv2.GaussianBlur(hole, (0, 0), 0.6), np.float32)
+    finer = 1 / float(np.hypot(*crop_from_region[:, 0]))  # the region's pixels for each of the crop's
+    blur, defocus, grain = _taken(patch, around, finer)
+    if defocus > _DEFOCUSED:  # what is blurred even at the crop's size
+        colour, share = (_softer(each, defocus) for each in (colour, share))
     window = _window(crop_from_region, patch.pixels.shape, share)
     if window is None:
         return
     matrix, size = _from(window, crop_from_region), patch.alpha[window].shape
     alpha = np.clip(1.4 * _lifted(share, matrix, size) - 0.2, 0, 1) * np.float32(amount) * (patch.alpha[window] > 0)
-    finer = 1 / float(np.hypot(*matrix[:, 0]))  # the region's pixels for each of the crop's
-    grain = _grain(photo, patch.painted[around])
-    colour = _as_taken(_lifted(colour, matrix, size), measured_blur(photo), grain, finer)
+    colour = _as_taken(_lifted(colour, matrix, size), blur, grain, finer)
     colour = tone(np.clip(colour / np.float32(255), 0, 1)) * np.float32(255)
     below = patch.pixels[window].astype(np.float32)
     patch.pixels[window] = np.rint(below + alpha[..., None] * (np.clip(colour, 0, 255) - below)).astype(np.uint8)
     patch.painted[window] = np.maximum(patch.painted[window], alpha)
+
+
+def _taken(patch: FacePatch, around: tuple[slice, slice], finer: float) -> tuple[float, float, float]:
+    """How the photo was taken, by nose and cheeks above the mouth, which are moved but not painted: its blur in its own
+    pixels and in the crop's, standard deviations, and its `_grain`."""
+    rows, columns = around
+    height = rows.stop - rows.start
+    above = slice(max(0, rows.start - height), rows.start + height // 4), columns
+    photo, painted = patch.pixels[above], patch.painted
+    assert painted is not None
+    small = cv2.resize(photo, None, fx=1 / finer, fy=1 / finer, interpolation=cv2.INTER_AREA) if finer > 1 else photo
+    return measured_blur(photo), measured_blur(np.asarray(small, np.uint8)), _grain(photo, painted[above])
+
+
+def _softer(paint: Floats, blur: float) -> Floats:
+    """Paint (H, W) or (H, W, 3) over the crop with the photo's blur, a standard deviation in the crop's pixels."""
+    return np.asarray(cv2.GaussianBlur(paint, (0, 0), float(np.sqrt(blur**2 - _PAINT_BLUR**2))), np.float32)
 
 
 def _crop_for(landmarks68: Points, opening: Opening) -> Matrix:
@@ -279,7 +305,19 @@ class MouthPainter:
         """Paint (H, W, 3) in levels of 255 for a picture (H, W, 3) of a mouth and what is `told` about it."""
         given = np.ascontiguousarray((picture / np.float32(127.5) - 1).transpose(2, 0, 1)[None])
         (painted,) = self._session.run(None, {"picture": given, "told": told[None]})
-        return np.asarray((np.asarray(painted)[0].transpose(1, 2, 0) + 1) * 127.5, np.float32)
+        return _lit_alike(
+            np.asarray((np.asarray(painted)[0].transpose(1, 2, 0) + 1) * 127.5, np.float32), picture, told
+        )
+
+
+def _lit_alike(painted: Floats, picture: Floats, told: Floats) -> Floats:
+    """Paint (H, W, 3) whose teeth have the colour of the light that is on the ``picture``'s skin: the network knows how
+    bright they are, but its white is now green, now yellow."""
+    around = surroundings_of(picture, told[1] > 0.5, PER_MM)
+    luma = painted @ LUMA
+    share = np.clip(told[2] + told[3], 0, 1) * _ENAMEL * Ramp(*_BRIGHT)(luma / around.lit)
+    wanted = luma[..., None] * enamel_of(np.array(around.colour, np.float32))
+    return (painted + share[..., None] * (wanted - painted)).astype(np.float32)
 
 
 @lru_cache(maxsize=1)

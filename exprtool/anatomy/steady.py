@@ -121,11 +121,21 @@ def worn_already(worn: Mapping[str, float], target: Mapping[str, float]) -> floa
     return float(Ramp(0.6, 1.0)(share) * (1 - Ramp(1.5, 2.2)(excess)))
 
 
-def keep_shut(target: dict[str, float], source: Mapping[str, float], awake: Mapping[str, float]) -> None:
-    """Lids that are shut in a frame of a track are not widened (in place); ``awake`` tells by side, "Right" and "Left",
-    how far they are open, 0 to 1. Alone, a photo's eyes are all open."""
+CLOSED = "closed eyes stay closed: what is behind the lids cannot be known"
+_CLOSING = ("eyeBlink", "eyeSquint", "eyeLookDown")
+_HELD_BACK = 0.1
+"""Change of a lid's weight that would be seen, had it not been held back."""
+
+
+def keep_shut(target: dict[str, float], source: Mapping[str, float], awake: Mapping[str, float]) -> bool:
+    """Lids that are shut are neither widened nor opened (in place); ``awake`` tells by side, "Right" and "Left", how
+    far they are open, 0 to 1. True where that holds an edit back, which the user should know (`CLOSED`)."""
+    held = False
     for side, share in awake.items():
-        wide = f"eyeWide{side}"
-        now = source.get(wide, 0.0)
-        if share < 1 and target.get(wide, 0.0) > now:
-            target[wide] = now + (target[wide] - now) * share
+        for name in (f"eyeWide{side}", *(f"{stem}{side}" for stem in _CLOSING)):
+            now, then = source.get(name, 0.0), target.get(name, 0.0)
+            opens = then > now if name.startswith("eyeWide") else then < now
+            if share < 1 and opens:
+                target[name] = now + (then - now) * share
+                held |= share < 0.5 and abs(then - now) > _HELD_BACK
+    return held

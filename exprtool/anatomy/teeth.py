@@ -23,6 +23,9 @@ _LEAST_LIGHT, _BRIGHTEST = 0.33, 0.55
 """Luma of teeth at least, as a share of the lit skin's and of the brightest in the mouth."""
 _RED = 0.85, 0.8
 """Redness of teeth at most, as a share of the skin's and of the lips'."""
+_ENAMEL = np.array([[0.87, 0.33, -0.02], [-0.06, 0.48, 0.02]], np.float32)
+"""Chroma (R - Y, B - Y) / Y of teeth from (skin's, skin's, 1), by least squares over 83 people who show both: error .08
+and .07, leaving each out in turn. The white of their eyes, which lies in the shade, tells it half as well."""
 _ENOUGH = 30
 """Pixels between the lips below which there is nothing to tell."""
 
@@ -30,11 +33,12 @@ _ENOUGH = 30
 @dataclass(frozen=True)
 class Surroundings:
     """Of the skin around a mouth: ``lit``, the luma of what is fully lit, in levels of 255; its ``redness``
-    (`redness_of`); and whether the picture is ``grey``."""
+    (`redness_of`); whether the picture is ``grey``; and its ``colour``, at luma 1."""
 
     lit: float = 160.0
     redness: float = 0.3
     grey: bool = False
+    colour: tuple[float, float, float] = (1.25, 0.93, 0.8)
 
 
 def redness_of(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -51,7 +55,18 @@ def surroundings_of(rgb: NDArray[np.float32], inside: NDArray[np.bool_], per_mm:
     around = rgb[ring]
     lit = max(20.0, float(np.quantile(around @ LUMA, _LIT)))
     red = max(0.08, float(np.median(redness_of(around))))
-    return Surroundings(lit, red, float(np.median(np.ptp(around, axis=-1))) < _GREY)
+    red_, green, blue = np.median(around, axis=0) / max(float(np.median(around @ LUMA)), 1.0)
+    grey = float(np.median(np.ptp(around, axis=-1))) < _GREY
+    return Surroundings(lit, red, grey, (float(red_), float(green), float(blue)))
+
+
+def enamel_of(skin: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The colour (3,) of luma 1 that teeth have in the light that falls on ``skin`` (3,): warm in a lamp's, blue in the
+    shade's."""
+    luma = max(float(skin @ LUMA), 1e-3)
+    red, blue = _ENAMEL @ np.array([skin[0] / luma - 1, skin[2] / luma - 1, 1], np.float32)
+    green = -(LUMA[0] * red + LUMA[2] * blue) / LUMA[1]
+    return np.maximum(1 + np.array([red, green, blue], np.float32), 0).astype(np.float32)
 
 
 def teeth_in(

@@ -9,7 +9,6 @@ Convention: Keras' arrays are channels last, (N, H, W, C); the ONNX graph is cha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -18,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.documents import parse_json
 from exprtool.errors import MissingPackageError, ModelError
+from exprtool.extras import install_command
 
 OPSET, IR_VERSION = 13, 7
 """Old enough for every ONNX Runtime since 1.8, and fixed: the same file must give the same bytes everywhere."""
@@ -57,11 +58,11 @@ def onnx_from_keras(content: bytes, metadata: Mapping[str, str]) -> bytes:
         from onnx import TensorProto, helper
     except ImportError as error:
         raise MissingPackageError(
-            f"Converting a Keras network needs the package {error.name}: pip install 'exprtool[classifier]'"
+            f"Converting a Keras network needs the package {error.name}: {install_command('classifier')}"
         ) from None
     try:
         with h5py.File(BytesIO(content), "r") as file:
-            layers = json.loads(str(file.attrs["model_config"]))["config"]["layers"]
+            layers = parse_json(str(file.attrs["model_config"]))["config"]["layers"]
             stored: Any = file["model_weights"]
 
             def weights(layer: str) -> dict[str, NDArray[np.float32]]:

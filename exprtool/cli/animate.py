@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.common import OUTPUT_PANEL
 from exprtool.cli.video import VIDEO_PANEL, KeepTimes, Ramp, TimelineExpr
 from exprtool.errors import UsageError
@@ -25,7 +24,12 @@ def animate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="OUT", help="A clip or GIF. [default: an MP4 here]", rich_help_panel=OUTPUT_PANEL
+            "--output",
+            "--out",
+            "-o",
+            metavar="OUT",
+            help="A clip or GIF. [default: an MP4 here]",
+            rich_help_panel=OUTPUT_PANEL,
         ),
     ] = None,
     seconds: Annotated[
@@ -117,7 +121,7 @@ def animate(
         keep_times=keep_times,
     )
     picture = images.read_image(photo).rgb
-    console = common.stderr()
+    console = printing.console()
     result = make(session, picture, output, edit, timeline, options, source=photo, stop=threading.Event())
     if as_json:
         record = {
@@ -125,8 +129,8 @@ def animate(
             "timeline": timeline.text, "frames": result.frames, "size": list(result.size), "notes": list(result.notes),
             "timings": {stage: round(value, 4) for stage, value in result.timings.items()},
         }  # fmt: skip
-        print(json.dumps(record, ensure_ascii=False), flush=True)
+        printing.json_line(record)
     if not quiet:
-        console.print(f"{photo} -> {result.output}: {result.frames} frames", markup=False)
+        console.print(f"{photo} -> {result.output}: {result.frames} frames")
         for note in dict.fromkeys([*result.notes, *session.notes]):
-            console.print(f"  note: {note}", markup=False)
+            console.print(f"  note: {note}")

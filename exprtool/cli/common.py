@@ -17,8 +17,6 @@ import typer
 from exprtool.errors import ExprtoolError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from exprtool.faces.select import Selection
     from exprtool.pipeline import Session
     from exprtool.types import Edit, FaceRegion, Image
@@ -147,13 +145,6 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, with t
 DEFAULT_SIMILARITY = 0.5
 
 
-def stderr() -> Console:
-    """The console for everything that is not the result itself; stdout carries results alone."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
 def quieten_libraries() -> None:
     """Keep what libraries think aloud off the user's screen; what matters reaches them as one of our messages."""
     warnings.simplefilter("ignore")
@@ -168,7 +159,7 @@ def nothing_written() -> Iterator[None]:
     except UsageError:
         raise
     except ExprtoolError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(*error.args) from error
 
 
 def naming(name: str, message: str) -> str:

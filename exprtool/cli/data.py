@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exprtool.cli import printing
 from exprtool.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from rich.console import RenderableType
 
     from exprtool_training.data import PreparedSet, ScanOptions
     from exprtool_training.data.check import CheckReport
@@ -60,7 +59,7 @@ def add_to(app: typer.Typer) -> None:
 @data_app.command("prepare")
 def prepare_command(
     roots: Roots,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the crops and their manifest.")],
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", help="Folder for the crops and their manifest.")],
     size: Annotated[int, typer.Option(min=16, max=1024, help="Side of the crops in pixels.")] = 128,
     crop: Annotated[
         str, typer.Option(help="aligned: eyes and mouth in place; centre: the centred square.")
@@ -95,7 +94,7 @@ def prepare_command(
         )
     if as_json:
         shown = {key: value for key, value in prepared.manifest.items() if key != "samples"}
-        print(json.dumps({"folder": str(out), **shown}, ensure_ascii=False, indent=1))
+        printing.json_line({"folder": str(out), **shown}, indent=1)
     elif not quiet:
         _show_prepared(prepared, out)
 
@@ -146,11 +145,33 @@ def check_command(
             progress=progress,
         )
     if as_json:
-        print(json.dumps(report.to_json(), ensure_ascii=False, indent=1))
+        printing.json_line(report.to_json(), indent=1)
     elif not quiet:
         _show_report(report)
     if not report.ok:
         raise typer.Exit(1)
+
+
+@data_app.command("outside")
+def outside_command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures and a list of what they are.")],
+    deb: Annotated[
+        list[Path] | None, typer.Option(help="A Debian package file to look into (apt-get download). Repeatable.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Collect paintings, engravings and other pictures from no data set, out of packages that ship them.
+
+    For the out-of-dataset figures of the paper: `exprtool reproduce --outside OUT`, or any backend. Nothing is
+    downloaded; what is missing is named with the way to get it.
+    """
+    from exprtool_training.data.outside import collect
+
+    collected = collect(out, deb or ())
+    if not quiet:
+        _print(f"{len(collected.found)} pictures in {out}")
+        for name, how in collected.missing.items():
+            _print(f"[yellow]note[/yellow] {name} is not here: {how}")
 
 
 def make_scan_options(
@@ -205,13 +226,11 @@ def _device(wish: str) -> str:
 
 def _show_prepared(prepared: PreparedSet, out: Path) -> None:
     summary = prepared.manifest["summary"]
-    rows = [*_counts_table(prepared.counts())]
-    for row in rows:
-        _print(row)
+    _print_counts(prepared.counts())
     _print(f"{summary['pictures']} crops of {prepared.size} px, {summary['people']} people, in {out}")
-    _print(f"[dim]manifest {prepared.manifest_hash[:16]}[/dim]")
+    _print((f"manifest {prepared.manifest_hash[:16]}", "dim"))
     for note in prepared.notes:
-        _print(f"[yellow]note[/yellow] {note}")
+        _print(("note", "yellow"), f" {note}")
     for entry in prepared.manifest["rejected"][:_LISTED]:
         _print(f"  {entry['reason']}: {entry['source']}")
     if len(prepared.manifest["rejected"]) > _LISTED:
@@ -221,28 +240,31 @@ def _show_prepared(prepared: PreparedSet, out: Path) -> None:
 def _show_report(report: CheckReport) -> None:
     from collections import Counter
 
-    for row in _counts_table(report.counts):
-        _print(row)
+    _print_counts(report.counts)
     _print(f"{report.pictures} pictures of {report.people} people.")
     for reason, count in report.left_out.items():
-        _print(f"[yellow]note[/yellow] {count} pictures left out: {reason}.")
+        _print(("note", "yellow"), f" {count} pictures left out: {reason}.")
     kinds = Counter((problem.severity, problem.kind) for problem in report.problems)
     for (severity, kind), count in kinds.items():
         colour = "red" if severity == "error" else "yellow"
-        _print(f"\n[{colour}]{severity}[/{colour}] [bold]{kind}[/bold] ({count})")
+        _print()
+        _print((severity, colour), " ", (kind, "bold"), f" ({count})")
         shown = [p for p in report.problems if (p.severity, p.kind) == (severity, kind)]
         for problem in shown[:_LISTED]:
-            _print(f"  {_escape(problem.message)}")
+            _print(f"  {problem.message}")
         if count > _LISTED:
             _print(f"  ... and {count - _LISTED} more; --json lists all")
     errors = sum(problem.severity == "error" for problem in report.problems)
     warnings = len(report.problems) - errors
-    verdict = "[green]Nothing stands against training on this.[/green]" if report.ok else "[red]Not fit as it is.[/red]"
-    _print(f"\n{verdict} {errors} errors, {warnings} warnings.")
+    fit = ("Nothing stands against training on this.", "green") if report.ok else ("Not fit as it is.", "red")
+    _print()
+    _print(fit, f" {errors} errors, {warnings} warnings.")
 
 
-def _counts_table(counts) -> Iterator[RenderableType]:  # type: ignore[no-untyped-def]
+def _print_counts(counts: Mapping[str, Mapping[str, int]]) -> None:
     from rich.table import Table
+
+    from exprtool.cli.console import SafeConsole
 
     labels = list(next(iter(counts.values()), {}))
     table = Table(title="Pictures", title_justify="left")
@@ -251,16 +273,10 @@ def _counts_table(counts) -> Iterator[RenderableType]:  # type: ignore[no-untype
         table.add_column(label, justify="right")
     for side, row in counts.items():
         table.add_row(side, *(str(row[label]) for label in labels), str(sum(row.values())))
-    yield table
+    SafeConsole(highlight=False, soft_wrap=True).print(table)
 
 
-def _print(content: RenderableType) -> None:
-    from rich.console import Console
+def _print(*parts: str | tuple[str, str]) -> None:
+    from exprtool.cli.tables import show_text
 
-    Console(highlight=False, soft_wrap=True).print(content)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    show_text(*parts)

@@ -50,7 +50,8 @@ def _print(finding: Finding, heading: bool) -> None:
         Level.BROKEN: ("FAIL", BAD),
     }
     if heading:
-        show_text(f"\n{finding.section}")
+        show_text("")
+        show_text(finding.section)
     show_text("  ", marks[finding.level], f"  {finding.name}: {finding.value}")
     if finding.remedy:
         show_text(("          → ", FAINT), finding.remedy)
@@ -60,13 +61,14 @@ def _print_verdict(findings: list[Finding], counts: dict[Any, int]) -> None:
     from exprtool.cli.tables import BAD, GOOD, NOTE, show_text
     from exprtool.doctor import Level
 
+    show_text("")
     if counts[Level.BROKEN]:
         names = ", ".join(finding.name for finding in findings if finding.level is Level.BROKEN)
-        show_text(("\nBroken: ", BAD), names)
+        show_text(("Broken: ", BAD), names)
     elif counts[Level.WARNING]:
-        show_text(("\nIt works", NOTE), f", with {counts[Level.WARNING]} warning(s) above.")
+        show_text(("It works", NOTE), f", with {counts[Level.WARNING]} warning(s) above.")
     else:
-        show_text(("\nAll is well.", GOOD))
+        show_text(("All is well.", GOOD))
 
 
 def _print_json(findings: list[Finding], healthy: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.common import OUTPUT_PANEL
 from exprtool.errors import UsageError
 
@@ -32,6 +32,7 @@ def edit(
         str | None,
         typer.Option(
             "--output",
+            "--out",
             "-o",
             metavar="OUT",
             help="A file for one photo, a folder for more, - for stdout. By default beside the input.",
@@ -74,14 +75,33 @@ def edit(
         Path | None,
         typer.Option(metavar="DIR", help="Write a gallery of before and after there.", rich_help_panel=OUTPUT_PANEL),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option("--keep", help="Copy photos in which nothing is edited.", rich_help_panel=OUTPUT_PANEL),
+    ] = False,
+    keep_times: Annotated[
+        bool,
+        typer.Option("--keep-times", help="Give outputs the times of their inputs.", rich_help_panel=OUTPUT_PANEL),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit with 1 also where faces are left alone.", rich_help_panel=OUTPUT_PANEL),
+    ] = False,
+    max_pixels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Refuse larger photos: 50000000, 50M. [default: what the machine's memory allows]",
+        ),
+    ] = None,
     no_provenance: common.NoProvenance = False,
     quiet: common.Quiet = False,
     verbose: common.Verbose = False,
 ) -> None:
     """Give the faces in photos an expression; everything else stays as it is.
 
-    Exit codes: 0 all edited; 1 some failed or had no face, the rest is done; 2 refused, nothing written; 130
-    interrupted, finished outputs kept.
+    Exit codes: 0 all edited, or left alone with a reason; 1 some failed or show no face, the rest is done; 2 the
+    request was refused, nothing written; 130 interrupted, finished outputs kept.
     """
     common.quieten_libraries()
     from exprtool import images
@@ -89,12 +109,15 @@ def edit(
     from exprtool.cli.progress import Screen
     from exprtool.pipeline import Session
     from exprtool.plan import expand_inputs, plan_outputs
+    from exprtool.stopping import StopRequest
 
     exclude = Path(output) if output not in (None, "-") else None
     with common.nothing_written():
         suffix = images.suffix_of(image_format) if image_format else None
         policy = common.existing_policy(overwrite, skip_existing)
-        sources = expand_inputs(inputs, images.IMAGE_SUFFIXES, exclude=exclude)
+        passed_over: list[Path] = []
+        sources = expand_inputs(inputs, images.IMAGE_SUFFIXES, exclude=exclude, passed_over=passed_over)
+        limit = _pixels(max_pixels)
         session = Session(backend, detector, device, commercial_only=commercial_only)
         edits = common.make_edits(
             session, expr, strength=strength, controls=controls, like=like, asymmetry=asymmetry, seed=seed, force=force
@@ -112,6 +135,9 @@ def edit(
         quality=quality,
         skip_existing=skip_existing,
         provenance=not no_provenance,
+        keep=keep,
+        keep_times=keep_times,
+        max_pixels=limit,
     )
     if dry_run:
         _print_plan(session, outputs, edits, options, as_json)
@@ -119,12 +145,34 @@ def edit(
     with common.nothing_written():
         if exclude is not None and not _names_a_file(outputs, exclude):
             make_folder(exclude)  # before any photo is decoded, so that one that cannot be stops the run at once
-        screen = Screen(len(outputs), quiet=quiet, verbose=verbose, as_json=as_json, report=report)
-    with screen:
-        run_batch(session, outputs, edits, options, screen.show)
+        screen = Screen(
+            len(outputs),
+            quiet=quiet,
+            verbose=verbose,
+            as_json=as_json,
+            report=report,
+            strict=strict,
+            passed_over=passed_over,
+        )
+    with screen, StopRequest(screen.stopping) as stop:
+        run_batch(session, outputs, edits, options, screen.show, stop.event)
         screen.remark(session.notes)
+        if stop.requested and not screen.complete:
+            raise KeyboardInterrupt
     if not screen.all_edited:
         raise typer.Exit(1)
+
+
+def _pixels(text: str | None) -> int:
+    """The limit that --max-pixels sets, or the machine's."""
+    from exprtool.memory import default_max_pixels, parse_pixels
+
+    if text is None:
+        return default_max_pixels()
+    try:
+        return parse_pixels(text)
+    except ValueError:
+        raise UsageError(f"--max-pixels {text!r} is no number of pixels: write 50000000 or 50M.") from None
 
 
 def _names_a_file(outputs: Sequence[Output], target: Path) -> bool:
@@ -135,7 +183,6 @@ def _print_plan(
     session: Session, outputs: Sequence[Output], edits: Mapping[str, Edit], options: BatchOptions, as_json: bool
 ) -> None:
     """Print, photo by photo, which faces would be edited and where the result would go."""
-    import json
     from itertools import groupby
 
     from exprtool.batch import in_words, is_done
@@ -156,15 +203,15 @@ def _print_plan(
             except Exception as error:  # as in the run itself
                 record["error"] = in_words(error, source)[0]
         if as_json:
-            print(json.dumps(record), flush=True)
+            printing.json_line(record)
         else:
             _print_record(record)
     if not as_json:
         for model in models:
             state = "there" if model["ready"] else "missing"
-            print(f"model {model['name']}: {model['size'] / 1e6:.1f} MB, {model['licence']}, {state}")
+            printing.line(f"model {model['name']}: {model['size'] / 1e6:.1f} MB, {model['licence']}, {state}")
     for note in session.notes:
-        common.stderr().print(note, markup=False)
+        printing.console().print(note)
 
 
 def _faces_planned(session: Session, source: Input, edits: Mapping[str, Edit], options: BatchOptions) -> dict:
@@ -172,7 +219,7 @@ def _faces_planned(session: Session, source: Input, edits: Mapping[str, Edit], o
     from exprtool.batch import read_input
     from exprtool.pipeline import why_none_selected
 
-    prospect = session.find(read_input(source).rgb, options.selection)
+    prospect = session.find(read_input(source, options.max_pixels).rgb, options.selection)
     prepared = iter(session.prepare(prospect.selected))
     records: list[dict] = []
     for face, region, reason in zip(prospect.found.faces, prospect.regions, prospect.reasons, strict=True):
@@ -195,21 +242,19 @@ def _faces_planned(session: Session, source: Input, edits: Mapping[str, Edit], o
 
 
 def _print_record(record: dict) -> None:
-    from exprtool.cli.tables import printable
-
     found = len(record["faces"])
     editable = sum(bool(face["expressions"]) for face in record["faces"])
     what = record["error"] or f"{editable} of {found} faces will be edited"
     if not record["outputs"]:
         what = "already there"
-    print(printable(common.naming(record["input"], what)))
+    printing.line(common.naming(record["input"], what))
     for index, face in enumerate(record["faces"], start=1):
         what = ", ".join(face["expressions"]) or "left alone"
         reason = f" ({face['reason']})" if face["reason"] else ""
-        print(f"  face {index}: {face['size']:.0f} px, score {face['score']:.2f}: {what}{reason}")
+        printing.line(f"  face {index}: {face['size']:.0f} px, score {face['score']:.2f}: {what}{reason}")
     if editable:
         for name in record["outputs"]:
-            print(printable(f"  -> {name}"))
+            printing.line(f"  -> {name}")
 
 
 def _models_needed(session: Session) -> list[dict]:

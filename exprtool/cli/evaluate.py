@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from exprtool.cli import printing
 from exprtool.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ FacePPSecret = Annotated[
     str | None, typer.Option("--facepp-secret", envvar="FACEPP_API_SECRET", show_envvar=True, help="Face++ API secret.")
 ]
 FacePPUrl = Annotated[str | None, typer.Option("--facepp-url", help="Another address of the compare service.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables (JSON, Markdown, LaTeX) and sheets.")]
+Out = Annotated[
+    Path | None, typer.Option("--output", "--out", "-o", help="Folder for tables (JSON, Markdown, LaTeX) and sheets.")
+]
 Rows = Annotated[int, typer.Option(min=1, max=64, help="People shown on the sheets.")]
 Paper = Annotated[
     bool | None,
@@ -164,7 +166,7 @@ def ablate_command(
         Path,
         typer.Argument(metavar="TOML", help="The variants: [train] with what all share, [variants] or [grid], seeds."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the runs, the table and the sheet.")],
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", help="Folder for the runs, the table and the sheet.")],
     data: Annotated[
         list[Path] | None, typer.Option("--data", "-d", help="Training data, in place of that in the file. Repeatable.")
     ] = None,
@@ -198,28 +200,28 @@ def ablate_command(
         limit=limit,
         watcher=None if quiet else _announce,
     )
-    text = json.dumps({"variants": [result.to_json() for result in results]}, ensure_ascii=False, indent=1)
+    text = json.dumps({"variants": [result.to_json() for result in results]}, indent=1)
     write_bytes(out / "ablation.json", text.encode())
     write_bytes(out / "ablation.md", ablation_markdown(results).encode())
     subjects = subjects_of(ablation, out)
     pictures = held_out(ablation.config(subjects[0].name, ablation.seeds[0], out))
-    labels = wanted or list(subjects[0].labels)
+    labels = [label for label in wanted or subjects[0].labels if all(label in each.labels for each in subjects)]
     title = f"seed {ablation.seeds[0]}, held-out people"
     shown = [_for_sheets(pictures, rows)] * len(subjects)
     sheets.save(sheets.comparison(subjects, shown, labels, title=title), out / "ablation.png")
     if as_json:
-        print(text)
+        printing.lines(text)
         return
     print_table(ablation_table(results))
     if not quiet:
-        print(f"Table and sheet in {out}", file=sys.stderr)
+        printing.say(f"Table and sheet in {out}")
 
 
 def _announce(variant: str, seed: int):  # type: ignore[no-untyped-def]
     """Say which run begins, and watch it as `exprtool train` does."""
     from exprtool_training.screen import screen
 
-    print(f"{variant}, seed {seed}", file=sys.stderr)
+    printing.say(f"{variant}, seed {seed}")
     return screen()
 
 
@@ -340,7 +342,7 @@ def _classifier(name: str | None, device: str, quiet: bool) -> Classifier | None
         if name is None:
             if best and not quiet:
                 say = ready[best[0].name]
-                print(f"No expression accuracy: {say.reason}. To measure it: {say.remedy}", file=sys.stderr)
+                printing.say(f"No expression accuracy: {say.reason}. To measure it: {say.remedy}")
             return None
     if name not in known and not name.lower().endswith(".onnx") and not Path(name).exists():
         raise UnknownNameError("classifier", name, (*sorted(known), "FILE.onnx"))
@@ -385,7 +387,7 @@ def _report(
     from exprtool.files import write_bytes
     from exprtool.measures import tables
 
-    text = json.dumps(tables.as_json(evaluations), ensure_ascii=False, indent=1)
+    text = json.dumps(tables.as_json(evaluations), indent=1)
     if out is not None:
         for name, content in zip(
             _TABLES,
@@ -394,35 +396,34 @@ def _report(
         ):
             write_bytes(out / name, content.encode())
     if format == "json":
-        print(text)
+        printing.lines(text)
     elif format == "markdown":
-        print(tables.markdown(evaluations, paper=paper), end="")
+        printing.lines(tables.markdown(evaluations, paper=paper))
     elif format == "latex":
-        print(tables.latex(evaluations, paper=paper), end="")
+        printing.lines(tables.latex(evaluations, paper=paper))
     else:
         _show(evaluations, quiet, paper)
     if out is not None and not quiet:
-        print(f"Tables and sheets in {out}", file=sys.stderr)
+        printing.say(f"Tables and sheets in {out}")
 
 
 def print_table(table: Table) -> None:
     """At the width that its figures need: a terminal that is too narrow breaks lines, but no figure is cut."""
-    from rich.console import Console
+    from exprtool.cli.console import SafeConsole
 
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     needed = console.measure(table, options=console.options.update(width=1000)).maximum
-    Console(highlight=False, width=max(console.width, needed)).print(table)
+    SafeConsole(highlight=False, width=max(console.width, needed)).print(table)
 
 
 def _show(evaluations: Sequence[Evaluation], quiet: bool, paper: bool | None) -> None:
-    from rich.console import Console
-
+    from exprtool.cli.console import SafeConsole
     from exprtool.measures import tables
 
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     models = [each for each in evaluations if each.kind == "model"]
     for table in (tables.main_table(evaluations, paper=paper), *map(tables.expression_table, models)):
         print_table(table)
     if not quiet:
         for note in tables.footnotes(evaluations, paper=paper):
-            console.print(note, style="dim", markup=False)
+            console.print(note, style="dim")

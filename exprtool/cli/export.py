@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from exprtool.cli import printing
 from exprtool.errors import UsageError
 
 
@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 
 def export_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder, or a .safetensors file.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")],
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", help="The ONNX file to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights as float16: half the size.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Quantise to int8; needs --data. The loss is measured.")] = False,
     data: Annotated[
@@ -54,7 +54,7 @@ def export_command(
     if as_json:
         sha256 = hashlib.sha256(made.content).hexdigest()
         record = {"file": str(made.path), "kind": made.kind, "bytes": len(made.content), "sha256": sha256}
-        print(json.dumps({**record, **made.record, "card": made.card}, ensure_ascii=False))
+        printing.json_line({**record, **made.record, "card": made.card})
     elif not quiet:
-        print(f"{made.path}  {made.kind}, {len(made.content) / 1e6:.1f} MB")
-        print(made.text)
+        printing.line(f"{made.path}  {made.kind}, {len(made.content) / 1e6:.1f} MB")
+        printing.lines(made.text)

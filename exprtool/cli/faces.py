@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.common import FACES_PANEL, OUTPUT_PANEL
 from exprtool.errors import ExprtoolError, UsageError
 
 if TYPE_CHECKING:
     from exprtool.faces.detect import FoundFaces
+    from exprtool.pipeline import Prospect, Session
     from exprtool.plan import Input
-    from exprtool.types import Detector, Face, Image
+    from exprtool.types import Face, Image
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,6 +30,7 @@ def faces(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT", help="Photos, folders (searched recursively), globs, or -.")
     ],
+    backend: common.BackendName = "auto",
     detector: common.DetectorName = "auto",
     device: common.Device = "auto",
     commercial_only: common.CommercialOnly = False,
@@ -49,7 +50,7 @@ def faces(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write each photo there with boxes, landmarks, and what was rejected and why.",
+            help="Write each photo there with boxes, landmarks, what was rejected or is left alone, and why.",
             rich_help_panel=OUTPUT_PANEL,
         ),
     ] = None,
@@ -66,20 +67,21 @@ def faces(
     """
     common.quieten_libraries()
     from exprtool import images
-    from exprtool.choice import load_detector
+    from exprtool.pipeline import Session
     from exprtool.plan import expand_inputs
 
     with common.nothing_written():
         sources = expand_inputs(inputs, images.IMAGE_SUFFIXES)
         targets = _Targets(sources, crops, draw, size, overwrite)
-        _, loaded = load_detector(detector, device, commercial_only=commercial_only)
+        session = Session(backend if draw else None, detector, device, commercial_only=commercial_only)
+        session.load()
     show = _Lines() if as_json else _Table(quiet)
     all_have_faces = True
     for source in sources:
-        record = _look_at(source, loaded, min_face, targets)
+        record = _look_at(source, session, min_face, targets)
         show.add(record)
         if record.trace and verbose:
-            common.stderr().print(record.trace, markup=False)
+            printing.console().trace(record.trace)
         all_have_faces &= record.error is None and any(reason is None for reason in record.reasons)
     show.finish()
     if not all_have_faces:
@@ -94,6 +96,7 @@ class _Record:
     size: tuple[int, int] | None = None
     found: FoundFaces | None = None
     reasons: list[str | None] = field(default_factory=list)
+    left_alone: list[str | None] = field(default_factory=list)
     crops: list[str] = field(default_factory=list)
     drawing: str | None = None
     error: str | None = None
@@ -105,8 +108,10 @@ class _Record:
             "input": self.name,
             "size": self.size,
             "faces": [
-                _face_as_json(number, face, reason)
-                for number, (face, reason) in enumerate(zip(found.faces, self.reasons, strict=True), start=1)
+                {**_face_as_json(number, face, reason), "left_alone": left_alone}
+                for number, (face, reason, left_alone) in enumerate(
+                    zip(found.faces, self.reasons, self.left_alone, strict=True), start=1
+                )
             ]
             if found
             else [],
@@ -147,18 +152,18 @@ def _face_as_json(number: int, face: Face, reason: str | None) -> dict[str, Any]
     }
 
 
-def _look_at(source: Input, detector: Detector, min_face: float, targets: _Targets) -> _Record:
+def _look_at(source: Input, session: Session, min_face: float, targets: _Targets) -> _Record:
     """Find the faces of one photo and write what was asked for; what goes wrong becomes the record's error."""
     from exprtool.batch import in_words, read_input
-    from exprtool.faces.detect import find_faces
-    from exprtool.faces.select import Selection, select_faces
+    from exprtool.faces.select import Selection
 
     record = _Record(source.name)
     try:
         image = read_input(source).rgb
         record.size = image.shape[:2]
-        record.found = find_faces(image, detector)
-        record.reasons = [reason for _, reason in select_faces(record.found.faces, Selection(min_face=min_face))]
+        prospect = session.find(image, Selection(min_face=min_face))
+        record.found, record.reasons = prospect.found, list(prospect.reasons)
+        record.left_alone = _left_alone(session, prospect) if targets.draws else [None] * len(record.reasons)
         targets.write(record, source, image)
         if not record.found.faces:
             record.error = f"no face was found (tried: {', '.join(record.found.tried)})"
@@ -167,6 +172,36 @@ def _look_at(source: Input, detector: Detector, min_face: float, targets: _Targe
     except Exception as error:  # whatever one photo or a stranger's detector brings about; the others go on
         record.error, record.trace = in_words(error, source)
     return record
+
+
+def _left_alone(session: Session, prospect: Prospect) -> list[str | None]:
+    """Why the backends leave each face alone, and for which expressions if not for all; None where they do not."""
+    from exprtool.expressions import EXPRESSIONS
+    from exprtool.types import Edit
+
+    prepared = iter(session.prepare(prospect.selected))
+    words: list[str | None] = []
+    for region in prospect.regions:
+        if region is None:
+            words.append(None)
+            continue
+        face = next(prepared)
+        able = [name for name in EXPRESSIONS if _can(session, name)]
+        refusals = {name: session.check([face], Edit({name: 1.0}))[0] for name in able}
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in refusals.items():
+            if reason:
+                by_reason.setdefault(reason, []).append(name)
+        parts = [
+            reason if len(names) == len(able) else f"{reason} ({', '.join(names)})"
+            for reason, names in by_reason.items()
+        ]
+        words.append("; ".join(parts) or None)
+    return words
+
+
+def _can(session: Session, name: str) -> bool:
+    return any(not spec.expressions or name in spec.expressions for spec in session.chain.specs)
 
 
 class _Targets:
@@ -193,6 +228,10 @@ class _Targets:
         if clash is not None and (crops is not None or draw is not None):
             raise UsageError(f"Two inputs would be written as {clash}. Give them in separate runs, with a folder each.")
 
+    @property
+    def draws(self) -> bool:
+        return self._draw is not None
+
     @staticmethod
     def _stem(source: Input) -> str:
         return str(source.relative.with_suffix("")).casefold()
@@ -204,7 +243,9 @@ class _Targets:
             from exprtool.faces.draw import draw_faces
 
             target = self._draw / f"{self._names[source]}-faces.png"
-            self._write(target, draw_faces(image, found, record.reasons))
+            words = [f"left alone: {why}" if why else None for why in record.left_alone]
+            notes = [reason or why for reason, why in zip(record.reasons, words, strict=True)]
+            self._write(target, draw_faces(image, found, notes))
             record.drawing = str(target)
         if self._crops is None:
             return
@@ -236,7 +277,7 @@ class _Lines:
     """JSON: one line per photo, as soon as it is known."""
 
     def add(self, record: _Record) -> None:
-        print(json.dumps(record.as_json()), flush=True)
+        printing.json_line(record.as_json())
 
     def finish(self) -> None:
         pass
@@ -273,7 +314,8 @@ def _rows(record: _Record) -> list[tuple[str, ...]]:
 
     rows = []
     found = record.found.faces if record.found else ()
-    for number, (face, reason) in enumerate(zip(found, record.reasons, strict=True), start=1):
+    faces = zip(found, record.reasons, record.left_alone, strict=True)
+    for number, (face, reason, left_alone) in enumerate(faces, start=1):
         x0, y0, x1, y1 = (round(value) for value in face.box)
         pose = pose_of(face)
         turned = f"roll {pose.roll:.0f}, yaw {pose.yaw:.0f}, pitch {pose.pitch:.0f}"
@@ -285,7 +327,7 @@ def _rows(record: _Record) -> list[tuple[str, ...]]:
                 f"{x0},{y0} to {x1},{y1}",
                 turned,
                 f"{face.detector} {face.score:.2f}",
-                f"left out: {reason}" if reason else "",
+                f"left out: {reason}" if reason else f"left alone: {left_alone}" if left_alone else "",
             )
         )
     return rows

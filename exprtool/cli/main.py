@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Annotated, Any
@@ -14,7 +15,9 @@ from typing import Annotated, Any
 import typer
 
 import exprtool
+from exprtool.cli import help, printing
 from exprtool.errors import ExprtoolError, UsageError
+from exprtool.stopping import interrupt_on_every_signal
 
 app = typer.Typer(
     name="exprtool",
@@ -49,7 +52,7 @@ _COMMANDS: tuple[str, ...] = (
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"exprtool {exprtool.__version__}")
+        printing.line(f"exprtool {exprtool.__version__}")
         raise typer.Exit
 
 
@@ -64,6 +67,7 @@ def _main(
 
 for _name in _COMMANDS:
     import_module(f"exprtool.cli.{_name}").add_to(app)
+help.apply_to(app)
 
 
 def _spare_the_others(group: typer.Typer, words: Sequence[str]) -> None:
@@ -96,17 +100,51 @@ def run() -> None:
         _spare_the_others(app, sys.argv[1:])
         if all(word.startswith("-") for word in sys.argv[1:]):
             app.rich_markup_mode = None  # the overview needs no frames, and they cost as much again as all the rest
+    # Whatever Python this starts must not take modules from the current folder, which anyone may have filled.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
+    interrupt_on_every_signal()
+    sys.exit(_run())
+
+
+def _run() -> int:
+    """Run the command; returns the exit code. Nothing that happens to a user's files or disk ends in a traceback."""
     try:
         app()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except UsageError as error:
-        print(f"exprtool: {error}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        printing.complain(error)
+        code = EXIT_USAGE
     except ExprtoolError as error:
-        print(f"exprtool: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
+        printing.complain(error)
+        code = EXIT_FAILED
     except KeyboardInterrupt:
-        print("exprtool: interrupted; finished outputs are kept.", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        printing.say("exprtool: interrupted; finished outputs are kept.")
+        code = EXIT_INTERRUPTED
+    except Exception as error:
+        printing.say(f"exprtool: {_in_words(error)}")
+        if {"-v", "--verbose"} & set(sys.argv):
+            for text in traceback.format_exc().splitlines():
+                printing.say(text)
+        code = EXIT_FAILED
+    try:
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError) as error:
+        if isinstance(error, OSError):
+            printing.lose_stdout(error)
+    return code or int(printing.stdout_was_lost())
+
+
+def _in_words(error: Exception) -> str:
+    """What to tell the user about an error that no command foresaw."""
+    text = " ".join(str(error).split())
+    short = "annot allocate memory" in text or "start new thread" in text  # libraries that cannot be loaded, threads
+    if isinstance(error, MemoryError) or short:
+        return "not enough memory. Close other programs, raise the limit (ulimit -v), or take smaller files."
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or text}. Mend this and run it again."
+    return f"unexpected {type(error).__name__}: {text} (run again with -v for where it arose)"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from exprtool.cli.printing import complain, line, printable, say
+
 if TYPE_CHECKING:
     from exprtool.types import WeightFile
     from exprtool.weights.catalogue import Check
@@ -90,7 +92,7 @@ def _row(check: Check, needed_by: Sequence[str]) -> tuple[str | tuple[str, str],
         lines.append(check.detail)
     if weight.pack:
         lines.append(models.size_in_words(weight))
-    return weight.name, _state_cell(check), models.human_size(weight.size), "\n".join(lines)
+    return weight.name, _state_cell(check), models.human_size(weight.size), "\n".join(map(printable, lines))
 
 
 def _state_cell(check: Check) -> tuple[str, str]:
@@ -131,7 +133,7 @@ def fetch(
                 models.fetch(weight, progress=progress, commercial_only=only)
         except ModelError as error:
             failures += 1
-            print(f"exprtool: {error}", file=sys.stderr)
+            complain(error)
         else:
             _say(f"{weight.name}: fetched and verified ({models.human_size(weight.size)}, {weight.licence})", quiet)
     if failures:
@@ -166,10 +168,8 @@ def _named(names: Sequence[str]) -> list[WeightFile]:
 
 
 def _say(text: str, quiet: bool = False) -> None:
-    from exprtool.cli.tables import printable
-
     if not quiet:
-        print(printable(text), file=sys.stderr)
+        say(text)
 
 
 @contextmanager
@@ -259,7 +259,7 @@ def verify(
 
 
 def _where(check: Check) -> str:
-    return f"{check.path}\n{check.detail}" if check.detail else str(check.path)
+    return "\n".join(printable(text) for text in (str(check.path), check.detail) if text)
 
 
 @group.command("import")
@@ -313,4 +313,4 @@ def path(
     """Print where a model lies (exit code 1 if it is not here), or the folder of all."""
     from exprtool.weights import catalogue as models
 
-    print(models.models_dir() if name is None else models.weight_path(models.find(name)))
+    line(str(models.models_dir() if name is None else models.weight_path(models.find(name))))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.errors import ExprtoolError
 
 if TYPE_CHECKING:
     from exprtool.batch import OutputReport
     from exprtool.reports.gallery import Report
     from exprtool.types import Image
+
+
+_MOST_ENDINGS = 8
 
 
 class Screen:
@@ -31,15 +34,18 @@ class Screen:
         verbose: bool = False,
         as_json: bool = False,
         report: Path | None = None,
+        strict: bool = False,
+        passed_over: Sequence[Path] = (),
     ) -> None:
+        self._strict, self._passed_over = strict, passed_over
         self.total, self.quiet, self.verbose, self.as_json = total, quiet, verbose, as_json
-        self.counts = {"edited": 0, "no_face": 0, "skipped": 0, "failed": 0}
+        self.counts = {"edited": 0, "refused": 0, "no_face": 0, "skipped": 0, "failed": 0}
         self.faces = 0
         self.gallery_failed = False
-        self.console = common.stderr()
+        self.console = printing.console()
         self._gallery: Report | None = _open_gallery(report) if report else None
         self._bar = Progress(
-            TextColumn("[progress.description]{task.description}"),
+            TextColumn("{task.description} {task.fields[name]}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[faces]} faces"),
@@ -49,7 +55,7 @@ class Screen:
             transient=True,
             disable=quiet or not self.console.is_terminal,
         )
-        self._task = self._bar.add_task("editing", total=total, faces=0, rate="")
+        self._task = self._bar.add_task("editing", total=total, faces=0, rate="", name="")
 
     def __enter__(self) -> Screen:
         self._bar.start()
@@ -66,28 +72,48 @@ class Screen:
                 markup=False,
             )
         elif kind is None and not self.quiet:
-            self.console.print(self.summary(), markup=False)
+            self.console.print(self.summary())
 
     @property
     def all_edited(self) -> bool:
-        """Whether every output is there, and the gallery: nothing failed and nothing was without a face."""
-        return self.counts["failed"] == self.counts["no_face"] == 0 and not self.gallery_failed
+        """Whether nothing failed, the gallery included, and no photo was without a face (or, if strict, refused)."""
+        refused = self._strict and self.counts["refused"] > 0
+        return self.counts["failed"] == self.counts["no_face"] == 0 and not refused and not self.gallery_failed
+
+    @property
+    def complete(self) -> bool:
+        """Whether something became of every output."""
+        return sum(self.counts.values()) == self.total
+
+    def stopping(self) -> None:
+        """Say that somebody asked to stop, and what happens now."""
+        self.console.print("finishing the photos at work; press Ctrl-C again to stop at once")
 
     def summary(self) -> str:
         done = self.counts
         parts = [f"{done['edited']} edited ({self.faces} face{'s' if self.faces != 1 else ''})"]
         parts += [f"{done['skipped']} already there"] if done["skipped"] else []
-        parts += [f"{done['no_face']} without a face to edit"] if done["no_face"] else []
+        parts += [f"{done['refused']} left as they are"] if done["refused"] else []
+        parts += [f"{done['no_face']} without a face"] if done["no_face"] else []
         parts += [f"{done['failed']} failed"] if done["failed"] else []
         missing = self.total - sum(done.values())
         parts += [f"{missing} not reached"] if missing else []
-        return ", ".join(parts) + "."
+        return ", ".join(parts) + "." + self._passed_over_in_words()
+
+    def _passed_over_in_words(self) -> str:
+        """How many files of the folders are no photos that exprtool edits, by their endings."""
+        if not self._passed_over:
+            return ""
+        endings = Counter(path.suffix.lower() or "without an ending" for path in self._passed_over)
+        listed = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(_MOST_ENDINGS))
+        more = len(endings) - _MOST_ENDINGS
+        return f" Passed over: {listed}{f' and {more} other endings' if more > 0 else ''}."
 
     def remark(self, notes: Iterable[str]) -> None:
         """Show remarks that concern the whole run, such as an unused GPU."""
         if not self.quiet:
             for note in dict.fromkeys(notes):
-                self.console.print(f"note: {note}", markup=False)
+                self.console.print(f"note: {note}")
 
     def show(self, report: OutputReport, before: Image | None, after: Image | None) -> None:
         """Take in one finished output; called in order by `exprtool.batch.run_batch`."""
@@ -95,16 +121,16 @@ class Screen:
         edited = sum(face.edited for face in report.faces)
         self.faces += edited if report.status == "edited" else 0
         if self.as_json:
-            print(json.dumps(report.as_json()), flush=True)  # ASCII: a file's name may hold what no encoding can
+            printing.json_line(report.as_json())
         self._add_to_gallery(report, before, after)
-        if report.status in ("failed", "no_face"):
+        if report.status in ("failed", "no_face", "refused"):
             message = common.naming(report.output.source.name, report.error or "")
-            self.console.print(message, markup=False, style="red" if report.status == "failed" else None)
+            self.console.print(message, style="red" if report.status == "failed" else None)
             if report.trace and self.verbose:
-                self.console.print(report.trace, markup=False)
+                self.console.trace(report.trace)
         elif not self.quiet and (self.verbose or not self.console.is_terminal):
-            self.console.print(self._line(report, edited), markup=False)
-        self._advance()
+            self.console.print(self._line(report, edited))
+        self._advance(_short(report.output.source.name))
 
     def _add_to_gallery(self, report: OutputReport, before: Image | None, after: Image | None) -> None:
         from exprtool.reports.gallery import ReportEntry
@@ -120,13 +146,13 @@ class Screen:
             yield
         except ExprtoolError as error:
             self._gallery, self.gallery_failed = None, True
-            self.console.print(f"the report is incomplete: {error}", markup=False, style="red")
+            self.console.print(f"the report is incomplete: {error}", style="red")
 
-    def _advance(self) -> None:
+    def _advance(self, name: str) -> None:
         done = sum(self.counts.values())
         elapsed = self._bar.tasks[0].elapsed or 0.0
         rate = f"{done / elapsed:.1f}/s" if elapsed > 0 else ""
-        self._bar.update(self._task, completed=done, faces=self.faces, rate=rate)
+        self._bar.update(self._task, completed=done, faces=self.faces, rate=rate, name=name)
 
     def _line(self, report: OutputReport, edited: int) -> str:
         done = sum(self.counts.values())
@@ -136,6 +162,12 @@ class Screen:
         left = [f"face {i} left alone: {face.reason}" for i, face in enumerate(report.faces, 1) if face.reason]
         count = f"{edited} face{'s' if edited != 1 else ''}"
         return f"{head}: " + "; ".join([count, *left, *report.notes])
+
+
+def _short(name: str, longest: int = 40) -> str:
+    """The end of a file's name, fit for the bar."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return plain if len(plain) <= longest else f"...{plain[3 - longest :]}"
 
 
 def _open_gallery(folder: Path) -> Report:

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from exprtool.cli import printing
+from exprtool.cli.evaluate import ClassifierName
+
 
 def add_to(app: typer.Typer) -> None:
     app.command("reproduce")(reproduce_command)
@@ -49,10 +52,7 @@ def reproduce_command(
     ] = "auto",
     test_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of the people that is held out.")] = 0.1,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure on so many held-out pictures at most.")] = None,
-    classifier: Annotated[
-        Path | None,
-        typer.Option("--classifier", metavar="ONNX", help="An independent expression classifier with a card."),
-    ] = None,
+    classifier: ClassifierName = None,
     seed: Annotated[int, typer.Option(help="Seed of every run.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")] = False,
@@ -79,14 +79,14 @@ def reproduce_command(
     )  # fmt: skip
     result = reproduce(
         wish,
-        classifier=_classifier(classifier, device),
+        classifier=_classifier(classifier, device, quiet),
         watcher=None if quiet else lambda name: screen(),
         told=(lambda text: None) if quiet else lambda text: show_text(text, error=True),
     )
     page = write_page(result)
     if not quiet:
         print_table(main_table(result.evaluations))
-    print(page)
+    printing.line(str(page))
     if result.failed:
         for name, why in result.failed.items():
             show_text(f"exprtool: {name}: {why}", error=True)

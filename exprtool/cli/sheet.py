@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.common import OUTPUT_PANEL
 from exprtool.errors import UsageError
 
@@ -22,6 +22,7 @@ def sheet(
         Path | None,
         typer.Option(
             "--output",
+            "--out",
             "-o",
             metavar="OUT",
             help="The sheet's file. By default PHOTO.sheet.jpg beside the photo.",
@@ -86,12 +87,12 @@ def sheet(
     assert data is not None
     door.write(target, data, beside=not held)
     if not quiet:
-        console = common.stderr()
+        console = printing.console()
         for which, reason in made.missing.items():
-            console.print(f"{which}: left alone, {reason}", markup=False)
+            console.print(f"{which}: left alone, {reason}")
         for note in (*made.notes, *session.notes):
-            console.print(note, markup=False)
-    print(target)
+            console.print(note)
+    printing.line(str(target))
 
 
 def _strengths(text: str) -> tuple[float, ...]:

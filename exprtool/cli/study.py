@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from exprtool.cli import printing
 from exprtool.errors import UsageError
 
 study_app = typer.Typer(
@@ -96,7 +97,7 @@ def make_command(
             f"attention checks, {len(page) / 1e6:.1f} MB. Key: {key}; raters must not have it.",
             error=True,
         )
-    print(out)
+    printing.line(str(out))
 
 
 @study_app.command("serve")
@@ -126,7 +127,7 @@ def serve_command(
             show_text(f"{rater}: all {asked} answers", error=True)
 
     with StudyServer(page, out, host, port, names=name or (), heard=heard) as server:
-        print(server.address, flush=True)
+        printing.line(server.address)
         if not quiet:
             show_text(f"Answers go to {out}. Ctrl-C ends it.", error=True)
         try:
@@ -176,7 +177,7 @@ def tally_command(
         for each, content in zip(names, (text, result.markdown(summed), result.plot(summed)), strict=True):
             write_bytes(out / each, content.encode())
     if as_json:
-        print(text)
+        printing.lines(text)
     else:
         show_table(result.TITLES, result.rows(summed))
         if not quiet:

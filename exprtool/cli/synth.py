@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.data import data_app
 from exprtool.errors import UsageError
 
@@ -23,7 +22,7 @@ def synth(
         list[Path],
         typer.Option("--faces", metavar="DIR", help="Portraits, one person on each. Repeat it for more folders."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to make.")],
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", metavar="DIR", help="The folder to make.")],
     per_face: Annotated[
         int, typer.Option(min=1, help="Pairs per portrait; the first seven show the expressions.")
     ] = 16,
@@ -58,7 +57,7 @@ def synth(
             f"{len(faces)} --faces folders but {len(licences)} --licence texts; give one for each, or none."
         )
     kept = set(leave_out.read_text().split()) if leave_out else set()
-    console = common.stderr()
+    console = printing.console()
     with Progress(
         *Progress.get_default_columns()[:-1],
         TimeRemainingColumn(),
@@ -71,7 +70,7 @@ def synth(
         def show(done: int, total: int, pairs: int) -> None:
             bar.update(task, completed=done, total=total, description=f"{pairs} pairs")
             if not console.is_terminal and not quiet and (done % 50 == 0 or done == total):
-                console.print(f"[{done}/{total}] {pairs} pairs", markup=False)
+                console.print(f"[{done}/{total}] {pairs} pairs")
 
         sheet = make_dataset(
             [Source(folder, text) for folder, text in zip(faces, licences, strict=True)],
@@ -82,7 +81,7 @@ def synth(
             progress=show,
         )
     if as_json:
-        print(json.dumps(sheet))
+        printing.json_line(sheet)
     if not quiet:
         left = sum(sheet["portraits"]["left_out"].values())
         console.print(

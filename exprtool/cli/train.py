@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
+from exprtool.cli import help
 from exprtool.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def train(context: typer.Context) -> None:
     command.command(name="train", help=f"Train a network on labelled faces. Trainer {spec.name}: {spec.summary}")(
         _command(spec)
     )
+    help.apply_to(command)
     command(args=arguments, prog_name="exprtool train")
 
 
@@ -127,6 +129,7 @@ def _parameter(kind: type, name: str) -> inspect.Parameter:
     default = " ".join(map(str, start)) if many else str(start)
     shown = "" if hint is bool or default in ("", "None") else f" (default: {default})"
     option = typer.Option(
+        *_SYNONYMS.get(name, ()),
         declaration,
         help=entry.metadata.get("help", "") + shown,
         rich_help_panel=entry.metadata.get("group"),
@@ -134,6 +137,10 @@ def _parameter(kind: type, name: str) -> inspect.Parameter:
         metavar=f"[{'|'.join(choice)}]" if choice else None,
     )
     return _keyword(name, (list[each] if many else each) | None, option, None)  # type: ignore[valid-type]
+
+
+_SYNONYMS = {"out": ("--output", "-o")}
+"""Other spellings of a flag, as the other commands have them."""
 
 
 def _keyword(name: str, hint: Any, option: Any, default: Any) -> inspect.Parameter:

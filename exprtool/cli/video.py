@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,13 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exprtool.cli import common
+from exprtool.cli import common, printing
 from exprtool.cli.common import EXPRESSION_PANEL, OUTPUT_PANEL
 from exprtool.errors import ExprtoolError, UsageError
+from exprtool.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from exprtool.pipeline import Session
     from exprtool.plan import Input, Output
     from exprtool.reports.gallery import Report
@@ -68,6 +64,7 @@ def video(
         str | None,
         typer.Option(
             "--output",
+            "--out",
             "-o",
             metavar="OUT",
             help="A file for one clip, a folder for more. [default: beside the input]",
@@ -343,8 +340,9 @@ class _Run:
     ) -> None:
         self.session, self.edit, self.timelines, self.options = session, edit, dict(timelines), options
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
-        self.console: Console = common.stderr()
-        self.stop = threading.Event()
+        self.console = printing.console()
+        self._stopping = StopRequest(self._say_stopping)
+        self.stop = self._stopping.event
         self.all_edited = True
         self.refused_all = True
         self.interrupted = False
@@ -356,25 +354,19 @@ class _Run:
             self._gallery = Report(report)
 
     def __enter__(self) -> _Run:
-        self._previous = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._on_interrupt)
+        self._stopping.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._previous)
+        self._stopping.__exit__(None, None, None)
         if self._gallery is not None:
             self._gallery.close()
         if not self.quiet:
             for note in dict.fromkeys(self.session.notes):
-                self.console.print(f"note: {note}", markup=False)
+                self.console.print(f"note: {note}")
 
-    def _on_interrupt(self, number: int, frame: Any) -> None:
-        if self.stop.is_set():
-            raise KeyboardInterrupt
-        self.stop.set()
-        self.console.print("finishing the segment at work; press Ctrl-C again to stop at once", markup=False)
+    def _say_stopping(self) -> None:
+        self.console.print("finishing the segment at work; press Ctrl-C again to stop at once")
 
     def do(self, item: Output, preview: int | None) -> None:
         """Make one output and report it; errors of one clip do not keep the next from its turn."""
@@ -400,7 +392,7 @@ class _Run:
                 )
         except VideoInterrupted as error:
             self.interrupted = True
-            self.console.print(f"exprtool: {error}", markup=False)
+            self.console.print(f"exprtool: {error}")
         except Exception as error:  # whatever one clip has in store, the next one gets its turn
             self._failed(source, label, error)
         else:
@@ -416,9 +408,9 @@ class _Run:
         text = str(error) if known else f"{source}: {type(error).__name__}: {error}"
         if isinstance(error, UsageError | WriteError) or not known:
             text = common.naming(str(source), text)
-        self.console.print(f"exprtool: {text}", markup=False, style="red")
+        self.console.print(f"exprtool: {text}", style="red")
         if self.verbose and not known:
-            self.console.print("".join(traceback.format_exception(error)), markup=False)
+            self.console.trace("".join(traceback.format_exception(error)))
         self._record({"input": str(source), "output": None, "expression": label, "status": "failed", "error": text})
 
     def _edit(self, source: Path, target: Path, timeline: Timeline, progress: Any) -> Callable[[], None]:
@@ -438,12 +430,12 @@ class _Run:
         self._gallery_entry(result, record)
         if result.status != "edited":
             self.all_edited = False
-            self.console.print(f"{result.input}: {result.error}", markup=False)
+            self.console.print(f"{result.input}: {result.error}")
         else:
             self._say(_line(result))
         if not self.quiet:
             for note in result.notes:
-                self.console.print(f"  note: {note}", markup=False)
+                self.console.print(f"  note: {note}")
 
     def _preview(self, source: Path, target: Path, timeline: Timeline, count: int, progress: Any) -> Callable[[], None]:
         from exprtool.door import Door
@@ -469,7 +461,7 @@ class _Run:
 
     def _record(self, record: Mapping[str, Any]) -> None:
         if self.as_json:
-            print(json.dumps(record, ensure_ascii=False), flush=True)
+            printing.json_line(record)
 
     def _gallery_entry(self, result: VideoResult, record: Mapping[str, Any]) -> None:
         if self._gallery is None:
@@ -494,7 +486,7 @@ class _Run:
 
     def _say(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(text)
 
     @contextmanager
     def _progress(self, name: str) -> Iterator[Any]:
@@ -502,7 +494,7 @@ class _Run:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
@@ -516,7 +508,7 @@ class _Run:
 
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(f"{words[stage]} {name}", total=total or None, rate="")
+                tasks[stage] = bar.add_task(printing.printable(f"{words[stage]} {name}"), total=total or None, rate="")
             task = next(one for one in bar.tasks if one.id == tasks[stage])
             rate = f"{done / task.elapsed:.1f}/s" if task.elapsed else ""
             bar.update(tasks[stage], completed=done, rate=rate)

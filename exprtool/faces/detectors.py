@@ -113,7 +113,7 @@ class YuNetDetector(Detector):
             if not path.is_file():
                 raise ModelError(f"{path}: no such file. Give YuNet's model: --detector yunet:FILE.onnx.")
             return cls(path)
-        from exprtool.faces.plugin import YUNET
+        from exprtool.faces.weights import YUNET
         from exprtool.weights import catalogue as models
 
         return cls(models.weight_path(YUNET))

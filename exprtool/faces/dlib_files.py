@@ -26,6 +26,11 @@ CNN_DETECTOR = "mmod_human_face_detector.dat"
 EMBEDDING = "dlib_face_recognition_resnet_model_v1.dat"
 REMEDY = f"python -m pip install dlib-bin {PACKAGE}"
 
+LANDMARKS_68_LICENCE = (
+    "trained on iBUG 300-W, whose licence excludes commercial use: https://github.com/davisking/dlib-models"
+)
+"""As dlib's author says in the README of dlib-models, with the advice to ask Imperial College London."""
+
 _of_this_thread = threading.local()
 
 
@@ -37,6 +42,21 @@ def missing() -> str:
         return f"the {PACKAGE} package, which carries dlib's landmark files, is not installed"
     absent = [name for name in (LANDMARKS_68, LANDMARKS_5, CNN_DETECTOR, EMBEDDING) if not (_folder() / name).is_file()]
     return f"the {PACKAGE} package lacks {', '.join(absent)}" if absent else ""
+
+
+def check_landmarks_licence(commercial_only: bool) -> None:
+    """Raise `LicenceError` where only weights for commercial use are wanted: every face is measured with the 68 points.
+
+    The file comes with a package of its own and not through the catalogue of weights, so it is refused here.
+    """
+    if commercial_only:
+        from exprtool.weights.catalogue import COMMERCIAL_VARIABLE, LicenceError
+
+        raise LicenceError(
+            f"Faces cannot be measured: dlib's {LANDMARKS_68} ({LANDMARKS_68_LICENCE}) may not be used commercially, "
+            f"and every detector and backend needs it so far. Leave out --commercial-only and {COMMERCIAL_VARIABLE} "
+            "where your use is not commercial."
+        )
 
 
 def path_of(name: str) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from exprtool.errors import ModelError, UnknownNameError
-from exprtool.faces.plugin import PACKS
+from exprtool.faces.weights import PACKS
 from exprtool.types import WeightFile
 
 # Best first, for a machine that has several; others follow by name.

@@ -17,6 +17,7 @@ from exprtool.faces.embed import SAME_PERSON, Embedding, embedding, similarity_o
 from exprtool.faces.landmarks import roll_of
 from exprtool.faces.pose import pose_of
 from exprtool.types import Face, FaceRegion, Image, IntBox
+from exprtool.wording import told_apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +96,13 @@ def _reason(face: Face, number: int, selection: Selection) -> str | None:
     if isinstance(selection.which, tuple) and number not in selection.which:
         return f"face {number} is not asked for (--faces {','.join(map(str, selection.which))})"
     if face.size < selection.min_face:
-        return f"too small: {face.size:.0f} px, and --min-face is {selection.min_face:.0f}"
+        size, least = told_apart(face.size, selection.min_face)
+        return f"too small: {size} px, and --min-face is {least}"
     if selection.max_turn is not None:
         pose = pose_of(face)
         if abs(pose.yaw) > selection.max_turn:  # pitch is too uncertain to leave a face out for it
-            return f"turned too far: about {abs(pose.yaw):.0f} degrees sideways"
+            yaw, most = told_apart(abs(pose.yaw), selection.max_turn)
+            return f"turned too far: about {yaw} degrees sideways, and {most} is the most"
     return None
 
 
@@ -108,9 +111,15 @@ def _keep_person(
 ) -> None:
     likeness = {i: similarity_of(person, embedding(image, faces[i])) for i, reason in enumerate(reasons) if not reason}
     best = max(likeness, key=likeness.__getitem__, default=None)
+    if best is not None and likeness[best] < least:  # one reason for all of them: the photo is without that person
+        alike, needed = told_apart(likeness[best], least, 2)
+        for i in likeness:
+            reasons[i] = f"not the person looked for (best similarity {alike}, and {needed} is needed)"
+        return
     for i, value in likeness.items():
         if value < least:
-            reasons[i] = f"not the person looked for (similarity {value:.2f}, and {least:.2f} is needed)"
+            alike, needed = told_apart(value, least, 2)
+            reasons[i] = f"not the person looked for (similarity {alike}, and {needed} is needed)"
         elif i != best:
             reasons[i] = f"another face is more like the person looked for (similarity {value:.2f})"
 

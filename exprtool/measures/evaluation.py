@@ -220,8 +220,12 @@ def targets(subject: Subject, expressions: Sequence[str] | None) -> tuple[str, .
 
 
 def common_labels(subjects: Sequence[Subject]) -> tuple[str, ...]:
-    """The expressions that all subjects know, in the first one's order; raises `DataError` where there is none."""
-    labels = tuple(label for label in subjects[0].labels if all(label in each.labels for each in subjects))
+    """The expressions that all subjects know, but for variants, in the first one's order.
+
+    Raises `DataError` where there is none.
+    """
+    first = [label for label in subjects[0].labels if label not in VARIANTS]
+    labels = tuple(label for label in first if all(label in each.labels for each in subjects))
     if not labels:
         knows = "; ".join(f"{each.name}: {', '.join(each.labels)}" for each in subjects)
         raise DataError(f"The models have no expression in common ({knows}), so there is nothing to compare.")

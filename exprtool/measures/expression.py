@@ -7,8 +7,6 @@ evidence.
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.documents import parse_json, read_document
 from exprtool.errors import DataError, ExprtoolError, ModelError
 from exprtool.expressions import ALIASES, VARIANTS
 from exprtool.pixels.ramps import LUMA
@@ -204,15 +203,15 @@ def _card_of(path: Path, metadata: Mapping[str, str]) -> ClassifierCard:
 
     sidecar = sidecar_of(path)
     where = str(sidecar or path)
-    example = f"A card is a file {path.with_suffix('.toml').name} beside the model:\n\n{CARD}"
+    example = f"A card is a file {path.with_suffix('.toml').name} beside the model:"
+    card = ("", *CARD.splitlines())
     try:
         if METADATA_KEY in metadata:
-            values = json.loads(metadata[METADATA_KEY])
+            values = parse_json(metadata[METADATA_KEY])
         elif sidecar is not None:
-            text = sidecar.read_text("utf-8")
-            values = tomllib.loads(text) if sidecar.suffix == ".toml" else json.loads(text)
+            values = read_document(sidecar)
         else:
-            raise ModelError(f"{path} does not say what its outputs mean. {example}")
+            raise ModelError(f"{path} does not say what its outputs mean. {example}", *card)
         values = dict(values)
         for name in ("labels", "mean", "sd"):
             if name in values:
@@ -221,4 +220,4 @@ def _card_of(path: Path, metadata: Mapping[str, str]) -> ClassifierCard:
     except (OSError, ValueError, TypeError, ExprtoolError) as error:
         if isinstance(error, ModelError) and str(error).startswith(str(path)):
             raise
-        raise ModelError(f"The classifier card in {where} cannot be used: {error}. {example}") from error
+        raise ModelError(f"The classifier card in {where} cannot be used: {error}. {example}", *card) from error

@@ -156,7 +156,7 @@ class PhotoSubject(Subject):
         result = self.session.generate([prepared], Edit({label: 1.0}))[0]
         if not result.edited or result.patch is None:
             return None
-        region: FaceRegion = prepared.region
+        region: FaceRegion = prepared.thing
         edited, _ = composite.paste(image, [region], [result.patch])
         return crop(edited, matrix, pictures.size)
 

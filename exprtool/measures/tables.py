@@ -234,7 +234,10 @@ def footnotes(evaluations: Sequence[Evaluation], *, paper: bool | None = None) -
         notes += [PAPER_NOTE, PAPER_DISTANCE_NOTE]
     elif paper:
         notes += [OTHER_DATA_NOTE, PAPER_DISTANCE_NOTE]
-    notes.append("Measured: " + "; ".join(dict.fromkeys(f"{e.model}: {e.protocol}, {e.data}" for e in models)) + ".")
+    ways: dict[str, list[str]] = {}
+    for each in models:
+        ways.setdefault(f"{each.protocol}, {each.data}", []).append(each.model)
+    notes.append("Measured: " + "; ".join(f"{', '.join(names)}: {way}" for way, names in ways.items()) + ".")
     if classifiers := dict.fromkeys(e.classifier for e in evaluations if e.classifier):
         notes.append(f"Expression accuracy by {', '.join(classifiers)}.")
     if any(e.overall.own_head for e in evaluations):

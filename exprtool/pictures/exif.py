@@ -10,8 +10,11 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image as PillowImage
+
+from exprtool.pictures.copies import pictures_in
 
 HEADER = b"Exif\x00\x00"
 """What JPEG puts before the TIFF structure; the functions here take and return the block without it."""
@@ -21,8 +24,11 @@ _ORIENTATION = 0x0112
 _EXIF_DIRECTORY = 0x8769
 _PIXEL_X_DIMENSION, _PIXEL_Y_DIMENSION = 0xA002, 0xA003
 _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0201, 0x0202
-_STRIP_OFFSETS = 0x0111
-_SHORT, _LONG = 3, 4
+_SUB_DIRECTORIES = 0x014A
+_STRIP_OFFSETS, _STRIP_LENGTHS = 0x0111, 0x0117
+_TILE_OFFSETS, _TILE_LENGTHS = 0x0144, 0x0145
+_SHORT, _LONG, _IFD = 3, 4, 13
+_MOST_DIRECTORIES = 64  # a chain of them may go round in a circle
 _THUMBNAIL_QUALITIES = (90, 80, 70, 60, 50, 40, 30, 20)
 
 
@@ -42,18 +48,48 @@ def orientation(exif: bytes) -> int:
 
 def stated_orientation(exif: bytes) -> int | None:
     """The orientation 1 to 8 that the block states, or None."""
-    block = _Block.parse(bytearray(exif))
+    block = _Block.parse(exif)
     entry = block.directory(block.first)[0].get(_ORIENTATION) if block else None
     return entry.value if entry and entry.kind == _SHORT and 1 <= entry.value <= 8 else None
 
 
 def with_orientation(block: bytes, value: int) -> bytes | None:
     """A TIFF structure (EXIF block or TIFF file) with another orientation and no other change; None if damaged."""
-    parsed = _Block.parse(bytearray(block))
+    parsed = _Block.parse(block)
     if parsed is None:
         return None
-    parsed.set(parsed.directory(parsed.first)[0].get(_ORIENTATION), value)
+    entry = parsed.directory(parsed.first)[0].get(_ORIENTATION)
+    return block if entry is None or entry.value == value else _with_value(block, entry, value)
+
+
+def with_number(block: bytes, tag: int, value: int, *, instead_of: int) -> bytes | None:
+    """A TIFF structure with another number under a tag of its first directory; None where it is not ``instead_of``."""
+    parsed = _Block.parse(block)
+    entry = parsed.directory(parsed.first)[0].get(tag) if parsed else None
+    if entry is None or entry.count != 1 or entry.value != instead_of:
+        return None
+    return _with_value(block, entry, value)
+
+
+def _with_value(block: bytes, entry: _Entry, value: int) -> bytes:
+    """A copy of the block with another number in one entry. Blocks may be whole files, so only now it is copied."""
+    parsed = _Block.parse(bytearray(block))
+    assert parsed is not None
+    parsed.set(entry, value)
     return bytes(parsed.data)
+
+
+def numbers_by_directory(block: bytes) -> list[dict[int, int]]:
+    """{tag: number or offset} of each directory of a TIFF structure, in the chain or below one."""
+    parsed = _Block.parse(block)
+    if parsed is None:
+        return []
+    waiting, found = [parsed.first], []
+    while waiting and len(found) < _MOST_DIRECTORIES:
+        directory, after, _ = parsed.directory(waiting.pop(0))
+        found.append({tag: entry.value for tag, entry in directory.items()})
+        waiting += parsed.numbers(directory.get(_SUB_DIRECTORIES)) + ([after] if after else [])
+    return found
 
 
 def has_thumbnail(exif: bytes) -> bool:
@@ -62,6 +98,39 @@ def has_thumbnail(exif: bytes) -> bool:
         return False
     second = block.directory(block.directory(block.first)[1])[0]
     return _THUMBNAIL_OFFSET in second or _STRIP_OFFSETS in second
+
+
+def without_previews(exif: bytes) -> tuple[bytes, bool]:
+    """The block without pictures in it but the thumbnail (see `with_thumbnail`), and whether there were any.
+
+    Previews in makers' notes, in further directories and as raw samples are overwritten with zeros where they lie, so
+    that nothing moves.
+    """
+    data = bytearray(exif)
+    block, thumbnail, found = _Block.parse(data), (0, 0), False
+    if block is not None:
+        first, second_at, link = block.directory(block.first)
+        second = block.directory(second_at)[0]
+        if _THUMBNAIL_OFFSET in second and _THUMBNAIL_LENGTH in second:
+            start = second[_THUMBNAIL_OFFSET].value
+            thumbnail = (start, start + second[_THUMBNAIL_LENGTH].value)
+        elif block.clear_samples(second):
+            struct.pack_into(block.order + "I", data, link, 0)
+            found = True
+        further = [block.directory(second_at)[1]] if second_at else []
+        further += block.numbers(first.get(_SUB_DIRECTORIES))
+        for _ in range(_MOST_DIRECTORIES):
+            if not further:
+                break
+            directory, after, _ = block.directory(further.pop())
+            found |= block.clear_samples(directory)
+            further += [after] if after else []
+    for start, end in pictures_in(bytes(data)):
+        if thumbnail[0] <= start < thumbnail[1]:
+            continue
+        data[start:end] = bytes(end - start)
+        found = True
+    return bytes(data), found
 
 
 def for_upright(exif: bytes, size: tuple[int, int]) -> bytes:
@@ -98,7 +167,7 @@ def with_thumbnail(exif: bytes, picture: PillowImage.Image) -> bytes:
     second = block.directory(second_at)[0]
     start, length = second.get(_THUMBNAIL_OFFSET), second.get(_THUMBNAIL_LENGTH)
     if start is None or length is None:
-        if _STRIP_OFFSETS in second:
+        if block.clear_samples(second):
             struct.pack_into(block.order + "I", block.data, link, 0)
         return bytes(block.data)
     end = start.value + length.value
@@ -137,12 +206,13 @@ def _draw_thumbnail(picture: PillowImage.Image, side: int, room: int) -> bytes |
 
 @dataclass
 class _Block:
-    data: bytearray
+    data: Any
+    """bytes, or a bytearray where something is to be changed."""
     order: str
     first: int
 
     @classmethod
-    def parse(cls, data: bytearray) -> _Block | None:
+    def parse(cls, data: bytes | bytearray) -> _Block | None:
         order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(bytes(data[:4]))
         if order is None or len(data) < 8:
             return None
@@ -163,6 +233,29 @@ class _Block:
             (value,) = struct.unpack_from(self.order + form, self.data, position + 8)
             entries[tag] = _Entry(position, kind, values, value)
         return entries, struct.unpack_from(self.order + "I", self.data, link)[0], link
+
+    def numbers(self, entry: _Entry | None) -> list[int]:
+        """All SHORT or LONG values of an entry; as many as the block holds."""
+        if entry is None or entry.kind not in (_SHORT, _LONG, _IFD):
+            return []
+        form, size = ("H", 2) if entry.kind == _SHORT else ("I", 4)
+        start = entry.position + 8
+        if entry.count * size > 4:
+            (start,) = struct.unpack_from(self.order + "I", self.data, start)
+        count = max(0, min(entry.count, (len(self.data) - start) // size))
+        return list(struct.unpack_from(f"{self.order}{count}{form}", self.data, start))
+
+    def clear_samples(self, directory: dict[int, _Entry]) -> bool:
+        """Overwrite the strips or tiles that a directory points at; whether it had any."""
+        had = False
+        for offsets, lengths in ((_STRIP_OFFSETS, _STRIP_LENGTHS), (_TILE_OFFSETS, _TILE_LENGTHS)):
+            had |= offsets in directory
+            starts, sizes = self.numbers(directory.get(offsets)), self.numbers(directory.get(lengths))
+            for start, size in zip(starts, sizes, strict=False):
+                end = min(start + size, len(self.data))
+                if 8 <= start < end:
+                    self.data[start:end] = bytes(end - start)
+        return had
 
     def set(self, entry: _Entry | None, value: int) -> None:
         """Overwrite a single number; entries that are missing or of another kind are left alone."""

@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 
 from exprtool.errors import ImageError, UnknownNameError
+from exprtool.extras import install_command
 from exprtool.pictures import containers
 
 
@@ -84,6 +85,10 @@ def not_a_picture(label: str, head: bytes) -> str:
     known = ", ".join(BY_NAME)
     if not head:
         return f"{label} is empty (0 bytes); copy or download it again."
+    if head.startswith(_RAW_SIGNATURES) or head[4:12] == b"ftypcrx ":
+        return raw_in_words(label)
+    if head.startswith(_JPEG_XL_SIGNATURES):
+        return f"{label} is a JPEG XL picture, which exprtool does not read; convert it to one of {known}."
     if head[4:8] == b"ftyp" or head[:4] in (b"\x1aE\xdf\xa3", b"\0\0\x01\xba", b"\0\0\x01\xb3") or head[8:11] == b"AVI":
         return f"{label} is a film, not a picture; edit it with `exprtool video`."
     if head.startswith(b"%PDF"):
@@ -91,6 +96,18 @@ def not_a_picture(label: str, head: bytes) -> str:
     if _is_text(head):
         return f"{label} is text, not a picture, whatever its name says; give one of {known}."
     return f"{label} is not a picture that exprtool knows; convert it to one of {known}."
+
+
+# Fujifilm, Panasonic, Olympus (three), Sigma, Minolta; those that are TIFF files inside are told by their tags.
+_RAW_SIGNATURES = (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FOVb", b"\0MRM")
+_JPEG_XL_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+
+
+def raw_in_words(label: str) -> str:
+    return (
+        f"{label} is a camera's raw file; develop it to TIFF or JPEG first (darktable, RawTherapee, the camera's own "
+        "program), and edit that."
+    )
 
 
 def _is_text(head: bytes) -> bool:
@@ -117,5 +134,5 @@ def require_heif(verb: str) -> None:
     """Raise `ImageError` that says what to install where HEIC cannot be dealt with; ``verb`` is read or write."""
     if not _register_heif():
         raise ImageError(
-            f"To {verb} HEIC, exprtool needs pillow-heif: pip install 'exprtool[heic]', or use JPEG or PNG instead."
+            f"To {verb} HEIC, exprtool needs pillow-heif: {install_command('heic')}, or use JPEG or PNG instead."
         )

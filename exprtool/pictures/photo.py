@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import TiffImagePlugin
 
-from exprtool.pictures.samples import Samples
+from exprtool.pictures.samples import Samples, Values
 from exprtool.types import Image
 
 
@@ -14,13 +14,29 @@ from exprtool.types import Image
 class JpegTraits:
     """How a JPEG was encoded: its quantisation tables (64 numbers each, row by row), and the rest.
 
-    The tables are those of the components in order; the last one serves all that follow.
+    The tables are those of the components in order; the last one serves all that follow. ``factors`` are the sampling
+    factors (horizontal, vertical) of the components, as they lie in the upright picture.
     """
 
     tables: tuple[tuple[int, ...], ...]
-    subsampling: int | None
+    factors: tuple[tuple[int, int], ...]
     progressive: bool
     stored_as_rgb: bool
+
+
+@dataclass(frozen=True, eq=False)
+class GainMap:
+    """The second picture of an HDR photo: how much brighter each place is to be shown than the (SDR) photo has it.
+
+    ``values`` (h, w, C) uint8 lie upright; ``segments`` are the JPEG segments that say how they are to be applied.
+    ``marker`` is what the photo itself says of it under ISO 21496-1, ``in_xmp`` whether it names it in its XMP.
+    """
+
+    values: Values
+    traits: JpegTraits
+    segments: tuple[tuple[int, bytes], ...]
+    marker: bytes | None
+    in_xmp: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +45,9 @@ class Photo:
 
     ``rgb`` is upright, (H, W, 3) uint8, read-only. ``format`` is one of `exprtool.images.FORMATS`, by content.
     ``notes`` say what was done to it at the door, for the user's report. ``icc``, ``exif`` (from its TIFF header on,
-    orientation already 1) and ``xmp`` are as in the file or None; ``dpi`` is (x, y).
+    orientation already 1) and ``xmp`` are as in the file or None, but without copies of the picture in them; ``dpi`` is
+    (x, y). ``coded_size`` is the file's size in bytes where its coding is lossy, ``had_manifest`` tells that it came
+    with a C2PA manifest, which an edit makes untrue.
     """
 
     rgb: Image
@@ -47,6 +65,9 @@ class Photo:
     jpeg_segments: tuple[tuple[int, bytes], ...] = ()
     tiff_tags: TiffImagePlugin.ImageFileDirectory_v2 | None = None
     tiff_compression: str | None = None
+    gain_map: GainMap | None = None
+    coded_size: int | None = None
+    had_manifest: bool = False
 
     @property
     def size(self) -> tuple[int, int]:

@@ -13,13 +13,14 @@ from PIL import Image as PillowImage
 from PIL import TiffImagePlugin
 
 from exprtool.errors import ImageError
-from exprtool.pictures import deep, exif
-from exprtool.pictures.formats import BY_NAME, not_a_picture, require_heif, sniff
+from exprtool.pictures import credentials, deep, exif
+from exprtool.pictures.formats import BY_NAME, not_a_picture, raw_in_words, require_heif, sniff
 from exprtool.pictures.forms import as_values, plain_form
 from exprtool.pictures.metadata import exif_block, with_metadata, xmp_packet
 from exprtool.pictures.photo import Photo
 from exprtool.pictures.samples import Samples, Values, turned_upright
-from exprtool.pictures.tiff import decode_tiff
+from exprtool.pictures.tiff import decode_tiff, is_raw, with_straight_label
+from exprtool.wording import told_apart
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused before they are decoded. 200 megapixels is what the largest phone sensors give."""
@@ -29,21 +30,47 @@ class AnimatedImageError(ImageError):
     """A picture that moves, where a still one is needed; `exprtool.pictures.moving` reads these."""
 
 
-def read_image(source: Path | str | bytes, *, name: str | None = None) -> Photo:
+def read_image(source: Path | str | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Photo:
     """Decode a picture from a file or from bytes.
 
     The content decides on the format, not the suffix. Raises `ImageError` naming the file and the way out: missing,
-    unreadable, empty, not a picture, truncated, more than `MAX_PIXELS`, a sample format that would lose precision;
+    unreadable, empty, not a picture, truncated, more than ``max_pixels``, a sample format that would lose precision;
     `AnimatedImageError` where there are several frames.
     """
     data, label, suffix = _load(source, name)
-    photo, frames = _decode(data, label, suffix)
+    photo, frames = _decode(data, label, suffix, max_pixels)
     if frames > 1:
         raise AnimatedImageError(
             f"{label} is an animation of {frames} frames; edit it with `exprtool video`, or save the frame that you "
             "want as PNG."
         )
     return photo
+
+
+def count_pixels(path: Path) -> int:
+    """How many pixels a picture claims to have, without decoding it; 0 where that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            found = sniff(file.read(64))
+            if found is None:
+                return 0
+            _prepare_pillow()
+            file.seek(0)
+            if found == "HEIC":
+                require_heif("read")
+            with PillowImage.open(file, formats=_plugins(found)) as opened:
+                return opened.size[0] * opened.size[1]
+    except PillowImage.DecompressionBombError as error:
+        stated = re.search(r"\d+", str(error))
+        return int(stated[0]) if stated else 0
+    except Exception:  # a decoder may raise anything on broken bytes; `read_image` will say what is wrong
+        return 0
+
+
+def carries_manifest(source: Path | str | bytes) -> bool:
+    """Whether a picture carries a C2PA manifest; raises `ImageError`."""
+    data, label, _ = _load(source, None)
+    return credentials.has_manifest(data, _format_of(data, label))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +154,8 @@ def _format_of(data: bytes, label: str) -> str:
 class _guarded:
     """Turns whatever a decoder raises over a broken file into one `ImageError` that names the file."""
 
-    def __init__(self, label: str) -> None:
-        self.label = label
+    def __init__(self, label: str, max_pixels: int = MAX_PIXELS) -> None:
+        self.label, self.max_pixels = label, max_pixels
 
     def __enter__(self) -> None:
         pass
@@ -138,7 +165,7 @@ class _guarded:
             return
         if isinstance(error, PillowImage.DecompressionBombError):
             stated = re.search(r"\d+", str(error))
-            raise _too_large(self.label, int(stated[0]) if stated else None) from error
+            raise _too_large(self.label, int(stated[0]) if stated else None, self.max_pixels) from error
         text = str(error).strip() or type(error).__name__
         if "truncated" in text.lower() or isinstance(error, EOFError):
             raise ImageError(f"{self.label} is truncated: its end is missing; copy or download it again.") from error
@@ -149,11 +176,12 @@ class _guarded:
         ) from error
 
 
-def _too_large(label: str, pixels: int | None) -> ImageError:
-    stated = f"{pixels / 1e6:.0f} megapixels" if pixels else "too many pixels"
+def _too_large(label: str, pixels: int | None, limit: int) -> ImageError:
+    value, most = told_apart((pixels or 0) / 1e6, limit / 1e6)
+    stated = f"{value} megapixels" if pixels else "too many pixels"
     return ImageError(
-        f"{label} claims {stated}; exprtool reads up to {MAX_PIXELS // 1_000_000}. "
-        "If it is genuine, scale it down first."
+        f"{label} claims {stated}; exprtool reads up to {most} here. If it is genuine, scale it down first, or raise "
+        "--max-pixels on a machine with more memory."
     )
 
 
@@ -161,7 +189,7 @@ _PILLOWS_OWN_LIMIT = 1024 * 1024 * 1024 // 4 // 3
 _PILLOWS_WARNINGS = re.compile(r"PIL\.")
 
 
-def _prepare_pillow() -> None:
+def _prepare_pillow(max_pixels: int = MAX_PIXELS) -> None:
     """Settle what Pillow and Python keep in globals.
 
     Pillow's limit on pixels is raised to ours where it is still the default (a host that chose its own is respected),
@@ -169,52 +197,63 @@ def _prepare_pillow() -> None:
     """
     if PillowImage.MAX_IMAGE_PIXELS == _PILLOWS_OWN_LIMIT:
         PillowImage.MAX_IMAGE_PIXELS = MAX_PIXELS
+    if PillowImage.MAX_IMAGE_PIXELS is not None and max_pixels > MAX_PIXELS:  # the user's own wish
+        PillowImage.MAX_IMAGE_PIXELS = max(PillowImage.MAX_IMAGE_PIXELS, max_pixels)
     if ("ignore", None, Warning, _PILLOWS_WARNINGS, 0) not in warnings.filters:  # also after a host has reset them
         warnings.filterwarnings("ignore", module=_PILLOWS_WARNINGS.pattern)
 
 
-def _open(data: bytes, image_format: str) -> PillowImage.Image:
-    _prepare_pillow()
-    plugins = {"JPEG": ("JPEG", "MPO"), "HEIC": ("HEIF",)}.get(image_format, (image_format,))
+def _open(data: bytes, image_format: str, max_pixels: int = MAX_PIXELS) -> PillowImage.Image:
+    _prepare_pillow(max_pixels)
     if image_format == "HEIC":
         require_heif("read")
-    return PillowImage.open(io.BytesIO(data), formats=plugins)
+    return PillowImage.open(io.BytesIO(data), formats=_plugins(image_format))
 
 
-def _plain_photo(values: Values, image_format: str, label: str) -> Photo:
-    samples = Samples(values)
+def _plugins(image_format: str) -> tuple[str, ...]:
+    return {"JPEG": ("JPEG", "MPO"), "HEIC": ("HEIF",)}.get(image_format, (image_format,))
+
+
+def _plain_photo(values: Values, image_format: str, label: str, *, premultiplied: bool = False) -> Photo:
+    samples = Samples(values, premultiplied and values.shape[2] in (2, 4))
     rgb = samples.rgb()
     rgb.flags.writeable = False
     return Photo(rgb, image_format, label, samples)
 
 
-def _decode(data: bytes, label: str, suffix: str) -> tuple[Photo, int]:
+def _decode(data: bytes, label: str, suffix: str, max_pixels: int = MAX_PIXELS) -> tuple[Photo, int]:
     """The (first) picture and how many there are to play."""
     found = _format_of(data, label)
     notes: list[str] = []
     if suffix and suffix not in BY_NAME[found].suffixes:
         notes.append(f"it is a {found} file, in spite of its suffix {suffix}")
-    with _guarded(label), _open(data, found) as opened:
-        if opened.size[0] * opened.size[1] > MAX_PIXELS:
-            raise _too_large(label, opened.size[0] * opened.size[1])
+    premultiplied = False
+    if found == "TIFF":
+        if is_raw(data):
+            raise ImageError(raw_in_words(label))
+        straight = with_straight_label(data)
+        data, premultiplied = straight or data, straight is not None
+    with _guarded(label, max_pixels), _open(data, found, max_pixels) as opened:
+        if opened.size[0] * opened.size[1] > max_pixels:
+            raise _too_large(label, opened.size[0] * opened.size[1], max_pixels)
         frames = getattr(opened, "n_frames", 1)
         if found == "TIFF":
             _check_pages(opened, frames, label)
         if found in ("TIFF", "JPEG", "HEIC"):
-            if found != "TIFF" and frames > 1:
+            if found == "HEIC" and frames > 1:
                 notes.append(f"only the first of its {frames} pictures is used (the rest are previews or depth)")
             frames = 1
-        lying = _lies(opened, found)
+        stored = _stored_orientation(opened, found)
         values, orientation = _values(opened, data, found, label, notes, frames == 1)
-        photo = _plain_photo(turned_upright(values, orientation), found, label)
-        return with_metadata(photo, opened, data, lying, notes), frames
+        photo = _plain_photo(turned_upright(values, orientation), found, label, premultiplied=premultiplied)
+        return with_metadata(photo, opened, data, stored, notes), frames
 
 
-def _lies(opened: PillowImage.Image, found: str) -> bool:
-    """Whether rows of the file are columns of the upright picture (to be asked before Pillow has turned it)."""
+def _stored_orientation(opened: PillowImage.Image, found: str) -> int:
+    """How the rows and columns lie in the file (to be asked before Pillow has turned it)."""
     if isinstance(opened, TiffImagePlugin.TiffImageFile):
-        return opened.tag_v2.get(274, 1) >= 5
-    return found != "HEIC" and exif.orientation(exif_block(opened) or b"") >= 5
+        return opened.tag_v2.get(274, 1)
+    return 1 if found == "HEIC" else exif.orientation(exif_block(opened) or b"")
 
 
 def _check_pages(opened: PillowImage.Image, frames: int, label: str) -> None:
@@ -250,10 +289,15 @@ def _values(
         if bits == {16} and not simple:
             raise ImageError(f"{label} has 16-bit samples that are neither grey nor RGB; convert it to RGB first.")
         planar = tags.get(284, 1) == 2 and count > 1
+        unused = count - {1: 1, 2: 3}.get(photometric, count) - (extra[0] in (1, 2))
+        if unused > 0:
+            notes.append(f"{unused} of its {count} channels, neither colour nor transparency, are left out")
         compressed = opened.info.get("compression") in ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
-        if bits == {16} or (bits == {8} and simple and compressed and not planar and extra == (2,)):
+        # Of 8 bits OpenCV multiplies colours by alpha.
+        if bits == {16} or (bits == {8} and simple and compressed and not planar and count in (1, 3)):
             try:
-                return decode_tiff(data, planar=planar), tags.get(274, 1)
+                values = decode_tiff(data, planar=planar)
+                return (values[..., : count - unused] if unused > 0 else values), tags.get(274, 1)
             except (KeyError, NotImplementedError) as error:  # tifffile asks for another package
                 raise ImageError(
                     f"{label} is compressed in a way that cannot be read for 16-bit planes; save it uncompressed first."

@@ -19,9 +19,13 @@ _ROWS = 256  # rows in work at a time, so that temporary arrays of large photos 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """``values`` (H, W, C) uint8 or uint16, upright; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
+    """``values`` (H, W, C) uint8 or uint16, upright; C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
+
+    ``premultiplied`` tells that the colours are stored multiplied by alpha (TIFF calls that associated alpha).
+    """
 
     values: Values
+    premultiplied: bool = False
 
     @property
     def channels(self) -> int:
@@ -53,7 +57,10 @@ class Samples:
         rgb = np.empty((height, width, 3), dtype=np.uint8)
         colours = slice(0, 1) if self.grey else slice(0, 3)
         for top in range(0, height, _ROWS):
-            rgb[top : top + _ROWS] = to_8_bits(self.values[top : top + _ROWS, :, colours])
+            strip = self.values[top : top + _ROWS]
+            rgb[top : top + _ROWS] = to_8_bits(
+                _divided(strip)[..., colours] if self.premultiplied else strip[..., colours]
+            )
         return rgb
 
     def edited(self, before: Image, after: Image, changed: NDArray[np.bool_] | None = None) -> Samples:
@@ -82,8 +89,12 @@ class Samples:
                 old, new = old[..., :1], luma(new)[..., np.newaxis]
             target = values[place][..., colours]
             if self.deep:
-                difference = (new.astype(np.int32) - old) * 257
+                difference = (new.astype(np.int64) - old) * 257
+                if self.premultiplied:
+                    difference = np.rint(difference * (values[place][..., -1:] / 65535)).astype(np.int64)
                 fresh = np.clip(target + difference, 0, 65535).astype(np.uint16)
+            elif self.premultiplied:
+                fresh = np.rint(new * (values[place][..., -1:] / 255)).astype(np.uint8)
             else:
                 fresh = new
             np.copyto(target, fresh, where=moved[..., np.newaxis])
@@ -92,6 +103,15 @@ class Samples:
     def in_8_bits(self) -> Samples:
         """The same picture with 8 bits per sample."""
         return replace(self, values=to_8_bits(self.values))
+
+    def straight(self) -> Samples:
+        """The same picture with colours that are not multiplied by alpha."""
+        if not self.premultiplied:
+            return self
+        straight = np.empty_like(self.values)
+        for top in range(0, len(straight), _ROWS):
+            straight[top : top + _ROWS] = _divided(self.values[top : top + _ROWS])
+        return Samples(straight)
 
     def flattened(self) -> Samples:
         """The picture on white, without alpha (8 bits only)."""
@@ -109,7 +129,15 @@ class Samples:
         """Grey repeated into red, green and blue."""
         if not self.grey:
             return self
-        return Samples(np.concatenate([self.values[..., :1]] * 3 + [self.values[..., 1:]], axis=2))
+        return replace(self, values=np.concatenate([self.values[..., :1]] * 3 + [self.values[..., 1:]], axis=2))
+
+
+def _divided(strip: Values) -> Values:
+    """Premultiplied samples (h, W, C) with their colours divided by alpha; where that is 0, there is no colour."""
+    most = np.iinfo(strip.dtype).max
+    alpha = strip[..., -1:].astype(np.float64)
+    colours = np.where(alpha > 0, strip[..., :-1] * (most / np.maximum(alpha, 1)), 0)
+    return np.concatenate([np.rint(np.minimum(colours, most)).astype(strip.dtype), strip[..., -1:]], axis=2)
 
 
 def to_8_bits(values: Values) -> NDArray[np.uint8]:

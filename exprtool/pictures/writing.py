@@ -14,17 +14,18 @@ from PIL import TiffImagePlugin
 
 from exprtool.errors import ImageError
 from exprtool.files import write_bytes
-from exprtool.pictures import containers, deep, exif
+from exprtool.pictures import containers, deep, exif, gain_map, jpeg
 from exprtool.pictures import xmp as xmp_packets
 from exprtool.pictures.formats import BY_NAME, format_named, require_heif
 from exprtool.pictures.gif import GifWriter
+from exprtool.pictures.jpeg import DEFAULT_QUALITY, to_pillow
+from exprtool.pictures.lossy import matching_quality
 from exprtool.pictures.metadata import DIRECTORY_TAGS, ICC_TAG, STRUCTURAL_TAGS, XMP_TAG
 from exprtool.pictures.photo import Photo
 from exprtool.pictures.samples import Samples
 from exprtool.pictures.tiff import encode_tiff
 from exprtool.types import Image
 
-DEFAULT_QUALITY = 95
 PNG_LEVEL = 4  # twice as fast as the customary 6 for 2 % more bytes
 # exact: colours under full transparency are samples as well. Half the time of the customary effort for 15 % more bytes.
 LOSSLESS_WEBP: Mapping[str, Any] = {"lossless": True, "exact": True, "method": 1, "quality": 20}
@@ -96,12 +97,18 @@ def conversion_notes(photo: Photo, format: str) -> tuple[str, ...]:
         notes.append(f"{kind} has no room for EXIF: it was left out")
     if photo.xmp and not can.xmp:
         notes.append(f"{kind} has no room for XMP: it was left out")
+    if photo.gain_map is not None and kind == "JPEG":
+        notes.append("its HDR gain map is kept, and drawn anew where the face was edited")
+    elif photo.gain_map is not None:
+        notes.append(f"its HDR gain map does not go into {kind} here: the result is SDR")
     return tuple(notes)
 
 
 def _fitted(samples: Samples, kind: str) -> Samples:
     """The samples in a form that the format can hold."""
     can = BY_NAME[kind]
+    if kind != "TIFF":
+        samples = samples.straight()
     if samples.deep and not can.deep:
         samples = samples.in_8_bits()
     if samples.alpha and not can.alpha:
@@ -109,21 +116,26 @@ def _fitted(samples: Samples, kind: str) -> Samples:
     return samples if can.grey else samples.in_colour()
 
 
-def _encode(photo: Photo, samples: Samples, rgb: Image, kind: str, quality: int | None, packet: bytes | None) -> bytes:
+def _encode(
+    photo: Photo,
+    samples: Samples,
+    rgb: Image,
+    kind: str,
+    quality: int | None,
+    packet: bytes | None,
+) -> bytes:
     can = BY_NAME[kind]
     profile = photo.icc if can.profile and (can.grey or not photo.samples.grey) else None
     block = photo.exif
     if block and exif.has_thumbnail(block):
         block = exif.with_thumbnail(block, PillowImage.fromarray(rgb))
-    if packet is not None:
-        packet = _without_thumbnails(packet)
     if kind == "PNG":
         return _encode_png(photo, samples, profile, block, packet)
     if kind == "JPEG":
-        return _encode_jpeg(photo, samples, quality, profile, block, packet)
+        return _encode_jpeg(photo, samples, rgb, quality, profile, block, packet)
     if kind == "TIFF":
         return _encode_tiff(photo, samples, profile, block, packet)
-    picture = _to_pillow(samples)
+    picture = to_pillow(samples)
     options: dict[str, Any] = {}
     if can.profile and profile:
         options["icc_profile"] = profile
@@ -133,25 +145,32 @@ def _encode(photo: Photo, samples: Samples, rgb: Image, kind: str, quality: int 
         options["xmp"] = packet
     if photo.dpi:
         options["dpi"] = photo.dpi
-    if kind == "WEBP":
-        lossless = photo.lossless and quality is None
-        options |= LOSSLESS_WEBP if lossless else {"quality": quality or DEFAULT_QUALITY}
-    elif kind in ("AVIF", "HEIC"):
-        options["quality"] = quality or 90
-        if kind == "HEIC":
-            require_heif("write")
+    if kind == "HEIC":
+        require_heif("write")
+    if kind == "WEBP" and photo.lossless and quality is None:
+        options |= LOSSLESS_WEBP
+    elif kind in _LOSSY_QUALITIES:
+        options["quality"] = quality or _quality_of(photo, picture, kind)
     elif kind == "GIF":
         return _encode_gif(samples, (rgb != photo.rgb).any(axis=2), packet)
-    return _save(picture, {"HEIC": "HEIF"}.get(kind, kind), **options)
+    return _save(picture, _PLUGINS.get(kind, kind), **options)
 
 
-def _without_thumbnails(packet: bytes) -> bytes:
-    return xmp_packets.without_thumbnails(packet) if b"Thumbnails" in packet else packet
+_PLUGINS = {"HEIC": "HEIF"}
+_LOSSY_QUALITIES = {"WEBP": DEFAULT_QUALITY, "AVIF": 90, "HEIC": 90}
+"""The quality, in the format's own scale, of pictures that come from another format."""
 
 
-def _to_pillow(samples: Samples) -> PillowImage.Image:
-    values = samples.values[..., 0] if samples.channels == 1 else samples.values
-    return PillowImage.fromarray(values)
+def _quality_of(photo: Photo, picture: PillowImage.Image, kind: str) -> int:
+    """The input's own quality where it is known or can be found out."""
+    if photo.coded_size is None or photo.format != kind:
+        return _LOSSY_QUALITIES[kind]
+    beside = sum(len(part or b"") for part in (photo.exif, photo.xmp, photo.icc))
+    return matching_quality(
+        picture,
+        photo.coded_size - beside,
+        lambda sample, quality: _save(sample, _PLUGINS.get(kind, kind), quality=quality),
+    )
 
 
 def _save(picture: PillowImage.Image, plugin: str, **options: Any) -> bytes:
@@ -175,7 +194,7 @@ def _encode_png(
     if samples.deep:
         plain = deep.encode_png(np.asarray(samples.values, dtype=np.uint16), PNG_LEVEL)
     else:
-        plain = _save(_to_pillow(samples), "PNG", compress_level=PNG_LEVEL)
+        plain = _save(to_pillow(samples), "PNG", compress_level=PNG_LEVEL)
     return containers.png_with_chunks(plain, _png_metadata(photo, profile, block, packet))
 
 
@@ -203,39 +222,33 @@ def _png_metadata(
 def _encode_jpeg(
     photo: Photo,
     samples: Samples,
+    rgb: Image,
     quality: int | None,
     profile: bytes | None,
     block: bytes | None,
     packet: bytes | None,
 ) -> bytes:
-    options: dict[str, Any] = {"dpi": photo.dpi} if photo.dpi else {}
-    traits = photo.jpeg
-    if quality is not None or traits is None:
-        options |= {"quality": quality or DEFAULT_QUALITY}
-        if quality is None or quality >= 90:
-            options["subsampling"] = 0
-        if traits:
-            options["progressive"] = traits.progressive
-    else:
-        options |= {
-            "qtables": [list(table) for table in traits.tables],
-            "progressive": traits.progressive,
-            "keep_rgb": traits.stored_as_rgb,
-        }
-        options["subsampling"] = 0 if traits.subsampling is None else traits.subsampling
+    second = None
     extra: list[tuple[int, bytes]] = []
+    if photo.gain_map is not None:
+        second = gain_map.encode(gain_map.healed(photo.gain_map, photo.rgb, rgb))
+        if photo.gain_map.in_xmp:
+            packet = xmp_packets.with_gain_map(packet, len(second))
     if block:
-        extra.append((containers.APP1, containers.JPEG_EXIF + block))
+        extra += containers.jpeg_exif_segments(block)
     if packet:
-        extra.append((containers.APP1, containers.JPEG_XMP + packet))
+        head, extension = xmp_packets.split(packet, containers.JPEG_ROOM - len(containers.JPEG_XMP))
+        extra.append((containers.APP1, containers.JPEG_XMP + head))
+        extra += containers.jpeg_extended_xmp_segments(extension) if extension else []
     if profile:
         extra += containers.jpeg_icc_segments(profile)
     extra += photo.jpeg_segments
-    for marker, payload in extra:
-        if len(payload) > containers.JPEG_ROOM:
-            what = "EXIF" if payload.startswith(containers.JPEG_EXIF) else "XMP"
-            raise ValueError(f"its {what} of {len(payload)} bytes does not fit into a JPEG segment (marker {marker:X})")
-    return containers.jpeg_with_segments(_save(_to_pillow(samples), "JPEG", **options), extra)
+    if photo.gain_map is not None and second is not None:
+        if photo.gain_map.marker:
+            extra.append((containers.APP2, photo.gain_map.marker))
+        extra.append(gain_map.multi_picture_segment())
+    data = containers.jpeg_with_segments(jpeg.encode(samples, photo.jpeg, quality, photo.dpi), extra)
+    return data if second is None else gain_map.joined(data, second)
 
 
 def _encode_tiff(
@@ -263,4 +276,6 @@ def _encode_tiff(
         tags.tagtype[XMP_TAG] = 1
     if samples.deep and samples.channels == 2:  # no reader that we know takes 16-bit grey with alpha from TIFF
         samples = samples.in_colour()
-    return encode_tiff(samples.values, tags, compressed=photo.tiff_compression != "raw")
+    return encode_tiff(
+        samples.values, tags, compressed=photo.tiff_compression != "raw", premultiplied=samples.premultiplied
+    )

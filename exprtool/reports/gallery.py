@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import tempfile
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,6 @@ CLOSEUP_SIDE = 420
 MAX_CLOSEUPS = 24
 _LARGE_ENOUGH = 0.35  # of the photo's longer side: a face of that size needs no close-up
 _PICTURES = "pictures"
-_JOURNAL = ".entries.jsonl"
 _PICTURE_NAME = re.compile(r"\d{5,}(-face\d+)?-(before|after)\.jpg\Z")
 _MARK = b'<meta name="generator" content="exprtool">'
 _REMEMBERED = 64
@@ -40,10 +40,11 @@ _Remembered = tuple[str | None, tuple[int, int] | None, tuple[int, int] | None]
 class ReportEntry:
     """One output of a run.
 
-    ``status`` is "edited", "no_face", "skipped" or "failed"; ``label`` the expression. ``before`` and ``after`` are
-    upright RGB images (H, W, 3) or paths of image files, None where there is no picture. ``size`` (h, w) is the photo's
-    own, to which the boxes in ``faces`` refer; by default that of ``before``. ``faces`` are records as ``--json``
-    prints them, ``timings`` seconds by stage. ``icc`` is the colour profile of the arrays, kept in the previews.
+    ``status`` is "edited", "refused", "no_face", "skipped" or "failed"; ``label`` the expression.
+    ``before`` and ``after`` are upright RGB images (H, W, 3) or paths of image files, None where there is no picture.
+    ``size`` (h, w) is the photo's own, to which the boxes in ``faces`` refer; by default that of ``before``. ``faces``
+    are records as ``--json`` prints them, ``timings`` seconds by stage. ``icc`` is the colour profile of the arrays,
+    kept in the previews.
     """
 
     input: str
@@ -100,20 +101,35 @@ class Report:
         self._labels: dict[str, None] = {}
         self._inputs: OrderedDict[str, _Remembered] = OrderedDict()
         self._start = time.monotonic()
-        page = self.folder / "index.html"
         try:
-            if page.exists() and _MARK not in page.read_bytes()[:4096]:
-                raise UsageError(
-                    f"{page} is not a report of exprtool and is left alone; choose another folder for --report."
-                )
-            (self.folder / _PICTURES).mkdir(parents=True, exist_ok=True)
-            for old in (self.folder / _PICTURES).iterdir():
-                if _PICTURE_NAME.match(old.name):
-                    old.unlink()
-            page.unlink(missing_ok=True)
-            self._journal = (self.folder / _JOURNAL).open("w+", encoding="utf-8")
+            self._take_folder()
+            # It never has a name: nobody can put something in its way, and a killed run leaves nothing of it.
+            self._journal = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
         except OSError as error:
             raise write_error(self.folder, error) from error
+
+    def _take_folder(self) -> None:
+        """Make the folder, or clear it of an earlier report: of that alone, and never through a link."""
+        page, pictures = self.folder / "index.html", self.folder / _PICTURES
+        earlier = os.path.lexists(page)
+        if earlier and not _is_ours(page):
+            raise UsageError(
+                f"{page} is not a report of exprtool and is left alone; choose another folder for --report."
+            )
+        if pictures.is_symlink() or (os.path.lexists(pictures) and not pictures.is_dir()):
+            raise UsageError(
+                f"{pictures} is not a folder of its own and is left alone; choose another folder for --report."
+            )
+        pictures.mkdir(parents=True, exist_ok=True)
+        old = [entry for entry in pictures.iterdir() if _PICTURE_NAME.match(entry.name)]
+        if old and not earlier:
+            raise UsageError(
+                f"{old[0]} belongs to no report of exprtool and is left alone; choose another folder for --report."
+            )
+        for entry in old:
+            entry.unlink()
+        # From now on the folder is known as a report's, also after a kill.
+        write_bytes(page, _MARK + b"<title>This report is not finished</title>")
 
     def add(self, entry: ReportEntry) -> None:
         """Add one output; its previews are made now and its pictures need not be kept."""
@@ -148,9 +164,9 @@ class Report:
         }
         try:
             # ASCII: file names may hold bytes that are no text, which JSON escapes can carry and UTF-8 cannot
-            self._journal.write(json.dumps(record, default=_plain) + "\n")
+            self._journal.write(json.dumps(record, default=_plain).encode() + b"\n")
         except OSError as error:
-            raise write_error(self.folder / _JOURNAL, error) from error
+            raise write_error(self.folder, error) from error
 
     def close(self) -> Path:
         """Write the page from what was added; returns its path. Closing again changes nothing."""
@@ -161,14 +177,13 @@ class Report:
             self.title,
             self._subtitle(),
             self._counts,
-            (entry for entry in self._entries() if entry["status"] in ("failed", "no_face")),
+            (entry for entry in self._entries() if entry["status"] in ("failed", "no_face", "refused")),
             self._seconds,
             self._entries(),
         )
         with atomic_write(page) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(pieces)
         self._journal.close()
-        (self.folder / _JOURNAL).unlink(missing_ok=True)
         return page
 
     def __enter__(self) -> Self:
@@ -180,10 +195,16 @@ class Report:
         self.close()
 
     def _entries(self) -> Iterator[dict[str, Any]]:
+        """The entries so far; two readers may be under way, each goes on from where it was."""
         self._journal.flush()
-        with (self.folder / _JOURNAL).open(encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
+        at = 0
+        while True:
+            self._journal.seek(at)
+            line = self._journal.readline()
+            if not line:
+                return
+            at = self._journal.tell()
+            yield json.loads(line)
 
     def _subtitle(self) -> str:
         count = sum(self._counts.values())
@@ -255,6 +276,14 @@ class Report:
             second, _ = self._preview(now, f"face{place}-after", CLOSEUP_SIDE)
             made.append({"face": number, "before": first, "after": second, "size": size})
         return made
+
+
+def _is_ours(page: Path) -> bool:
+    """Whether this is the page of a report (or of one that was begun), and a file of its own and no link."""
+    if page.is_symlink() or not page.is_file():
+        return False
+    with page.open("rb") as file:
+        return _MARK in file.read(4096)
 
 
 @dataclass(frozen=True, eq=False)

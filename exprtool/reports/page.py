@@ -14,7 +14,13 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
-STATUS_WORDS = {"edited": "edited", "no_face": "no face", "failed": "failed", "skipped": "skipped"}
+STATUS_WORDS = {
+    "edited": "edited",
+    "no_face": "no face",
+    "refused": "left alone",
+    "failed": "failed",
+    "skipped": "skipped",
+}
 _COLOURED_STAGES = 5
 _LAZY = 'loading="lazy" decoding="async" draggable="false"'
 _ENLARGE = (
@@ -51,7 +57,7 @@ def page(
     before_entries, below = rest.split("<!--entries-->")
     yield above.replace("<!--title-->", text(title))
     yield f'<p class="sub">{text(subtitle)}</p>\n<div class="panels">\n'
-    if counts.get("failed") or counts.get("no_face"):
+    if any(counts.get(status) for status in ("failed", "no_face", "refused")):
         yield from _failures(failures)
     if seconds:
         yield _seconds(seconds)

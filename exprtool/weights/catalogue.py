@@ -23,12 +23,15 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from exprtool import plugins
-from exprtool.errors import MissingPackageError, ModelError, UnknownNameError
+from exprtool.documents import parse_json
+from exprtool.errors import MissingPackageError, ModelError, NotReadyError, UnknownNameError, WriteError
+from exprtool.files import atomic_write, is_special, read_regular, write_bytes
 from exprtool.types import BackendSpec, ClassifierSpec, DetectorSpec, Readiness, TrainerSpec, WeightFile
 from exprtool.weights.download import PATIENCE, DownloadError, Patience, Progress, download, drop_partial, partial_path
 
 HOME_VARIABLE = "EXPRTOOL_HOME"
 COMMERCIAL_VARIABLE = "EXPRTOOL_COMMERCIAL_ONLY"
+_MOST_OF_A_STAMP = 10_000
 
 
 class State(StrEnum):
@@ -259,20 +262,15 @@ def _stamp(path: Path, sha256: str) -> None:
     found = path.stat()
     _seen[path, sha256] = (found.st_size, found.st_mtime_ns, True)
     stamp = _stamp_path(path)
-    temporary = stamp.with_name(f"{stamp.name}.{os.getpid()}")
-    try:
-        temporary.write_text(
-            json.dumps({"sha256": sha256, "size": found.st_size, "mtime_ns": found.st_mtime_ns}), "utf-8"
-        )
-        temporary.replace(stamp)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    content = {"sha256": sha256, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
+    with suppress(WriteError):
+        write_bytes(stamp, json.dumps(content).encode())
 
 
 def _is_stamped(path: Path, weight: WeightFile) -> bool:
     found = path.stat()
     try:
-        stamp = json.loads(_stamp_path(path).read_text("utf-8"))
+        stamp = parse_json(read_regular(_stamp_path(path), _MOST_OF_A_STAMP))
     except (OSError, ValueError):
         return False
     return stamp == {"sha256": weight.sha256, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
@@ -329,7 +327,7 @@ def is_there(weight: WeightFile) -> bool:
 def weight_path(weight: WeightFile, *, commercial_only: bool | None = None) -> Path:
     """The path of the weights, whose contents were seen to be right.
 
-    Raises `ModelError` where they are missing, damaged or refused for their licence; the message names the file, its
+    Raises `NotReadyError` where they are missing, damaged or refused for their licence; the message names the file, its
     size, licence and origin, and the commands that bring it here. Never downloads.
     """
     check_licence(weight, commercial_only)
@@ -337,12 +335,32 @@ def weight_path(weight: WeightFile, *, commercial_only: bool | None = None) -> P
     if check.state is State.READY:
         return check.path
     if check.state is State.DAMAGED:
-        raise ModelError(
-            f"Weights {describe(weight)} are damaged: {check.path} ({check.detail}). It will be replaced: "
-            f"{_lower_first(how_to_get(weight))}"
-        )
+        raise NotReadyError(_damaged(check))
     begun = f" ({check.detail})" if check.detail else ""
-    raise ModelError(f"Weights {describe(weight)} are not here{begun}. {how_to_get(weight)}")
+    raise NotReadyError(f"Weights {describe(weight)} are not here{begun}. {how_to_get(weight)}")
+
+
+def _damaged(check: Check) -> str:
+    return (
+        f"Weights {describe(check.weight)} are damaged: {check.path} ({check.detail}). It will be replaced: "
+        f"{_lower_first(how_to_get(check.weight))}"
+    )
+
+
+def refuse_damaged(spec: BackendSpec | DetectorSpec, commercial_only: bool | None = None) -> None:
+    """Raise `ModelError` where weights of the spec are here but damaged.
+
+    A backend whose weights are merely missing may be passed over: the user never fetched them. One that worked
+    yesterday must not be replaced by another in silence. Weights that are refused for their licence do not count.
+    """
+    for weight in spec.needs:
+        try:
+            check_licence(weight, commercial_only)
+        except LicenceError:
+            continue
+        if (check := state(weight)).state is State.DAMAGED:
+            kind = "detector" if isinstance(spec, DetectorSpec) else "backend"
+            raise ModelError(f"{_damaged(check)} Or name another {kind}; `exprtool {kind}s` lists them.")
 
 
 def _lower_first(text: str) -> str:
@@ -420,11 +438,12 @@ def fetch(
                 patience=patience,
             )
         except DownloadError as error:
-            reasons = "".join(f"\n  {line}" for line in str(error).splitlines())
             raise ModelError(
-                f"Weights {describe(weight)} could not be fetched:{reasons}\n{_after_failure(weight)}"
+                f"Weights {describe(weight)} could not be fetched:",
+                *(f"  {reason}" for reason in error.reasons),
+                _after_failure(weight),
             ) from None
-        except OSError as error:
+        except (OSError, WriteError) as error:
             raise ModelError(_cannot_write(target, error)) from error
     return target
 
@@ -436,10 +455,12 @@ def _after_failure(weight: WeightFile) -> str:
     )
 
 
-def _cannot_write(target: Path, error: OSError) -> str:
+def _cannot_write(target: Path, error: OSError | WriteError) -> str:
+    cause = error.__cause__ if isinstance(error, WriteError) else error
+    reason = getattr(cause, "strerror", None) or error
     return (
-        f"Cannot store weights as {target}: {error.strerror or error}. Free or unlock that place, or set "
-        f"{HOME_VARIABLE} to a folder that can be written."
+        f"Cannot store weights as {target}: {reason}. Free or unlock that place, or set {HOME_VARIABLE} to a folder "
+        "that can be written."
     )
 
 
@@ -480,26 +501,37 @@ def _alone(weight: WeightFile, target: Path, progress: Progress | None) -> Itera
 def _accept(weight: WeightFile, part: Path, target: Path, progress: Progress | None) -> None:
     """Check what was downloaded or copied (after packing it where that is needed) and give it its name."""
     if weight.pack is None:
-        finished = part
+        _check_hash(part, weight.sha256, weight.size, progress)
+        _sync(part)
+        part.replace(target)
     else:
-        finished = target.with_name(f"{target.name}.packed")
+        _check_archive(weight, part, progress)
         if progress:
             progress("packing", 0, weight.size)
         try:
-            weight.pack(part, finished)
-        except MissingPackageError:  # nothing is wrong with the file
-            finished.unlink(missing_ok=True)
+            with atomic_write(target) as packed:
+                weight.pack(part, packed)
+                _check_hash(packed, weight.sha256, weight.size, progress)
+        except (DownloadError, WriteError, MissingPackageError):
             raise
         except Exception as error:  # damaged archives raise all sorts of things
-            finished.unlink(missing_ok=True)
             raise DownloadError(f"it could not be unpacked ({type(error).__name__}: {error})", final=True) from error
-    found = sha256_of(finished, progress)
-    if found != weight.sha256 or finished.stat().st_size != weight.size:
-        finished.unlink(missing_ok=True)
-        raise DownloadError(f"its SHA-256 is {found} instead of {weight.sha256}", final=True)
-    _sync(finished)
-    finished.replace(target)
     _stamp(target, weight.sha256)
+
+
+def _check_archive(weight: WeightFile, archive: Path, progress: Progress | None) -> None:
+    """Before anything is unpacked: is it the archive that was pinned, as far as that could be done?"""
+    size = archive.stat().st_size
+    if weight.download_size is not None and size != weight.download_size:
+        raise DownloadError(f"it has {size} bytes instead of {weight.download_size}", final=True)
+    if weight.download_sha256 is not None:
+        _check_hash(archive, weight.download_sha256, size, progress)
+
+
+def _check_hash(path: Path, sha256: str, size: int, progress: Progress | None) -> None:
+    found = sha256_of(path, progress)
+    if found != sha256 or path.stat().st_size != size:
+        raise DownloadError(f"its SHA-256 is {found} instead of {sha256}", final=True)
 
 
 def _sync(path: Path) -> None:
@@ -521,7 +553,7 @@ def import_files(
         if source.is_dir():
             found = _import_folder(source, commercial_only, progress)
             if not found:
-                raise ModelError(f"No file in {source} is one that exprtool knows.\n{_known_files()}")
+                raise ModelError(f"No file in {source} is one that exprtool knows.", *_known_files())
             taken += found
         else:
             taken.append(import_file(source, commercial_only=commercial_only, progress=progress))
@@ -530,6 +562,8 @@ def import_files(
 
 def import_file(source: Path, *, commercial_only: bool | None = None, progress: Progress | None = None) -> Check:
     """Take weights from one file of the user's; see `import_files`. The file itself is left as it is."""
+    if is_special(source):
+        raise ModelError(f"{source} is a pipe or a device and not a file: reading it might never end. Name a file.")
     try:
         size, digest = source.stat().st_size, sha256_of(source, progress)
     except OSError as error:
@@ -539,15 +573,17 @@ def import_file(source: Path, *, commercial_only: bool | None = None, progress: 
     for weight in all_weights().values():
         if weight.sha256 == digest:
             return _take(source, weight, commercial_only, progress, finished=True)
-    failed = ""
+    failed: list[str] = []
     for weight in _packed_from(source, size):
         try:
             return _take(source, weight, commercial_only, progress, finished=False)
         except (LicenceError, _NotTheRightFile) as error:
-            failed += f"\n  as {weight.name}: {error}"
+            failed.append(f"  as {weight.name}: {error}")
     raise ModelError(
         f"{source} is none of the files that exprtool knows (SHA-256 {digest}, {size} bytes); it may be another "
-        f"version or a broken download.{failed}\n{_known_files()}"
+        "version or a broken download.",
+        *failed,
+        *_known_files(),
     )
 
 
@@ -596,27 +632,25 @@ def _take(
     if finished and is_there(weight):
         return Check(weight, State.READY, target, "was here already")
     with _alone(weight, target, progress):
-        copy = target.with_name(f"{target.name}.import")
         try:
             if finished:
                 # hashed again as a copy: what counts is what lies in the cache
-                shutil.copyfile(source, copy)
-                _accept(replace(weight, pack=None, download_size=None), copy, target, progress)
+                copied = replace(weight, pack=shutil.copyfile, download_size=None, download_sha256=None)
+                _accept(copied, source, target, progress)
             else:
                 _accept(weight, source, target, progress)
         except DownloadError as error:
             raise _NotTheRightFile(str(error)) from error
-        except OSError as error:
+        except (OSError, WriteError) as error:
             raise ModelError(_cannot_write(target, error)) from error
-        finally:
-            copy.unlink(missing_ok=True)
         drop_partial(target)
     return Check(weight, State.READY, target, f"from {source}")
 
 
-def _known_files() -> str:
+def _known_files() -> list[str]:
+    """Lines for a message."""
     lines = [f"  {_wanted_name(weight)}: {describe(weight)}, from {weight.origin}" for weight in all_weights().values()]
-    return "Known files:\n" + "\n".join(lines) if lines else "No installed plugin needs a file of weights."
+    return ["Known files:", *lines] if lines else ["No installed plugin needs a file of weights."]
 
 
 def verify(

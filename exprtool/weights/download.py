@@ -10,13 +10,19 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import re
+import stat
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
+
+from exprtool.documents import parse_json
+from exprtool.files import read_regular, write_bytes
 
 if TYPE_CHECKING:
     import requests
@@ -27,18 +33,25 @@ Progress = Callable[[str, int, int], None]
 
 CHUNK = 1 << 15  # what a broken connection may cost
 MOST = 4 << 30  # bytes of a file whose size nobody told; a server must not fill the disk
+_MOST_OF_A_MEMORY = 100_000
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)\Z")
 _WHOLE_SIZE = re.compile(r"bytes \*/(\d+)\Z")
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for servers: seconds to connect, seconds without a byte, tries in a row that bring nothing."""
+    """How long to wait for servers: seconds to connect, seconds without a byte, tries in a row that bring next to
+    nothing, seconds from a request to the end of the answer's head, fewest bytes per second over ``window`` seconds,
+    and seconds for all tries at one address."""
 
     connect: float = 10.0
     silence: float = 30.0
     tries: int = 3
     pause: float = 1.0
+    answer: float = 60.0
+    least_speed: float = 2_000.0
+    window: float = 30.0
+    total: float = 4 * 3600.0
 
 
 PATIENCE = Patience()
@@ -47,8 +60,9 @@ PATIENCE = Patience()
 class DownloadError(Exception):
     """One address that did not yield the file; the message says why, without the address."""
 
-    def __init__(self, reason: str, *, final: bool = False) -> None:
-        super().__init__(reason)
+    def __init__(self, *reasons: str, final: bool = False) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
         self.final = final
         """Trying the same address again would not help (404, wrong size, no space)."""
 
@@ -66,20 +80,39 @@ class _Partial:
     @property
     def size(self) -> int:
         try:
-            return self.path.stat().st_size
+            return self.path.stat(follow_symlinks=False).st_size
         except FileNotFoundError:
             return 0
 
     def validator(self, url: str) -> str | None:
         """What `url` called the file when the beginning was fetched, for If-Range; None if that is not known."""
         try:
-            known = json.loads(self.memory.read_text("utf-8"))
+            known = parse_json(read_regular(self.memory, _MOST_OF_A_MEMORY))
         except (OSError, ValueError):
             return None
         return known.get("validator") if isinstance(known, dict) and known.get("url") == url else None
 
     def remember(self, url: str, validator: str | None) -> None:
-        self.memory.write_text(json.dumps({"url": url, "validator": validator}), "utf-8")
+        write_bytes(self.memory, json.dumps({"url": url, "validator": validator}).encode())
+
+    def open(self, *, keep: bool) -> BinaryIO:
+        """Open the beginning to append to it, or a new file; raises `DownloadError` for what others put there.
+
+        Its name can be foreseen, because a later run has to find it: a link of that name, or a second name of
+        somebody's file, must not be written into.
+        """
+        if not keep:
+            self.path.unlink(missing_ok=True)  # a name alone: what it may have led to stays
+        flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            descriptor = os.open(self.path, flags | (0 if keep else os.O_CREAT | os.O_EXCL), 0o666)
+        except OSError as error:
+            raise DownloadError(f"{self.path} cannot be written: {error.strerror or error}", final=True) from error
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            os.close(descriptor)
+            raise DownloadError(f"{self.path} is not a file of its own; delete it", final=True)
+        return os.fdopen(descriptor, "ab")
 
     def drop(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -131,7 +164,7 @@ def download(
             return
         except DownloadError as error:
             reasons.append(f"{url}: {error}")
-    raise DownloadError("\n".join(reasons) or "no address is known for it", final=True)
+    raise DownloadError(*(reasons or ["no address is known for it"]), final=True)
 
 
 def _complete(url: str, partial: _Partial, size: int | None, progress: Progress | None, patience: Patience) -> bool:
@@ -143,15 +176,17 @@ def _complete(url: str, partial: _Partial, size: int | None, progress: Progress 
     resumed = partial.size > 0
     finished = partial.size == size
     fruitless = 0
+    deadline = time.monotonic() + patience.total
     with requests.Session() as session:
         while not finished:
             before = partial.size
             try:
-                went_on = _receive(session, url, partial, size, progress, patience)
+                went_on = _receive(session, url, partial, size, progress, patience, deadline)
                 return resumed and went_on
             except (requests.RequestException, DownloadError) as error:
                 reason = error if isinstance(error, DownloadError) else DownloadError(_plain_reason(error))
-                fruitless = 0 if partial.size > before else fruitless + 1
+                # A byte for each try would be another way never to come to an end.
+                fruitless = 0 if partial.size - before >= CHUNK else fruitless + 1
                 resumed = partial.size > 0
                 if reason.final or fruitless >= patience.tries:
                     raise reason from error
@@ -166,6 +201,7 @@ def _receive(
     size: int | None,
     progress: Progress | None,
     patience: Patience,
+    deadline: float,
 ) -> bool:
     """One request; appends all that is missing. Tells whether the server went on after the bytes that were there."""
     start = partial.size
@@ -175,8 +211,7 @@ def _receive(
         headers["Range"] = f"bytes={start}-"
         if validator := partial.validator(url):
             headers["If-Range"] = validator
-    timeout = (patience.connect, patience.silence)
-    with session.get(url, headers=headers, stream=True, timeout=timeout) as answer:
+    with _ask(session, url, headers, patience) as answer:
         if answer.status_code == 416:
             if size is None and _number(_WHOLE_SIZE, answer) == start:
                 return True  # the part was the whole file, and only the end of the answer had not come
@@ -195,34 +230,87 @@ def _receive(
         if size is not None and announced not in (None, size):
             raise DownloadError(f"it has {announced} bytes there instead of {size}", final=True)
         partial.remember(url, _validator(answer))
-        done = _append(answer, partial, start, size or announced, progress)
+        done = _append(answer, partial, start, size or announced, progress, _Pace(patience, deadline))
     if done < (size or announced or 0):
         raise DownloadError(f"the connection ended after {done} of {size or announced} bytes")
     return goes_on
 
 
+def _ask(session: requests.Session, url: str, headers: Mapping[str, str], patience: Patience) -> requests.Response:
+    """Send the request and wait for the head of the answer, for so long in all.
+
+    requests knows a time limit between two bytes only, and a server can drip its head; so another thread waits for it.
+    """
+    answers: queue.SimpleQueue[requests.Response | Exception] = queue.SimpleQueue()
+
+    def wait() -> None:
+        try:
+            answers.put(session.get(url, headers=headers, stream=True, timeout=(patience.connect, patience.silence)))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=wait, name="await-answer", daemon=True).start()
+    try:
+        answer = answers.get(timeout=patience.connect + patience.answer)
+    except queue.Empty:
+        raise DownloadError(
+            f"the server did not answer in {patience.connect + patience.answer:.0f} s", final=True
+        ) from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+class _Pace:
+    """Watches that bytes come fast enough."""
+
+    def __init__(self, patience: Patience, deadline: float) -> None:
+        self._patience, self._deadline = patience, deadline
+        self._since, self._bytes = time.monotonic(), 0
+
+    def got(self, count: int) -> None:
+        """Count bytes in; raises `DownloadError` where they come too slowly or take too long."""
+        now = time.monotonic()
+        self._bytes += count
+        if now > self._deadline:
+            hours = self._patience.total / 3600
+            raise DownloadError(f"it takes longer than {hours:.3g} hours; run it again to go on", final=True)
+        if (seconds := now - self._since) >= self._patience.window:
+            if self._bytes < self._patience.least_speed * seconds:
+                raise DownloadError(f"the server sends {self._bytes / seconds:.0f} bytes a second only", final=True)
+            self._since, self._bytes = now, 0
+
+
 def _append(
-    answer: requests.Response, partial: _Partial, start: int, size: int | None, progress: Progress | None
+    answer: requests.Response, partial: _Partial, start: int, size: int | None, progress: Progress | None, pace: _Pace
 ) -> int:
     """Write an answer's bytes to the part file from ``start`` on; returns where they end."""
+    from urllib3.exceptions import HTTPError
+
     done, most = start, MOST if size is None else size
-    with partial.path.open("ab" if start else "wb") as file:
+    with partial.open(keep=start > 0) as file:
         try:
-            for chunk in answer.iter_content(CHUNK):
+            # read1: what is there, where `iter_content` would wait until a whole chunk has dripped in
+            while chunk := answer.raw.read1(CHUNK):
                 done += len(chunk)
                 if done > most:
                     file.close()
                     partial.drop()
                     raise DownloadError(f"it is larger than the {most} bytes that it may have", final=True)
                 file.write(chunk)
+                pace.got(len(chunk))
                 if progress:
                     progress("downloading", done, size or 0)
+        except HTTPError as error:
+            raise DownloadError(_plain_reason(error)) from error
         except OSError as error:
             if isinstance(error, _request_error()):
                 raise
             raise DownloadError(f"writing {partial.path} failed: {error.strerror or error}", final=True) from error
-        file.flush()
-        os.fsync(file.fileno())
+        finally:
+            if not file.closed:
+                file.flush()
+                os.fsync(file.fileno())
     return done
 
 
@@ -252,15 +340,17 @@ def _validator(answer: requests.Response) -> str | None:
 def _plain_reason(error: Any) -> str:
     """The reason of a requests error in a few words: their own messages carry object addresses and nesting."""
     import requests
+    from urllib3.exceptions import ProtocolError
 
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return "the server could not be reached in time"
     # requests wraps a timeout in the middle of an answer into a ConnectionError
-    if isinstance(error, requests.exceptions.Timeout) or "Read timed out" in str(error):
+    if isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
         return "the server fell silent"
     if isinstance(error, requests.exceptions.SSLError):
         return "its certificate could not be checked"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError | requests.exceptions.ContentDecodingError):
+    broken = (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError, ProtocolError)
+    if isinstance(error, broken):
         return "the connection broke off"
     if isinstance(error, requests.exceptions.ConnectionError):
         text = str(error)

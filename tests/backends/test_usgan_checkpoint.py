@@ -164,6 +164,33 @@ def test_bombs_are_refused_and_do_not_go_off(tmp_path: Path):
     assert not (tmp_path / "models").exists()
 
 
+def test_tensors_that_claim_more_than_the_file_holds_are_refused(tmp_path: Path):
+    """A view that repeats one stored number is a few bytes in the file and whatever it likes to be in memory."""
+    for number, shape in enumerate([(1, 750_000_000), (10, 10**14), (64, 10, 7, 7)]):
+        wide = {**authors_state(), "main.0.weight": torch.zeros(1).expand(shape)}
+        torch.save(wide, path := tmp_path / f"{number}.ckpt")
+        with pytest.raises(ModelError, match=r"main\.0\.weight claims the shape .* not in the file"):
+            import_checkpoint(path, folder=tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused(tmp_path: Path):
+    torch.save(authors_state() | {"zeros": torch.zeros(5_000_000)}, stored := tmp_path / "stored.ckpt")
+    packed = tmp_path / "packed.ckpt"
+    with zipfile.ZipFile(stored) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(ModelError, match=r"would unpack from \d+ to \d+ bytes"):
+        import_checkpoint(packed, folder=tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_a_pipe_is_no_checkpoint(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    with pytest.raises(ModelError, match="pipe or a device"):
+        import_checkpoint(tmp_path / "pipe.ckpt", folder=tmp_path)
+
+
 def test_the_bomb_is_a_real_one(tmp_path: Path):
     """Opened carelessly it does go off; else the test above would prove nothing."""
     fuse = tmp_path / "exploded"

@@ -268,7 +268,7 @@ def test_a_report_that_cannot_be_finished_does_not_stop_the_photos(
 
     photo(tmp_path / "in/a.png")
     photo(tmp_path / "in/b.png")
-    monkeypatch.setattr(report, "write_bytes", full)
+    monkeypatch.setattr(report.Report, "_preview", full)
     options = ("-o", tmp_path / "out", "--report", tmp_path / "report", *GREEN)
     result = run("edit", tmp_path / "in", "-e", "sad", *options)
     assert result.exit_code == 1
@@ -361,23 +361,26 @@ def test_killed_and_run_again_equals_an_uninterrupted_run(tmp_path: Path, green_
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
-def test_ctrl_c_keeps_finished_outputs_and_exits_with_130(tmp_path: Path, green_package: dict[str, str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_signals_finish_what_is_at_work_sum_up_and_exit_with_130(
+    tmp_path: Path, green_package: dict[str, str], number: signal.Signals
+) -> None:
     folder = tmp_path / "in"
     for i in range(100):
         photo(folder / f"{i:03}.png", (60, 40), seed=i)
     out = tmp_path / "out"
     process = subprocess.Popen(
-        slow_edit(folder, out),
+        slow_edit(folder, out, "--report", str(tmp_path / "report")),
         env=green_package,
         stderr=subprocess.PIPE,
         text=True,
         # Whoever starts the tests in the background of a script hands down an ignored SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     while len(list(out.glob("*.png"))) < 5:
         time.sleep(0.005)
         assert process.poll() is None, "the run ended before it could be interrupted"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130, message
     assert "interrupted" in message
@@ -386,3 +389,5 @@ def test_ctrl_c_keeps_finished_outputs_and_exits_with_130(tmp_path: Path, green_
     assert 5 <= len(done) < 100
     for path in done:
         Pillow.open(path).load()
+    assert f"interrupted: {len(done)} edited ({len(done)} faces), {100 - len(done)} not reached." in message
+    assert (tmp_path / "report" / "index.html").read_text("utf-8").count("<article") == len(done)

@@ -142,3 +142,18 @@ def test_requests_that_cannot_be_carried_out(faces, photos, tmp_path):
     assert isinstance(faces(photos, "--crops", photos / "two.jpg").exception, UsageError)
     unknown = CliRunner().invoke(app, ["faces", str(photos), "--detector", "dlip"])
     assert isinstance(unknown.exception, UnknownNameError) and "dlib" in str(unknown.exception)
+
+
+def test_the_drawing_says_what_the_backend_leaves_alone(tmp_path: Path, fakes) -> None:
+    noise = np.random.default_rng(0).integers(1, 255, (200, 300, 3), dtype=np.uint8)
+    PillowImage.fromarray(noise).save(tmp_path / "a.png")
+    arguments = ["faces", str(tmp_path / "a.png"), "--detector", "middle", "--backend", "picky", "--json"]
+    drawn = CliRunner().invoke(app, [*arguments, "--draw", str(tmp_path / "drawn")])
+    (face,) = json.loads(drawn.stdout)["faces"]
+    assert drawn.exit_code == 0 and face["left_alone"] == "stands too far left" and face["reason"] is None
+    with PillowImage.open(tmp_path / "drawn/a-faces.png") as with_reason:
+        labelled = np.asarray(with_reason).astype(int)
+    CliRunner().invoke(app, [*arguments[:-2], "green", "--draw", str(tmp_path / "plain")])
+    with PillowImage.open(tmp_path / "plain/a-faces.png") as plain:
+        assert (labelled != np.asarray(plain)).any(), "the reason stands in the picture"
+    assert json.loads(CliRunner().invoke(app, arguments).stdout)["faces"][0]["left_alone"] is None, "nobody was asked"

@@ -260,3 +260,25 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
     ]
     config = ablation.config("skip off, residual_blocks 6", 0, tmp_path)
     assert (config.skip, config.residual_blocks, config.steps) == (False, 6, 9)
+
+
+def test_variants_may_be_of_several_trainers_and_share_what_each_knows(tmp_path: Path) -> None:
+    declaration = tmp_path / "a.toml"
+    text = (
+        'seeds = [4]\n[train]\ndata = ["faces"]\nsteps = 9\nlambda_r = 3.0\nlog_every = 7\n'
+        '[variants.a]\n[variants.b]\ntrainer = "stargan"\n[variants.c]\ntrainer = "masked-regression"\nwindow = 5\n'
+    )
+    declaration.write_text(text)
+    ablation = read_ablation(declaration)
+    a, b, c = (ablation.config(name, 4, tmp_path) for name in "abc")
+    assert [each.trainer for each in (a, b, c)] == ["gan", "stargan", "masked-regression"]
+    assert {each.log_every for each in (a, b, c)} == {7} and {each.seed for each in (a, b, c)} == {4}
+    assert (a.steps, b.steps, b.lambda_r, b.residual_blocks, c.window) == (9, 9, 3.0, 6, 5)  # type: ignore[attr-defined]
+    for change, says in (
+        (("lambda_r", "lambda_q"), "lambda_q"),
+        (("window = 5", "skip = true"), "skip"),
+        (('"stargan"', '"stargun"'), "stargun"),
+    ):
+        declaration.write_text(text.replace(*change))
+        with pytest.raises(UsageError, match=says):
+            read_ablation(declaration)

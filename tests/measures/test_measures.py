@@ -289,4 +289,4 @@ def test_data_and_measures_need_no_torch(tmp_path: Path) -> None:
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
-    assert "exprtool[torch]" in done.stdout
+    assert "pip install 'torch>=" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -197,6 +198,48 @@ def test_an_earlier_report_is_replaced_and_nothing_of_others_is_touched(tmp_path
     with pytest.raises(UsageError, match="left alone"):
         Report(foreign)
     assert (foreign / "index.html").read_text() == "<p>my home page</p>"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links are POSIX's")
+@pytest.mark.parametrize("planted", ["pictures", "index.html", "dangling index.html", "pictures of others"])
+def test_links_and_pictures_of_others_are_refused_and_left_alone(tmp_path, planted):
+    """In a folder that others may write to, what looks like a part of a report may lead anywhere."""
+    theirs, folder = tmp_path / "theirs", tmp_path / "report"
+    theirs.mkdir()
+    folder.mkdir()
+    (theirs / "00001-before.jpg").write_bytes(b"precious")
+    if planted == "pictures":
+        (folder / "pictures").symlink_to(theirs)
+    elif planted == "pictures of others":
+        theirs = theirs.rename(folder / "pictures")
+    elif planted == "index.html":
+        write(theirs)
+        (folder / "index.html").symlink_to(theirs / "index.html")
+    else:
+        (folder / "index.html").symlink_to(theirs / "later.html")
+    before = {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="left alone"):
+        Report(folder)
+    assert {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links are POSIX's")
+def test_entries_are_kept_where_no_link_can_be_planted(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / ".entries.jsonl").symlink_to(victim)
+    write(folder, ReportEntry("a.jpg", before=photo(), after=photo()))
+    assert victim.read_bytes() == b"precious" and (folder / ".entries.jsonl").is_symlink()
+
+
+def test_a_report_that_was_killed_is_taken_up_by_the_next(tmp_path):
+    killed = Report(tmp_path)
+    killed.add(ReportEntry("a.jpg", before=photo(), after=photo()))
+    assert "not finished" in (tmp_path / "index.html").read_text("utf-8")
+    write(tmp_path, ReportEntry("b.jpg", None, "sad", "failed", "broken"))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["index.html", "pictures"]
 
 
 def test_an_interrupted_run_has_a_page_of_what_was_done(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from exprtool.anatomy.targets import presets, weights_for  # noqa: E402
 from exprtool.cli.main import app  # noqa: E402
 from exprtool.errors import DataError, ModelError, TrainingError, UnknownNameError, UsageError  # noqa: E402
 from exprtool.faces.align import transform  # noqa: E402
-from exprtool.settings import read_toml  # noqa: E402
+from exprtool.settings import read_toml, to_toml  # noqa: E402
 from exprtool.types import Edit, Face, FacePatch, FaceRefusal, FaceRegion  # noqa: E402
 from exprtool_blendshape.fit import worn_by_landmarks  # noqa: E402
 from exprtool_default.backend import FlowBackend, TrackState, decided, open_model  # noqa: E402
@@ -140,6 +141,29 @@ def test_resumed_run_equals_the_straight_one_bit_for_bit(pairs: Path, tmp_path: 
         FlowConfig.from_settings({**settings, "lr": 0.5})
     with pytest.raises(TrainingError, match="holds a run already"):
         train(config(pairs, tmp_path / "halves", steps=4))
+
+
+def test_two_processes_learn_what_two_parts_do(pairs: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lightning_fabric")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    two = config(pairs, tmp_path / "two", steps=2, devices=2)
+    (tmp_path / "two.toml").write_text(to_toml(two, "two processes"))
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        "GLOO_SOCKET_IFNAME": "lo",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "exprtool", "train", "--trainer", "flow", "--config", str(tmp_path / "two.toml")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "2 processes" in done.stderr, done.stderr
+    train(config(pairs, tmp_path / "one", steps=2, parts=2))
+    one, other = (load_file(tmp_path / name / "checkpoints/last.safetensors") for name in ("one", "two"))
+    for name, tensor in one.items():
+        if name.startswith(("net.", "ema.")):
+            torch.testing.assert_close(
+                other[name], tensor, atol=2e-4, rtol=2e-3, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 def test_the_file_agrees_with_pytorch_and_carries_its_card(run: Outcome, tmp_path: Path) -> None:

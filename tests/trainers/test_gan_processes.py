@@ -20,6 +20,7 @@ from exprtool.settings import to_toml  # noqa: E402
 from exprtool_gan import toy  # noqa: E402
 from exprtool_gan.config import TrainConfig  # noqa: E402
 from exprtool_gan.loop import train  # noqa: E402
+from exprtool_rivals.variants import StarGanConfig  # noqa: E402
 from exprtool_training.data import PrepareOptions, ScanOptions, prepare  # noqa: E402
 from exprtool_training.processes import join  # noqa: E402
 from exprtool_usgan.checkpoint import read_card  # noqa: E402
@@ -31,13 +32,14 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def test_two_processes_learn_what_one_does(tmp_path: Path):
+@pytest.mark.parametrize("kind", [TrainConfig, StarGanConfig])
+def test_two_processes_learn_what_one_does(kind: type[TrainConfig], tmp_path: Path):
     """Through the command line, which starts the second process itself."""
     toy.write_set(tmp_path / "raw", range(10))
     prepare(
         [tmp_path / "raw"], tmp_path / "set", PrepareOptions(32, "centre", test_fraction=0.2), ScanOptions(), workers=1
     )
-    config = TrainConfig(
+    config = kind(
         data=(tmp_path / "set",), out=tmp_path / "two", image_size=32, channels=4, d_channels=4, d_layers=3, steps=6,
         batch_size=4, d_steps=2, crop="centre", device="cpu", devices=2, look_every=0, sample_every=3, log_every=2,
         tensorboard=False, lr=1e-3, precision="float32",
@@ -47,7 +49,8 @@ def test_two_processes_learn_what_one_does(tmp_path: Path):
         **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
         "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
-    command = [sys.executable, "-m", "exprtool", "train", "--config", str(tmp_path / "two.toml")]
+    command = [sys.executable, "-m", "exprtool", "train", "--trainer", kind.trainer]
+    command += ["--config", str(tmp_path / "two.toml")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stderr
@@ -55,13 +58,14 @@ def test_two_processes_learn_what_one_does(tmp_path: Path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        train(TrainConfig(**{**vars(config), "out": tmp_path / "one", "devices": 1}))
+        train(kind(**{**vars(config), "out": tmp_path / "one", "devices": 1}))
     finally:
         torch.set_num_threads(threads)
     one = load_file(tmp_path / "one" / "checkpoints" / "last.safetensors")
     two = load_file(tmp_path / "two" / "checkpoints" / "last.safetensors")
     assert one.keys() == two.keys() and read_card(tmp_path / "two").step == 6
     start = _first_weights(config)
+    allowed = 0.02 if kind is TrainConfig else 0.1  # rounding adds up over six blocks, and Adam makes it larger
     for name in one:
         a, b = one[name], two[name]
         part, _, weight = name.partition(".")
@@ -71,7 +75,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path):
             # gradient of these weights is about 0, and Adam makes full steps of whatever rounding leaves there.
             a, b = a[:, :3], b[:, :3]
         assert scale > 0, name
-        assert (a - b).norm() <= 0.02 * scale, f"{name}: {(a - b).norm() / scale:.1%} of how far it moved"
+        assert (a - b).norm() <= allowed * scale, f"{name}: {(a - b).norm() / scale:.1%} of how far it moved"
 
 
 def _first_weights(config: TrainConfig) -> dict[str, torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,14 @@ def test_a_fit_is_resumed_bit_for_bit_and_exported(kind: type[MaskedConfig], fac
     half = export(tmp_path / "a", tmp_path / "half.onnx", ExportWish("half", crops=4))
     assert len(half.content) < 0.7 * len(done.content)
     export(tmp_path / "a", tmp_path / "real.onnx", ExportWish(data=(faces,), crops=4))
+    other = tmp_path / "other"
+    shutil.copytree(faces, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["template"]["mouth"][1] += 0.1
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="Prepare the data as for the training"):
+        export(tmp_path / "a", tmp_path / "other.onnx", ExportWish(data=(other,), crops=4))
+    assert not (tmp_path / "other.onnx").exists()
 
     from exprtool_onnx.generator import open_model
 

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,6 +48,10 @@ class Server:
     announce_length: bool = True
     stall: bool = False
     pace: float = 0.0
+    step: int = 1 << 16
+    """Bytes that are sent between two pauses of ``pace`` seconds."""
+    drip_head: float = 0.0
+    """Seconds between the bytes of the answer's head."""
     asked: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
 
@@ -61,6 +66,9 @@ def server() -> Iterator[Server]:
             if state.status or "missing" in self.path:
                 self.send_error(state.status.pop(0) if state.status else 404)
                 return
+            while state.drip_head:
+                self.wfile.write(b"X")
+                time.sleep(state.drip_head)
             content = b"x" * len(CONTENT) if "wrong" in self.path else state.content
             start = self._start(content)
             if start is not None and start >= len(content):
@@ -80,8 +88,8 @@ def server() -> Iterator[Server]:
             self.end_headers()
             if state.cut_after:
                 body = body[: state.cut_after.pop(0)]
-            for at in range(0, len(body), 1 << 16):
-                self.wfile.write(body[at : at + (1 << 16)])
+            for at in range(0, len(body), state.step):
+                self.wfile.write(body[at : at + state.step])
                 time.sleep(state.pace)
             if state.stall:
                 self.wfile.flush()
@@ -131,11 +139,15 @@ def known(weight: WeightFile) -> Iterator[WeightFile]:
         yield weight
 
 
-def plugged_in(*weights: WeightFile):
+def plugged_in(*weights: WeightFile, quality: int = 0):
     class Plugin:
         @hookimpl
         def register_backends(self, register: Callable[[BackendSpec], None]) -> None:
-            register(BackendSpec("needy", "Needs weights.", load=lambda device: pytest.fail("loaded"), needs=weights))
+            register(
+                BackendSpec(
+                    "needy", "Needs weights.", load=lambda device: pytest.fail("loaded"), needs=weights, quality=quality
+                )
+            )
 
     return plugins.plugged_in("needy", Plugin())
 
@@ -357,6 +369,49 @@ def test_a_silent_server_is_given_up_and_its_bytes_kept(known, server):
     with pytest.raises(ModelError, match="fell silent"):
         models.fetch(known, patience=replace(HASTY, silence=0.3, tries=1))
     assert partial_path(models.location(known)).stat().st_size == CUT
+
+
+def test_a_dripping_server_is_given_up_and_its_bytes_kept(known, server):
+    """Each byte comes within the time for silence, so that alone would wait for ever."""
+    server.pace, server.step = 0.1, 1
+    slow = replace(HASTY, least_speed=1000, window=0.5)
+    with pytest.raises(ModelError, match=r"sends \d+ bytes a second only"):
+        models.fetch(known, patience=slow)
+    assert 0 < partial_path(models.location(known)).stat().st_size < 100
+    server.pace, server.step = 0.0, 1 << 16
+    assert models.fetch(known, patience=HASTY).read_bytes() == CONTENT
+
+
+def test_a_server_that_drips_the_head_of_its_answer_is_given_up(known, server):
+    server.drip_head = 0.3
+    with pytest.raises(ModelError, match=r"did not answer in \d+ s"):
+        models.fetch(known, patience=replace(HASTY, connect=0.2, answer=0.8))
+
+
+def test_a_download_has_an_end_whatever_the_speed(known, server):
+    server.pace = 0.1
+    with pytest.raises(ModelError, match=r"takes longer than .* run it again to go on"):
+        models.fetch(known, patience=replace(HASTY, total=0.3))
+
+
+def test_a_byte_for_each_connection_is_no_progress(known, server):
+    server.cut_after = [1] * 50
+    with pytest.raises(ModelError, match="connection"):
+        models.fetch(known, patience=HASTY)
+    assert len(server.asked) <= 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links are POSIX's")
+@pytest.mark.parametrize("plant", ["symlink_to", "hardlink_to"])
+def test_a_planted_beginning_is_not_written_into(known, server, tmp_path, plant):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    part = partial_path(models.location(known))
+    part.parent.mkdir(parents=True)
+    getattr(part, plant)(victim)
+    with pytest.raises(ModelError):
+        models.fetch(known, patience=HASTY)
+    assert victim.read_bytes() == b"precious"
 
 
 def test_a_passing_fault_is_tried_again_and_a_lasting_one_is_not(known, server):
@@ -745,3 +800,100 @@ def test_import_prints_where_it_went(known, tmp_path):
     done = cli("models", "import", str(tmp_path / "f"))
     assert done.exit_code == 0
     assert str(models.location(known)) in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Archives that would unpack to more than they should, and weights that were damaged
+
+
+def bomb(path: Path, name: str, size: int) -> Path:
+    """A zip whose one member is ``size`` zeros."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(name, "w") as member:
+        for at in range(0, size, 1 << 20):
+            member.write(bytes(min(1 << 20, size - at)))
+    return path
+
+
+def stored_bytes(home: Path) -> int:
+    return sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", ["pack/det_10g.onnx", "pack/det_500m.onnx", "vertices.npy", "ICT/FaceXModel/a.obj"])
+def test_zip_bombs_are_refused_by_what_they_declare(home, tmp_path, name):
+    archive = bomb(tmp_path / "pack.zip", name, 80_000_000)
+    assert archive.stat().st_size < 1_000_000
+    with pytest.raises(ModelError, match="none of the files"):
+        models.import_file(archive)
+    assert stored_bytes(home) < 1000
+
+
+@pytest.mark.parametrize(("name", "size"), [("det_10g.onnx", 16_923_827), ("det_500m.onnx", 2_524_817)])
+def test_a_model_packs_member_of_another_size_is_not_unpacked(tmp_path, name, size):
+    """Also where the archive's own size and hash are not looked at first."""
+    weight = next(weight for weight in models.all_weights().values() if weight.file.endswith(name))
+    assert weight.pack is not None and weight.size == size
+    for wrong in (size - 1, size + 1):
+        archive = bomb(tmp_path / f"{wrong}.zip", name, wrong)
+        with pytest.raises(ModelError, match=rf"{wrong} bytes instead of {size}"):
+            weight.pack(archive, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "words"),
+    [("vertices.npy", 100 << 20, "no face model"), ("x/FaceXModel/generic_neutral_mesh.obj", 20 << 20, "are smaller")],
+)
+def test_a_face_models_archive_is_measured_before_it_is_unpacked(tmp_path, name, size, words):
+    weight = models.find("ict-facekit")
+    assert weight.pack is not None
+    with pytest.raises(ModelError, match=words):
+        weight.pack(bomb(tmp_path / "a.zip", name, size), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("pinned", ["size", "hash"])
+def test_an_archive_that_was_pinned_is_checked_before_it_is_unpacked(packed, tmp_path, pinned):
+    unpacked = []
+    archive = tmp_path / "archive.zip"
+    archive.write_bytes(b"x" * 1000)
+    wrong = {"size": {"download_size": 999}, "hash": {"download_size": 1000, "download_sha256": "0" * 64}}[pinned]
+    weight = replace(packed, pack=lambda source, target: unpacked.append(source), **wrong)
+    with plugged_in(weight), pytest.raises(ModelError, match="instead of"):
+        models.import_file(archive)
+    assert not unpacked
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_pipes_and_devices_are_no_models(known, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ModelError, match="pipe or a device"):
+            models.import_file(source)
+
+
+def test_auto_does_not_pass_over_what_is_damaged(weight):
+    """Missing weights were never asked for; damaged ones worked yesterday, and another backend would look different."""
+    from exprtool.pipeline import Session
+
+    with plugged_in(weight, quality=99):
+        assert "needy" not in Session(detector="dlib").chain.names
+        path = models.location(weight)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(CONTENT)
+        assert Session(detector="dlib").chain.names[0] == "needy"
+        path.write_bytes(b"!" + CONTENT[1:])
+        with pytest.raises(ModelError, match=r"'tiny'.*damaged.*exprtool models fetch tiny.*another backend"):
+            Session(detector="dlib")
+        assert Session("default", "dlib").chain.names == ["default"]
+
+
+def test_no_face_is_measured_where_only_weights_for_commercial_use_are_wanted(monkeypatch):
+    from exprtool.choice import load_detector
+    from exprtool.pipeline import Session
+
+    for ask in (lambda: Session("default", "dlib", commercial_only=True), lambda: load_detector(commercial_only=True)):
+        with pytest.raises(models.LicenceError, match=r"shape_predictor_68.*iBUG 300-W.*--commercial-only"):
+            ask()
+    monkeypatch.setenv("EXPRTOOL_COMMERCIAL_ONLY", "1")
+    with pytest.raises(models.LicenceError, match="shape_predictor_68"):
+        Session("default", "dlib")

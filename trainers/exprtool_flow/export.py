@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from exprtool.errors import ModelError, UsageError
+from exprtool.extras import install_command
 from exprtool.files import write_bytes
 from exprtool.types import Exported, ExportWish
 from exprtool_default.card import LEVELS, METADATA_KEY, FlowCard
@@ -115,7 +116,7 @@ def _graph(net: FlowNet, card: FlowCard) -> onnx.ModelProto:
         import onnx
         from onnx import helper
     except ImportError as error:
-        raise ModelError("Exporting needs the package onnx: pip install 'exprtool[torch]'.") from error
+        raise ModelError(f"Exporting needs the package onnx: {install_command('torch')}.") from error
     image, condition = torch.zeros(2, 3, card.size, card.size), torch.zeros(2, len(card.controls))
     with torch.no_grad():
         seen = net.encoder(image)

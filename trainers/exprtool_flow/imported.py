@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from exprtool.errors import ModelError
+from exprtool.extras import install_command
 from exprtool_flow.augment import Batch
 from exprtool_flow.networks import FlowNet
 
@@ -62,9 +63,7 @@ def _read(path: Path) -> dict[str, _Stored]:
     try:
         import onnx
     except ImportError as error:
-        raise ModelError(
-            "Reading an exported network needs the package onnx: pip install 'exprtool[torch]'."
-        ) from error
+        raise ModelError(f"Reading an exported network needs the package onnx: {install_command('torch')}.") from error
     try:
         graph = onnx.load(path).graph
         branches = {

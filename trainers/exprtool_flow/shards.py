@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from exprtool.anatomy.names import CONTROLS
+from exprtool.documents import parse_json
 from exprtool.errors import DataError
 from exprtool_synth.dataset import FORMAT
 from exprtool_synth.pairs import Pair
@@ -132,7 +133,7 @@ def open_shard(path: Path) -> dict[str, NDArray[Any]]:
 def _datasheet(folder: Path) -> dict[str, Any]:
     path = folder / "datasheet.json"
     try:
-        sheet = json.loads(path.read_text("utf-8"))
+        sheet = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{folder} holds no finished set ({path.name}: {error}). Finish it with `exprtool data synth`."

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from exprtool.documents import parse_json
 from exprtool.errors import ModelError
 from exprtool_default.card import METADATA_KEY, FlowCard, card_from_json
 from exprtool_flow.augment import Batch
@@ -97,7 +98,7 @@ def load_average(path: Path) -> tuple[FlowNet, FlowCard]:
     metadata = read_metadata(path)
     if METADATA_KEY not in metadata or NET_KEY not in metadata:
         raise ModelError(f"{path} holds no flow network. Give the folder of a run of `exprtool train --trainer flow`.")
-    values = json.loads(metadata[NET_KEY])
+    values = parse_json(metadata[NET_KEY])
     net = FlowNet(NetConfig(**{**values, "widths": tuple(values["widths"])}))
     fill(net, read_part(path, "ema"), path)
     return net.eval().requires_grad_(False), card_from_json(metadata[METADATA_KEY], str(path))

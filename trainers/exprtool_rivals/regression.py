@@ -10,7 +10,7 @@ authors' later code does. The answer is never more than what the window holds: m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.crop_backend import CropBackend
-from exprtool.errors import ModelError, UsageError
+from exprtool.errors import DataError, ModelError, UsageError
+from exprtool.faces.align import CropTemplate
 from exprtool.model_card import CropCard, card_from_json
 from exprtool.settings import setting
 from exprtool.types import Exported, ExportWish
@@ -180,7 +181,9 @@ class Regression(Method):
         if not self.weights.any():
             return None
         fit = Fit(self.config.window, self.config.stretch, self.weights)
-        sources = np.unique(self.pairs.source)[:SHEET_FACES]
+        start = self.prepared.labels == self.prepared.label_names.index(self.config.source)
+        unseen = np.flatnonzero(start & self.prepared.is_test)
+        sources = (unseen if len(unseen) else np.unique(self.pairs.source))[:SHEET_FACES]
         faces = np.asarray(self.prepared.images[sources])
         x = faces.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1
         labels = np.eye(len(self.pairs.labels), dtype=np.float32)
@@ -221,7 +224,18 @@ def export(run: Path, out: Path, wish: ExportWish) -> Exported:
         model = _graph(fit, card)
     if wish.kind == "half":
         halve(model.graph)
-    return write(model, card, fit.picture, out, wish, crops_for(wish, card))
+    data = crops_for(wish, card)
+    if data is not None and not _alike(data.template, card.template):
+        raise DataError(
+            f"The fit was made for crops with eyes and mouth at {card.template}, but the data has them at "
+            f"{data.template}: a regression holds only where it was made. Prepare the data as for the training."
+        )
+    return write(model, card, fit.picture, out, wish, data)
+
+
+def _alike(one: CropTemplate, other: CropTemplate) -> bool:
+    """Whether two templates put eyes and mouth at the same places, within a window of 3 pixels of 128."""
+    return bool(np.allclose(tuple(asdict(one).values()), tuple(asdict(other).values()), atol=1.5 / 128))
 
 
 def _graph(fit: Fit, card: CropCard) -> Any:
@@ -230,7 +244,7 @@ def _graph(fit: Fit, card: CropCard) -> Any:
     side, reach = card.size, fit.window // 2
     channels = fit.weights.shape[2]
     nodes: list[Any] = []
-    constants: dict[str, NDArray[Any]] = {
+    constants: dict[str, Any] = {
         "weights": fit.weights.reshape(len(fit.weights), -1),
         "shape": np.array([-1, fit.window**2 + 1, channels, side, side]),
         "pads": np.array([0, 0, reach, reach, 0, 0, reach, reach]),

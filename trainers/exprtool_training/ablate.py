@@ -26,15 +26,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exprtool.documents import MOST, parse_toml
 from exprtool.errors import DataError, UsageError
-from exprtool.files import write_bytes
+from exprtool.files import read_regular, write_bytes
 from exprtool.measures.stats import Stat
 from exprtool.plugins import registry
 from exprtool.settings import from_plain, stored_fields, to_plain
@@ -118,7 +118,7 @@ def read_ablation(path: Path, overrides: Mapping[str, Any] | None = None) -> Abl
     Raises `UsageError`.
     """
     try:
-        declared = tomllib.loads(path.read_text("utf-8"))
+        declared = parse_toml(read_regular(path, MOST).decode("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"The ablation {path} cannot be read: {error}.") from error
     if strange := sorted(set(declared) - {"seeds", "train", "variants", "grid"}):

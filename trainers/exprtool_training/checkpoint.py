@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialize
 
-from exprtool.errors import ModelError, WriteError
-from exprtool.files import atomic_write
+from exprtool.errors import ModelError
+from exprtool.files import write_bytes
 
 SUFFIX = ".safetensors"
 CHECKPOINTS = "checkpoints"
@@ -81,13 +81,8 @@ def save(path: Path, parts: Parts, metadata: Mapping[str, str]) -> None:
     Raises `WriteError`.
     """
     arrays = {f"{part}.{name}": _plain(array) for part, named in parts.items() for name, array in named.items()}
-    with atomic_write(path) as temporary:
-        try:
-            save_file(arrays, temporary, dict(metadata))
-        except SafetensorError as error:  # the writer wraps the system's own words
-            raise WriteError(
-                f"Cannot write {path}: {error}. Free some space or choose another folder; the file from before is kept."
-            ) from error
+    # The library's own writer of files puts a file of a name of its own beside ours and swaps the two.
+    write_bytes(path, serialize(arrays, dict(metadata)))
 
 
 def fill(module: Any, state: Mapping[str, Any], path: Path) -> None:

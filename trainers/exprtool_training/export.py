@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exprtool.errors import DataError, ModelError
+from exprtool.extras import install_command
 from exprtool.files import write_bytes
 from exprtool.model_card import METADATA_KEY, CropCard
 from exprtool.types import Exported, ExportWish
@@ -197,7 +198,7 @@ def needing_packages() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ModelError(f"Exporting needs the package {error.name}: pip install 'exprtool[torch]'.") from error
+        raise ModelError(f"Exporting needs the package {error.name}: {install_command('torch')}.") from error
 
 
 def _levels(y: NDArray[np.float32]) -> NDArray[np.int16]:

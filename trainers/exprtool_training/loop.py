@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exprtool.errors import TrainingError
+from exprtool.stopping import StopRequest
 from exprtool_training.config import RunConfig
 from exprtool_training.desk import Desk
 from exprtool_training.loss_log import LossLog
@@ -18,7 +19,6 @@ from exprtool_training.processes import Alone, join
 from exprtool_training.progress import Progress, read_progress
 from exprtool_training.run_folder import RunFolder
 from exprtool_training.screen import screen
-from exprtool_training.stopping import StopRequest
 from exprtool_training.watch import Plan, Watcher
 
 _ASK_OTHERS_EVERY = 10

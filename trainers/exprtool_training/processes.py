@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from exprtool.devices import resolve_device
 from exprtool.errors import TrainingError, UsageError
+from exprtool.extras import install_command
 from exprtool_training.config import RunConfig, TorchConfig
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def join(config: RunConfig) -> Alone:
         from lightning_fabric import Fabric
     except ImportError:
         raise TrainingError(
-            "Training with several processes needs Lightning Fabric: pip install 'exprtool[torch]'"
+            f"Training with several processes needs Lightning Fabric: {install_command('torch')}"
         ) from None
     device = resolve_device(config.device, runtime="torch")
     if device.index is not None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from exprtool.documents import parse_json
 from exprtool.errors import ModelError, TrainingError
 from exprtool_training.checkpoint import CHECKPOINTS, LAST, read_metadata
 
@@ -55,7 +56,7 @@ def read_progress(path: Path, trainer: str) -> tuple[Progress, dict[str, Any]]:
             f"Resume from a run's folder that has {CHECKPOINTS}/{LAST}."
         )
     try:
-        training = json.loads(text)
+        training = parse_json(text)
         found, config, values = training.get("trainer", old), dict(training["config"]), training["progress"]
         progress = Progress(
             int(values["step"]), int(values.get("total", config.get("steps", 0))),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,12 @@ from exprtool.measures.evaluation import (
     Cell,
     Classifier,
     Evaluation,
+    common_labels,
     evaluate,
     on_common_ground,
     summed_up,
 )
+from exprtool.measures.expression import canonical_label
 from exprtool.measures.pictures import Pictures
 from exprtool.measures.subjects import RealPhotos, Subject, Untouched, open_subject
 from exprtool.plugins import registry
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 SETTINGS, PAGE = "reproduce.json", "index.html"
 QUICK = {
-    "steps": 2, "batch_size": 2, "channels": 4, "d_channels": 4, "d_steps": 1, "image_size": 64, "residual_blocks": 1,
+    "steps": 2, "batch_size": 2, "channels": 4, "d_channels": 4, "d_steps": 1, "image_size": 64,
 }  # fmt: skip
 """``--quick``: narrow networks for two steps. It shows that everything works and measures nothing."""
 _QUIET = {"tensorboard": False, "look_every": 0, "sample_every": 0}
@@ -71,9 +73,9 @@ class Wish:
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """A sheet: the paper's number of it, what it shows, and its file beside the page."""
+    """A sheet: its heading (the paper's number of it), what it shows, and its file beside the page."""
 
-    number: str
+    heading: str
     title: str
     caption: str
     file: str
@@ -121,21 +123,15 @@ def reproduce(
     models: dict[str, Subject] = {}
     heads: dict[str, Classifier | None] = {}
     plan = Ablation({name: _settings(wish, *pair) for name, pair in variants.items()}, (wish.seed,))
-    pictures: Pictures | None = None
+    pictures = _held_out(plan.config(next(iter(variants)), wish.seed, wish.out), wish)
     for name, (spec, _) in variants.items():
         try:
             config = plan.config(name, wish.seed, wish.out)
-            if pictures is None:
-                pictures = _held_out(config, wish)
             if not finished(config):
                 told(f"{name}: training")
                 spec.run(prepared_to_run(config), watcher(name) if watcher else None)
             models[name] = subject_of(config, name)
             heads[name] = spec.own_head(config.out) if spec.own_head else None
-        except DataError:
-            if pictures is None:  # what no model can do without
-                raise
-            raise
         except ExprtoolError as error:
             failed[name] = str(error)
             told(f"{name}: {error}")
@@ -145,12 +141,14 @@ def reproduce(
         except ExprtoolError as error:
             failed[name] = str(error)
             told(f"{name}: {error}")
-    if not models or pictures is None:
+    if not models:
         raise TrainingError("No model could be trained: " + "; ".join(f"{n}: {why}" for n, why in failed.items()))
-    labels = [label for label in next(iter(models.values())).labels if all(label in m.labels for m in models.values())]
-    evaluations = _measured(wish, models, heads, pictures, labels, classifier, told)
+    labels = common_labels(list(models.values()))
+    evaluations = _measured(wish, models, heads, pictures, labels, classifier, told, failed)
+    if not models:
+        raise DataError("No model could be measured: " + "; ".join(f"{n}: {why}" for n, why in failed.items()))
     told("Drawing the figures")
-    figures, notes = _figures(wish, variants, models, pictures, labels)
+    figures, notes = _figures(wish, variants, models, pictures, labels, classifier)
     return Reproduction(
         wish, tuple(evaluations), tuple(figures), failed, _facts(wish, pictures, models, labels), tuple(notes)
     )
@@ -233,23 +231,31 @@ def _held_out(config: CropsConfig, wish: Wish) -> Pictures:
 
 def _measured(
     wish: Wish,
-    models: Mapping[str, Subject],
+    models: dict[str, Subject],
     heads: Mapping[str, Classifier | None],
     pictures: Pictures,
     labels: Sequence[str],
     classifier: Classifier | None,
     told: Callable[[str], None],
+    failed: dict[str, str],
 ) -> list[Evaluation]:
+    """The table's rows. A model that cannot be measured leaves ``models`` for ``failed``."""
     judge = classifier.name if classifier else ""
     evaluations: list[Evaluation] = []
-    for name, subject in models.items():
+    for name, subject in list(models.items()):
         shown = pictures.recut(subject.card.size, subject.card.template) if subject.card else pictures
         path = run_folder(wish.out, name, wish.seed).with_name("measures.json")
         key = {"judge": judge, "labels": list(labels), "pictures": list(shown.names), "parameters": subject.parameters}
         cells = _read_cells(path, key)
         if cells is None:
             told(f"{name}: measuring")
-            evaluation = evaluate(subject, shown, labels, classifier=classifier, own_head=heads.get(name))
+            try:
+                evaluation = evaluate(subject, shown, labels, classifier=classifier, own_head=heads.get(name))
+            except ExprtoolError as error:
+                failed[name] = str(error)
+                del models[name]
+                told(f"{name}: {error}")
+                continue
             _write_cells(path, key, evaluation.cells)
         else:
             evaluation = summed_up(subject, shown, cells, judge)
@@ -261,8 +267,18 @@ def _measured(
 
 
 def _write_cells(path: Path, key: Mapping[str, Any], cells: Mapping[tuple[str, str], Cell | None]) -> None:
-    rows = [[*place, None if cell is None else vars(cell)] for place, cell in cells.items()]
+    rows = [[*place, None if cell is None else _plain(cell)] for place, cell in cells.items()]
     write_bytes(path, json.dumps({"key": key, "cells": rows}).encode())
+
+
+def _plain(cell: Cell) -> dict[str, Any]:
+    """JSON has no NaN, which here is a value that was not measured."""
+    return {name: None if value != value else value for name, value in vars(cell).items()}
+
+
+def _cell(values: Mapping[str, Any]) -> Cell:
+    lost = {name: float("nan") for name in ("squared", "change", "fvs") if values.get(name) is None}
+    return Cell(**{**values, **lost})
 
 
 def _read_cells(path: Path, key: Mapping[str, Any]) -> dict[tuple[str, str], Cell | None] | None:
@@ -271,7 +287,7 @@ def _read_cells(path: Path, key: Mapping[str, Any]) -> dict[tuple[str, str], Cel
         stored = json.loads(path.read_text("utf-8"))
         if stored["key"] != key:
             return None
-        return {(name, label): None if cell is None else Cell(**cell) for name, label, cell in stored["cells"]}
+        return {(name, label): None if cell is None else _cell(cell) for name, label, cell in stored["cells"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -286,9 +302,10 @@ def _figures(
     models: Mapping[str, Subject],
     pictures: Pictures,
     labels: Sequence[str],
+    classifier: Classifier | None,
 ) -> tuple[list[Figure], list[str]]:
     inside = _spread(pictures, _IN_ROWS)
-    outside, notes = _outside(wish, pictures)
+    outside, notes = _outside(wish, pictures, classifier)
 
     def group(number: int) -> list[Subject]:
         return [models[n] for n, (_, v) in variants.items() if number in v.figures and n in models]
@@ -304,7 +321,8 @@ def _figures(
             return
         file = f"figure-{number.replace(' ', '-')}.png"
         sheets.save(picture, wish.out / file)
-        figures.append(Figure(number, title, caption, file, picture))
+        heading = f"Figure {number.split()[0]}" if number[0].isdigit() else "All models"
+        figures.append(Figure(heading, title, caption, file, picture))
 
     def rows(subject: Subject, first: int, second: int) -> Image:
         parts = [part.take(range(min(n, len(part)))) for part, n in ((inside, first), (outside, second)) if part]
@@ -346,7 +364,8 @@ def _figures(
     return figures, notes
 
 
-def _outside(wish: Wish, pictures: Pictures) -> tuple[Pictures | None, list[str]]:
+def _outside(wish: Wish, pictures: Pictures, classifier: Classifier | None) -> tuple[Pictures | None, list[str]]:
+    """Pictures from no data set, with what they wear: as the classifier sees it, or taken for neutral."""
     if wish.outside is None:
         return None, [
             "No pictures from outside the data set were given (--outside), so the lower rows of Fig. 7 are missing."
@@ -355,7 +374,16 @@ def _outside(wish: Wish, pictures: Pictures) -> tuple[Pictures | None, list[str]
         found = pictures_of([wish.outside], pictures.size, pictures.template)
     except DataError as error:
         return None, [f"The pictures from outside cannot be used: {error}"]
-    return _spread(found, _OUT_ROWS), []
+    shown = _spread(found, _OUT_ROWS)
+    if all(shown.expressions):
+        return shown, []
+    if classifier is None:
+        worn = tuple(expression or "neutral" for expression in shown.expressions)
+        note = "What faces from outside wear is unknown: methods that must be told (STGAN) take them for neutral."
+        return replace(shown, expressions=worn), [note]
+    seen = [classifier.labels[int(i)] for i in classifier.classify(shown.images).argmax(axis=1)]
+    worn = tuple(told or canonical_label(label) for told, label in zip(shown.expressions, seen, strict=True))
+    return replace(shown, expressions=worn), [f"What faces from outside wear was read by {classifier.name}."]
 
 
 def _spread(pictures: Pictures, count: int) -> Pictures:
@@ -412,7 +440,13 @@ def write_page(result: Reproduction) -> Path:
         details=[(each.model, tables.expression_rows(each)) for each in models],
         detail_columns=tables.EXPRESSION_TITLES,
         figures=[
-            {"number": f.number, "title": f.title, "caption": f.caption, "picture": data_uri(f.picture)}
+            {
+                "heading": f.heading,
+                "file": f.file,
+                "title": f.title,
+                "caption": f.caption,
+                "picture": data_uri(f.picture),
+            }
             for f in result.figures
         ],
     )

@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from exprtool.cli.console import SafeConsole
 from exprtool_training.watch import Look, Plan, Watcher
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -23,7 +24,7 @@ _HISTORY = 40
 
 def screen(console: Console | None = None) -> Watcher:
     """The watcher that suits where the output goes: stderr, if no console is given."""
-    console = console or Console(stderr=True)
+    console = console or SafeConsole(stderr=True)
     return LiveScreen(console) if console.is_terminal else PlainLines(console)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exprtool.documents import parse_json
 from exprtool.errors import DataError
 from exprtool.expressions import EXPRESSIONS
 from exprtool.faces.align import CropTemplate
@@ -183,7 +184,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a prepared folder; raises `DataError` where there is none that can be read."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        manifest = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise DataError(
             f"{folder} is not a prepared folder: it has no {MANIFEST}. Run `exprtool data prepare`."
