@@ -117,9 +117,12 @@ def healed(gain_map: GainMap, before: Image, after: Image) -> GainMap:
     margin = max(8, max(w, h) // 4)
     place = (slice(max(0, y - margin), y + h + margin), slice(max(0, x - margin), x + w + margin))
     old, new = (
-        cv2.resize(luma(np.ascontiguousarray(each)), (width, height), interpolation=cv2.INTER_AREA)[place]
+        np.asarray(
+            cv2.resize(luma(np.ascontiguousarray(each)), (width, height), interpolation=cv2.INTER_AREA), np.uint8
+        )
         for each in (before, after)
     )
+    old, new = old[place], new[place]
     values, mask = gain_map.values[place], hole[place]
     outside = (~mask).astype(np.float32)
     spread = max(2.0, max(w, h) / 8)

@@ -31,11 +31,6 @@ ANIMATION_SUFFIXES = frozenset({".gif", ".webp", ".png", ".apng"})
 _INTERLACED = {2: "top field first", 3: "bottom field first", 4: "top field first", 5: "bottom field first"}
 
 
-def looks_like_video(path: Path) -> bool:
-    """Whether the file's name is that of a clip (or an animation)."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
 def file_url(path: Path) -> str:
     """The path as FFmpeg takes it: without the protocol ``12:30 interview.mp4`` would be read as one named "12"."""
     return f"file:{path}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 _BACK = Fraction(3, 10)
@@ -74,3 +75,19 @@ def move(packet: Any, seconds: Fraction) -> None:
     if ticks:
         packet.pts = packet.pts + ticks if packet.pts is not None else None
         packet.dts = packet.dts + ticks if packet.dts is not None else None
+
+
+def offsets_of(path: Path) -> list[Fraction]:
+    """What a `Clock` adds in each part of a clip; reads its packets without decoding them."""
+    from av.error import FFmpegError
+
+    from exprtool.videos.clip import main_stream, opened
+
+    with opened(path) as container:
+        clock = Clock(container.format.name)
+        try:
+            for packet in container.demux(main_stream(container, path)):
+                clock.mend(packet)
+        except FFmpegError:  # the file breaks off; the parts up to there are known
+            pass
+    return clock.offsets

@@ -19,9 +19,8 @@ from typing import Any
 from exprtool.door import Door
 from exprtool.errors import UsageError, VideoError
 from exprtool.videos.clip import codec_of, file_url, is_cover, main_stream, opened
-from exprtool.videos.clock import Follower, move
+from exprtool.videos.clock import Follower, move, offsets_of
 from exprtool.videos.encoder import EncoderPlan
-from exprtool.videos.reader import clock_offsets
 from exprtool.videos.segments import BESIDE, Segment, decoding_times
 from exprtool.videos.types import ClipInfo
 
@@ -428,7 +427,7 @@ def _other_packets(
     streams = [one.source for one in copied.values()]
     if not streams:
         return
-    offsets = clock_offsets(info.path)
+    offsets = offsets_of(info.path)
     clocks = {index: Follower(offsets) for index in copied}
     latest = Fraction(-(10**9))
     packets = source.demux(streams)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exprtool.errors import VideoError
-from exprtool.videos.animation import read_frames_of
 from exprtool.videos.clip import decoder, main_stream, opened
 from exprtool.videos.clock import Clock
 from exprtool.videos.picture import FULL_RANGE, FramePicture, Picture, native, working_format
@@ -28,6 +25,8 @@ def read_frames(info: ClipInfo, log: ReadLog | None = None, threads: int = 0) ->
     """
     log = log if log is not None else ReadLog()
     if info.animation:
+        from exprtool.videos.animation import read_frames_of
+
         yield from read_frames_of(info, log)
         return
     yield from _lasting(_number(_pictures(info, log, threads), info, log), info)
@@ -204,17 +203,3 @@ def _flush(stream: Any) -> Iterator[Any]:
     last = Packet()
     last.stream = stream
     yield last
-
-
-def clock_offsets(path: Path) -> list[Fraction]:
-    """What a `Clock` adds in each part of a clip, in seconds; reads its packets without decoding them."""
-    from av.error import FFmpegError
-
-    with opened(path) as container:
-        clock = Clock(container.format.name)
-        try:
-            for packet in container.demux(main_stream(container, path)):
-                clock.mend(packet)
-        except FFmpegError:  # the file breaks off; the parts up to there are known
-            pass
-    return clock.offsets

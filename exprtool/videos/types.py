@@ -1,4 +1,4 @@
-"""What is known of a clip, and what comes out of it while it is read."""
+"""What the rooms for clips hand each other: facts about a clip, its frames, and what went wrong while reading."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_files_that_are_no_clips_are_refused_with_the_reason(
         "empty.mp4": (b"", "empty"),
         "text.mp4": (b"not a video at all" * 50, "cannot be read as a video"),
         "index.mp4": (whole[: len(whole) // 2], "cut off before its index"),
-        "text.gif": (b"GIF89a but no more", "cannot be read as a GIF"),
+        "text.gif": (b"GIF89a but no more", "cannot be decoded"),
     }
     for name, (content, says) in cases.items():
         path = tmp_path / name
