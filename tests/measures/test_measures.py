@@ -62,7 +62,7 @@ def test_embeddings_of_inputs_are_computed_once(prepared: PreparedSet, monkeypat
     monkeypatch.setattr(module, "embedding", lambda image, face: calls.append(1) or real(image, face))
     known: dict[int, np.ndarray] = {}
     for _ in range(2):
-        identity(prepared.images[:2], prepared.images[:2], prepared.landmarks[:2], known=known)  # type: ignore[index]
+        identity(prepared.images[:2], prepared.images[:2] // 2, prepared.landmarks[:2], known=known)  # type: ignore[index]
     assert len(calls) == 2 + 2 * 2
 
 
@@ -251,7 +251,7 @@ def test_models_are_found_by_path_and_backends_by_name(tmp_path: Path) -> None:
     model.write_bytes(b"")
     assert backend_of(str(model)) == f"onnx:{model}"
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    assert backend_of(str(tmp_path / "run")) == f"usgan:{tmp_path / 'run'}"
+    assert backend_of(str(tmp_path / "run")) == f"run:{tmp_path / 'run'}"
     with pytest.raises(UnknownNameError, match="model or backend"):
         backend_of("no-such-thing")
     assert short_name(str(model)) == "m" and short_name(str(tmp_path / "run")) == "run"

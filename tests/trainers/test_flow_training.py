@@ -251,7 +251,7 @@ def test_an_answer_reaches_the_photo_in_the_photos_own_measure(backend: FlowBack
     paint[:] = 0.76, 0.3, 0.3  # as lips: in light paint teeth are drawn, in the dark a tongue
     answer = Answer(flow, np.full((side // 2, side // 2, 3), np.log(0.5), np.float32), mask, paint)
     (face,) = backend.prepare([region])
-    patch = backend._patch(face, answer, 1.0, {})
+    patch = backend._patch(face, answer, 1.0, {}, ())
     assert patch.flow is not None and patch.painted is not None
     scale = np.linalg.norm(face.matrix[:, 0]) / FINE  # crop pixels per pixel of the photo
     nose, mouth = region.landmarks68[27].round().astype(int), region.landmarks68[66].round().astype(int)  # type: ignore[index]
