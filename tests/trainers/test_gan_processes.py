@@ -32,16 +32,17 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize("kind", [TrainConfig, StarGanConfig])
-def test_two_processes_learn_what_one_does(kind: type[TrainConfig], tmp_path: Path):
-    """Through the command line, which starts the second process itself."""
+@pytest.mark.parametrize(("kind", "steps"), [(TrainConfig, 6), (StarGanConfig, 2)])
+def test_two_processes_learn_what_one_does(kind: type[TrainConfig], steps: int, tmp_path: Path):
+    """Through the command line, which starts the second process itself. Through StarGAN's six blocks rounding (4e-6
+    after two steps) grows a thousandfold every two steps, so that later ones compare nothing."""
     toy.write_set(tmp_path / "raw", range(10))
     prepare(
         [tmp_path / "raw"], tmp_path / "set", PrepareOptions(32, "centre", test_fraction=0.2), ScanOptions(), workers=1
     )
     config = kind(
-        data=(tmp_path / "set",), out=tmp_path / "two", image_size=32, channels=4, d_channels=4, d_layers=3, steps=6,
-        batch_size=4, d_steps=2, crop="centre", device="cpu", devices=2, look_every=0, sample_every=3, log_every=2,
+        data=(tmp_path / "set",), out=tmp_path / "two", image_size=32, channels=4, d_channels=4, d_layers=3, steps=steps,
+        batch_size=4, d_steps=2, crop="centre", device="cpu", devices=2, look_every=0, sample_every=steps // 2, log_every=2,
         tensorboard=False, lr=1e-3, precision="float32",
     )  # fmt: skip
     (tmp_path / "two.toml").write_text(to_toml(config, "two processes"))
@@ -54,7 +55,7 @@ def test_two_processes_learn_what_one_does(kind: type[TrainConfig], tmp_path: Pa
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stderr
-    assert done.stderr.count("Done after 6 steps") == 1  # one process speaks and writes
+    assert done.stderr.count(f"Done after {steps} steps") == 1  # one process speaks and writes
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -63,9 +64,9 @@ def test_two_processes_learn_what_one_does(kind: type[TrainConfig], tmp_path: Pa
         torch.set_num_threads(threads)
     one = load_file(tmp_path / "one" / "checkpoints" / "last.safetensors")
     two = load_file(tmp_path / "two" / "checkpoints" / "last.safetensors")
-    assert one.keys() == two.keys() and read_card(tmp_path / "two").step == 6
+    assert one.keys() == two.keys() and read_card(tmp_path / "two").step == steps
     start = _first_weights(config)
-    allowed = 0.02 if kind is TrainConfig else 0.1  # rounding adds up over six blocks, and Adam makes it larger
+    allowed = 0.02 if steps > 2 else 1e-4
     for name in one:
         a, b = one[name], two[name]
         part, _, weight = name.partition(".")
