@@ -42,8 +42,8 @@ def test_two_processes_learn_what_one_does(kind: type[TrainConfig], steps: int, 
     )
     config = kind(
         data=(tmp_path / "set",), out=tmp_path / "two", image_size=32, channels=4, d_channels=4, d_layers=3,
-        steps=steps, batch_size=4, d_steps=2, crop="centre", device="cpu", devices=2, look_every=0, sample_every=steps // 2,
-        log_every=2, tensorboard=False, lr=1e-3, precision="float32",
+        steps=steps, batch_size=4, d_steps=2, crop="centre", device="cpu", devices=2, look_every=0,
+        sample_every=steps // 2, log_every=2, tensorboard=False, lr=1e-3, precision="float32",
     )  # fmt: skip
     (tmp_path / "two.toml").write_text(to_toml(config, "two processes"))
     environment = {
