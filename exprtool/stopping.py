@@ -12,7 +12,8 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class StopRequest:
-    """While active, ``event`` is set as soon as somebody asks; ``on_request`` is called once then.
+    """While active, ``event`` is set as soon as somebody asks; ``on_request`` is called once then, in a
+    thread of its own.
 
     Signals that were ignored (by nohup, or in a shell's background) stay ignored. Outside the main thread none can be
     heard.
@@ -45,7 +46,8 @@ class StopRequest:
         if not self.requested:
             self.event.set()
             if self._on_request is not None:
-                self._on_request()
+                # Not here: a signal may arrive within an import or a write that this would have to enter again.
+                threading.Thread(target=self._on_request, name="stopping").start()
         elif number == signal.SIGINT:  # schedulers repeat theirs, a person means it
             raise KeyboardInterrupt
 

@@ -51,7 +51,8 @@ def test_little_memory_is_no_traceback(photos: Path, limit: int) -> None:
 
     done = exprtool("edit", "in/a.png", "-e", "happy", cwd=photos, preexec_fn=limited)
     assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
-    assert "exprtool: " in done.stderr or "a.png: " in done.stderr
+    # NumPy's own library may be the first that gets no memory; it says so in a line and ends the process itself.
+    assert any(words in done.stderr for words in ("exprtool: ", "a.png: ", "OpenBLAS error: "))
 
 
 @pytest.mark.parametrize("config", ["deep.toml", "pipe", "/dev/zero", "long.toml", "folder"])
