@@ -77,9 +77,10 @@ def main() -> None:
         for path in sorted((specimens / "photos").iterdir()):
             out = folder / f"out{path.suffix}"
             ended, said = run([tool, "edit", str(path), "-e", "happy", "-o", str(out)], folder, environment)
-            written = f"{holds(path)} -> {holds(out)}" if out.exists() else "nothing"
+            written = f"{holds(path)} -> {holds(out)}" if out.is_file() else "nothing"
             line(path.name, ended, written, said)
-            out.unlink(missing_ok=True)
+            if out.is_file():
+                out.unlink()
         for path in sorted((specimens / "videos").iterdir()):
             command = [
                 tool,
@@ -97,7 +98,8 @@ def main() -> None:
             out = folder / f"clip{path.suffix}"
             written = f"{streams(path)} -> {streams(out)}" if out.exists() else "nothing"
             line(path.name, ended, written, said)
-            out.unlink(missing_ok=True)
+            if out.is_file():
+                out.unlink()
         safety = specimens / "safety"
         for path in sorted((safety / "checkpoints").iterdir()):
             ended, said = run([tool, "models", "import", str(path)], folder, environment)

@@ -302,7 +302,7 @@ def _converted(source: Path, labels: tuple[str, ...]) -> tuple[str, Path] | None
             except ModelError as error:
                 refused.append(f"{spec.name}: {error}")
     if refused:
-        raise ModelError("\n".join(dict.fromkeys(refused)))
+        raise ModelError(*dict.fromkeys(refused))
     return None
 
 
