@@ -9,7 +9,7 @@ into steady landmarks when the clip is over (see `exprtool.faces.smooth`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -730,15 +730,6 @@ def _inner_grid(landmarks: Points) -> Points:
     origin = (right_eye + left_eye) / 2
     u, v = np.meshgrid(np.linspace(-0.75, 0.75, 7), np.linspace(-0.7, 0.75, 6))
     return origin + u.reshape(-1, 1) * across + v.reshape(-1, 1) * down
-
-
-def faces_at(steadies: Iterator[tuple[Track, SteadyStretch]], index: int) -> list[Face]:
-    """The faces present in one frame, as `Face` objects with steady landmarks."""
-    found = []
-    for track, stretch in steadies:
-        if stretch.first <= index <= stretch.last:
-            found.append(face_of(track, stretch, index))
-    return found
 
 
 def face_of(track: Track, stretch: SteadyStretch, index: int) -> Face:

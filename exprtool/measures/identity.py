@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from exprtool.faces.embed import SAME_PERSON, Embedding, embedding, squared_distance
 from exprtool.measures.stats import Stat
-from exprtool.types import Detector, Face, Image
+from exprtool.types import Face, Image
 
 FaceFinder = Callable[[Image], Face | None]
 
@@ -97,15 +97,3 @@ def face_from_landmarks(points: NDArray[np.floating]) -> Face | None:
     points = np.asarray(points, dtype=np.float64)
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     return with_landmarks(Face((x0, y0, x1, y1), 1.0, five_of(points), detector="landmarks"), points)
-
-
-def finder(detector: Detector) -> FaceFinder:
-    """Looks for the largest face of a picture with a detector."""
-
-    def find(image: Image) -> Face | None:
-        from exprtool.faces.detect import find_faces
-
-        faces = find_faces(image, detector).faces
-        return max(faces, key=lambda face: face.size, default=None)
-
-    return find
